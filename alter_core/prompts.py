@@ -1,0 +1,45 @@
+"""From a row to token ids: the one place that says how a task's input and target are written for the backbone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from alter_core.spec import TaskSpec
+
+_HEAD = "{instruction}\n\n"
+_TAIL = "\n\nAnswer:"
+
+
+def encode_prompts(tokenizer: Any, task: TaskSpec, inputs: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+    """Token ids of `instruction, input, Answer:` for each input, and whether the input was cut.
+
+    An input over `task.max_input_tokens` is cut at its end, so that the words that ask for the answer always stay.
+    Encoder-decoder tokenizers close the prompt with their end token.
+    """
+    head = _ids(tokenizer, _HEAD.format(instruction=task.effective_instruction) if task.effective_instruction else "")
+    tail = _ids(tokenizer, _TAIL)
+    bodies = tokenizer(list(inputs), add_special_tokens=False)["input_ids"] if inputs else []
+    limit = task.max_input_tokens
+    prompts = [_framed(tokenizer, head + body[:limit] + tail) for body in bodies]
+    return prompts, [len(body) > limit for body in bodies]
+
+
+def encode_targets(tokenizer: Any, task: TaskSpec, targets: Sequence[str]) -> list[list[int]]:
+    """Token ids of each target, cut to the task's limit, and the end token."""
+    limit = task.effective_max_target_tokens
+    bodies = tokenizer([f" {text}" for text in targets], add_special_tokens=False)["input_ids"] if targets else []
+    return [[*body[:limit], tokenizer.eos_token_id] for body in bodies]
+
+
+def decode_answers(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:
+    """Text of generated ids (without prompt), trimmed."""
+    return [text.strip() for text in tokenizer.batch_decode(list(ids), skip_special_tokens=True)]
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return ids
+
+
+def _framed(tokenizer: Any, ids: list[int]) -> list[int]:
+    framed: list[int] = tokenizer.build_inputs_with_special_tokens(ids)
+    return framed

@@ -1,0 +1,479 @@
+"""DomainSpec: the schema of a domain.yaml, and its manual. `load_domain` reads one."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from alter_core.errors import SpecError
+from alter_core.mta.config import MTAConfig
+from alter_core.task_types import TASK_TYPES, MetricName, TaskType, TaskTypeName
+from alter_core.workspace import digest_of
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gates"]
+
+
+class Section(BaseModel):
+    """What every part of a spec shares: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BackboneSpec(Section):
+    """The pretrained model that is extended."""
+
+    model: str
+    """A hub id (org/name), a local folder, or package:NAME/FILE.gguf for a file inside an installed package."""
+    revision: str | None = None
+    """Commit or tag of a hub model; unset takes the newest, and the digest records which it was."""
+    licence: str = ""
+    """Licence of the weights, shown in the model card."""
+
+
+class SourceSpec(Section):
+    """Where a task's rows come from. Exactly one of path, hub, sql, callable."""
+
+    path: str | tuple[str, ...] | None = None
+    """File, URL or glob (JSONL, CSV, TSV, Parquet; compressed or not), relative to the spec's folder or data root."""
+    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = None
+    """Unset: told by the file's ending."""
+    hub: str | None = None
+    """Id of a `datasets` hub data set, or a local data set folder."""
+    config: str | None = None
+    """Configuration of the hub data set."""
+    split: str | None = None
+    """Split of the hub data set; unset means train."""
+    revision: str | None = None
+    """Commit or tag of the hub data set."""
+    sql: str | None = None
+    """A SQLAlchemy URL. ${VAR} is replaced from the environment: the only place where credentials may come from."""
+    query: str | None = None
+    """The SELECT to run, with `sql`."""
+    callable: str | None = None
+    """FILE.py:FUNCTION under the domain's folder, or the name of an entry point in the group alter.sources. It yields
+    mappings."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the callable."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Canonical column (input, target, id, group) -> column of the source."""
+    template: str | None = None
+    """Builds the input from several source columns, such as 'premise: {first} hypothesis: {second}'."""
+    label_map: dict[str, str] = Field(default_factory=dict)
+    """Source target -> label, applied before the label list is checked."""
+    where: dict[str, str | int | float | bool | tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
+    """Keep only rows whose source column equals the value, or one of the values."""
+    limit: int | None = Field(default=None, ge=1)
+    """Keep at most so many rows, chosen by hash so that the choice is stable as data grows."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "SourceSpec":
+        given = [kind for kind in ("path", "hub", "sql", "callable") if getattr(self, kind)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of path, hub, sql, callable; got {', '.join(given) or 'none'}")
+        if bool(self.sql) != bool(self.query):
+            raise ValueError("sql and query go together")
+        return self
+
+
+class ExpectationSpec(Section):
+    """One native Great Expectations expectation."""
+
+    expectation: str
+    """Class name, such as ExpectColumnValuesToMatchRegex."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Its keyword arguments."""
+    severity: Literal["block", "warn"] = "block"
+    """block stops the run before any training; warn is reported."""
+
+
+class QualitySpec(Section):
+    """What a task's rows must be like. Shares are of rows, lengths in backbone tokens."""
+
+    min_rows: int = Field(default=20, ge=1)
+    """Fewer training rows than this block."""
+    max_over_length: Share = 0.1
+    """A larger share of inputs over max_input_tokens warns."""
+    max_duplicates: Share = 0.5
+    """A larger share of duplicate rows in the source blocks."""
+    max_leakage: Share = 0.05
+    """A larger share of test inputs that also stand in training warns; such training rows are removed either way."""
+    max_label_share: Share = 0.98
+    """A label with a larger share of training rows blocks."""
+    max_contradictions: Share = 0.1
+    """A larger share of inputs with more than one target warns; such inputs are dropped for label tasks."""
+    input_pattern: str | None = None
+    """A regular expression that inputs should match; others warn."""
+    expectations: tuple[ExpectationSpec, ...] = ()
+    """Further expectations, on the columns task, input, target, id, split, input_tokens, target_tokens."""
+
+
+class TaskSpec(Section):
+    """One data set with one objective."""
+
+    name: Name
+    """Lower case; how callers name the task."""
+    type: TaskTypeName
+    """Chooses the defaults of instruction, decoding and metrics."""
+    source: SourceSpec
+    """Training rows, and test rows too when `test` is unset."""
+    test: SourceSpec | None = None
+    """Test rows, where they come apart; unset: split off `source` by hash."""
+    description: str = ""
+    """One sentence for the model card."""
+    licence: str = ""
+    """Licence of the rows, shown in the model card."""
+    instruction: str | None = None
+    """Put before the input; unset means the task type's."""
+    labels: tuple[str, ...] | None = None
+    """Allowed targets of a label task; unset: those of the training rows."""
+    metrics: tuple[MetricName, ...] | None = None
+    """The first is the task's score; unset means the task type's."""
+    max_input_tokens: int = Field(default=256, ge=8)
+    """Longer inputs are cut at the end, in training and in use."""
+    max_target_tokens: int | None = Field(default=None, ge=1)
+    """Unset means the task type's."""
+    quality: QualitySpec = QualitySpec()
+    """What the rows must be like."""
+
+    @model_validator(mode="after")
+    def _labels_fit_the_type(self) -> "TaskSpec":
+        if self.labels is not None:
+            if not self.task_type.labelled:
+                raise ValueError(f"labels: a task of type {self.type} has none")
+            if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
+                raise ValueError(f"labels: two or more different ones are needed, got {list(self.labels)}")
+        return self
+
+    @property
+    def task_type(self) -> TaskType:
+        return TASK_TYPES[self.type]
+
+    @property
+    def effective_metrics(self) -> tuple[MetricName, ...]:
+        return self.metrics or self.task_type.metrics
+
+    @property
+    def effective_max_target_tokens(self) -> int:
+        return self.max_target_tokens or self.task_type.max_target_tokens
+
+    @property
+    def effective_instruction(self) -> str:
+        return self.task_type.instruction if self.instruction is None else self.instruction
+
+
+class SplitSpec(Section):
+    """How rows without a split of their own are divided: by hash of a key, so that a row never moves."""
+
+    test: Share = 0.1
+    """Share of rows for the test split."""
+    validation: Share = 0.1
+    """Share of the rows for the validation split, also where `test` rows come apart."""
+    by: Literal["row", "group"] = "row"
+    """Hash the row's input, or its `group` column, so that a group never straddles splits."""
+
+    @model_validator(mode="after")
+    def _something_left(self) -> "SplitSpec":
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test + validation must leave rows to train on, got {self.test + self.validation}")
+        return self
+
+
+class StageSpec(Section):
+    """One stage of training. A stage is data, run by one loop."""
+
+    trains: tuple[Part, ...]
+    """What trains: backbone, shared_adapters, task_adapters (adapters: both), gates. The rest is frozen."""
+    active: Literal["all", "shared", "task"] = "all"
+    """Which adapters exist in this stage; the others contribute nothing."""
+    start: Literal["pretrained", "shared", "zero"] | None = None
+    """What the task adapters are set to when the stage begins: the pretrained FFN, the shared adapter as trained so
+    far, or a zero delta. Unset leaves them as they are."""
+    gate: Literal["hard", "soft"] = "hard"
+    """hard: a row reaches its home and the shared adapters only. soft: the gate's softmax over all."""
+    keep: Share = 0.97
+    """When a soft gate opens, the weight that stays where the hard gate had it; the rest is spread evenly."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training rows. Give epochs or steps."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps. Give epochs or steps."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak rate of AdamW."""
+    gate_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate of the gates' logits; unset means as learning_rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the rate after warm-up."""
+    warmup: Share = 0.05
+    """Share of the steps over which the rate rises from zero."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    clip: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this global norm."""
+    rows_per_step: int = Field(default=32, ge=1)
+    """Rows of one optimizer step, over all processes and accumulation steps."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts that a step's rows are run in, to save memory."""
+    sampling_temperature: float = Field(default=1.0, ge=1)
+    """T in p(task) proportional to rows^(1/T): 1 as the data are, large for equal shares."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass, to save memory."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between validation scores; unset: only at the end, unless early stopping needs them."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many validation scores without a better one, and keep the best; unset: never."""
+
+    @model_validator(mode="after")
+    def _length_is_given(self) -> "StageSpec":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs, steps")
+        if not self.trains:
+            raise ValueError("trains: name at least one part")
+        return self
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """`trains`, with adapters spelt out as shared_adapters and task_adapters."""
+        spelt = {"adapters": ("shared_adapters", "task_adapters")}
+        return frozenset(part for given in self.trains for part in spelt.get(given, (given,)))
+
+
+class EvaluationSpec(Section):
+    """How the held-out rows are scored."""
+
+    max_rows: int | None = Field(default=None, ge=1)
+    """At most so many test rows a task, chosen by hash; unset: all."""
+    max_validation_rows: int | None = Field(default=None, ge=1)
+    """At most so many validation rows a task while training; unset: all."""
+    baselines: tuple[Literal["zero_shot", "majority"], ...] = ("zero_shot", "majority")
+    """Scored beside the model in every run."""
+
+
+class PromotionSpec(Section):
+    """When a candidate becomes champion."""
+
+    max_task_drop: Share = 0.02
+    """No task's score may fall by more than this against the champion's, on the candidate's test rows."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of the paired bootstrap on the macro score."""
+
+
+class ScheduleSpec(Section):
+    """When the domain is produced unattended."""
+
+    cron: str
+    """Five fields, as in crontab."""
+    timezone: str = "UTC"
+    """IANA name, such as Europe/Berlin."""
+    active: bool = True
+    """false keeps the deployment and pauses its schedule."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        from zoneinfo import available_timezones
+
+        if value not in available_timezones():
+            close = difflib.get_close_matches(value, available_timezones(), 1)
+            raise ValueError(f"unknown time zone {value!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        return value
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError(f"cron needs five fields (minute hour day month weekday), got {value!r}")
+        return value
+
+
+class DomainSpec(Section):
+    """One domain: a backbone, its tasks, and how they are trained, scored and promoted."""
+
+    name: Name
+    """Also the name of the registered model."""
+    description: str = ""
+    """What the model is for; opens the model card."""
+    backbone: BackboneSpec
+    """The pretrained model that is extended."""
+    tasks: tuple[TaskSpec, ...]
+    """One or more."""
+    split: SplitSpec = SplitSpec()
+    """How rows are divided into train, validation and test."""
+    mta: MTAConfig = MTAConfig()
+    """Where MTA layers go, and what they hold."""
+    stage_one: StageSpec
+    """Intra-task knowledge."""
+    stage_two: StageSpec | None = None
+    """Inter-task collaboration; unset: the bundle is what stage one left."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """How the held-out rows are scored."""
+    promotion: PromotionSpec = PromotionSpec()
+    """When a candidate becomes champion."""
+    schedule: ScheduleSpec | None = None
+    """When the domain is produced unattended; unset: only by hand."""
+    warm_start: Literal["none", "champion"] = "none"
+    """champion: when only data changed, training starts from the champion's bundle."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto takes bf16 where a short measurement at start shows that the processor gains from it."""
+    trunk_cache: bool = True
+    """Run the frozen blocks below the first MTA layer once per row, and keep their output on disk."""
+    seed: int = Field(default=0, ge=0)
+    """Of everything random."""
+
+    @model_validator(mode="after")
+    def _names_are_consistent(self) -> "DomainSpec":
+        names = [task.name for task in self.tasks]
+        if not names:
+            raise ValueError("tasks: give at least one")
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"tasks: the name {', '.join(twice)} is used more than once")
+        for task, home in self.mta.homes.items():
+            for name in (task, home):
+                if name not in names:
+                    raise ValueError(f"mta > homes: {name!r} is no task; tasks are {', '.join(names)}")
+        return self
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+    def task(self, name: str) -> TaskSpec:
+        """The task called `name`. Raises KeyError when there is none."""
+        return {task.name: task for task in self.tasks}[name]
+
+    def with_labels(self, labels: Mapping[str, Sequence[str]]) -> "DomainSpec":
+        """The same spec with the label lists that ingestion found; what training, bundles and serving read."""
+        tasks = tuple(
+            task.model_copy(update={"labels": tuple(labels[task.name])}) if task.name in labels else task
+            for task in self.tasks
+        )
+        return self.model_copy(update={"tasks": tasks})
+
+    @property
+    def digest(self) -> str:
+        """Of everything that can change the model: not the schedule, not the descriptions."""
+        return digest_of(self.model_dump(mode="json", exclude={"schedule", "description"}))
+
+
+def load_domain(path: Path) -> DomainSpec:
+    """Read a domain.yaml, or the one in a folder. Raises SpecError with every problem at once."""
+    file = path / "domain.yaml" if path.is_dir() else path
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{file}: there is no such spec; `alter check` lists the domains that can be found") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file}: cannot be read as UTF-8 text: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise SpecError(f"{file}{place}: not valid YAML: {problem}") from error
+    if not isinstance(values, dict):
+        raise SpecError(f"{file}: a spec is a mapping of keys, got {type(values).__name__}")
+    problems = [f"line {line}: {text}" for line, text in _repeated_keys(node)]
+    try:
+        spec = DomainSpec.model_validate(values)
+    except ValidationError as error:
+        problems += [_explain(item, values, node) for item in error.errors(include_url=False)]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise SpecError(f"{file}: {count}", problems)
+    return spec
+
+
+def _repeated_keys(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """YAML lets the last of two equal keys win in silence; a person never means that."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.start_mark.line + 1, f"the key {key.value!r} stands twice; keep one"
+            seen.add(key.value)
+            yield from _repeated_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated_keys(item)
+
+
+def _explain(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> str:
+    """One pydantic error as: line, path, what is wrong, and a close match for a misspelt key."""
+    here: Any = values
+    node: yaml.Node | None = root
+    line = root.start_mark.line + 1 if root else 1
+    words: list[str] = []
+    model: Any = DomainSpec
+    for step in item["loc"]:
+        model = _submodel(model, step)
+        if isinstance(step, int):
+            if not isinstance(here, list) or step >= len(here):
+                continue  # pydantic names the member of a union here, not a place in the file
+            here = here[step]
+            node = node.value[step] if isinstance(node, yaml.SequenceNode) else None
+            name = here.get("name") if isinstance(here, dict) else None
+            words[-1] += f"[{step}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            found = None
+            if isinstance(node, yaml.MappingNode):
+                found = next(((k, v) for k, v in reversed(node.value) if k.value == step), None)
+            if found is None and not (isinstance(here, dict) and item["type"] in ("missing", "extra_forbidden")):
+                continue
+            words.append(step)
+            here = here.get(step) if isinstance(here, dict) else None
+            if found:
+                line, node = found[0].start_mark.line + 1, found[1]
+            else:
+                node = None
+        if node is not None:
+            line = node.start_mark.line + 1 if isinstance(step, int) else line
+    place = " > ".join(words)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "unknown key"
+        parent = _model_at(item["loc"][:-1])
+        if parent is not None:
+            close = difflib.get_close_matches(str(item["loc"][-1]), parent.model_fields, 1)
+            known = ", ".join(sorted(parent.model_fields))
+            message += f"; did you mean {close[0]!r}?" if close else f"; known keys are {known}"
+    elif item["type"] == "missing":
+        message = "this key is required"
+    elif item["type"] == "string_pattern_mismatch":
+        message = f"{item['input']!r} must be lower case letters, digits and _, starting with a letter"
+    elif not item["type"].startswith("value_error"):
+        message += f", got {item['input']!r}"[:200]
+    return f"line {line}: {place}: {message}" if place else f"line {line}: {message}"
+
+
+def _model_at(location: tuple[str | int, ...]) -> type[BaseModel] | None:
+    model: Any = DomainSpec
+    for step in location:
+        model = _submodel(model, step)
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _submodel(model: Any, step: str | int) -> Any:
+    """The model that a field holds, through tuples and optionals; None when the step leads to no model."""
+    if isinstance(step, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return model
+    field = model.model_fields.get(step)
+    if field is None:
+        return None
+    todo = [field.annotation]
+    while todo:
+        kind = todo.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+        todo.extend(get_args(kind))
+    return None
+
+
+def domain_schema() -> dict[str, Any]:
+    """JSON schema of a domain.yaml, for editors."""
+    return DomainSpec.model_json_schema()

@@ -1,0 +1,117 @@
+"""Every path under ALTER_HOME; nothing else builds a path there."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alter_core.errors import WorkspaceError
+
+DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds everything a factory derives: it can be deleted and made again, but for `mlflow`."""
+
+    home: Path
+
+    @classmethod
+    def default(cls) -> "Workspace":
+        """The folder named by ALTER_HOME, else `.alter` in the current folder."""
+        return cls(Path(os.environ.get("ALTER_HOME", ".alter")).expanduser().absolute())
+
+    @property
+    def backbones(self) -> Path:
+        return self.home / "backbones"
+
+    @property
+    def datasets(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def trunk_cache(self) -> Path:
+        return self.home / "trunk_cache"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def exports(self) -> Path:
+        return self.home / "exports"
+
+    @property
+    def mlflow_store(self) -> Path:
+        """SQLite file of the embedded MLflow store."""
+        return self.home / "mlflow" / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.home / "mlflow" / "artifacts"
+
+    @property
+    def prefect_home(self) -> Path:
+        return self.home / "prefect"
+
+    def run_folder(self, domain: str, run_key: str) -> Path:
+        """Folder of one production of a domain; the same key finds the same folder, so that a run can resume."""
+        return self.runs / domain / run_key
+
+    def need(self, free_bytes: int, what: str) -> None:
+        """Raise WorkspaceError unless `free_bytes` are free on the workspace's disk."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.home).free
+        if free < free_bytes:
+            raise WorkspaceError(
+                f"{what} needs {free_bytes / 1e6:,.0f} MB and {self.home} has {free / 1e6:,.0f} MB free: "
+                "free some space, or set ALTER_HOME to a larger disk"
+            )
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; when the block ends well, it takes the target's name in one step.
+
+    The block may make a file or a folder. A folder that stands at `target` is replaced; on an error nothing stays.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise WorkspaceError(f"cannot write under {target.parent}: {error.strerror}") from error
+    try:
+        made = scratch / target.name
+        yield made
+        if target.is_dir() and not target.is_symlink():
+            target.rename(scratch / "replaced")
+        made.replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with written_whole(target) as path:
+        path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def digest_of(*values: Any) -> str:
+    """Short sha256 of JSON-able values; equal values give equal digests on every machine."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def digest_of_files(paths: dict[str, Path]) -> str:
+    """Short sha256 over named files: names and contents, in name order."""
+    whole = hashlib.sha256()
+    for name in sorted(paths):
+        with paths[name].open("rb") as file:
+            whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()[:DIGEST_LENGTH]
