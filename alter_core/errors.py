@@ -25,9 +25,10 @@ class AlterError(Exception):
 
     exit_code = 2
 
-    def __init__(self, headline: str, problems: Sequence[str] = ()) -> None:
+    def __init__(self, headline: str, problems: Sequence[str] = (), *, transient: bool = False) -> None:
         self.headline = headline
         self.problems = tuple(problems)
+        self.transient = transient  # the same call may work later: a server that does not answer, a busy database
         super().__init__("\n".join([headline, *(f"  - {p}" for p in self.problems)]))
 
 

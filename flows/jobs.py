@@ -1,0 +1,129 @@
+"""Run a training or evaluation job as a process of its own, and follow what it writes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from alter_core.errors import AlterError, TrainingError
+from alter_core.workspace import write_json
+
+Row = Mapping[str, Any]
+POLL_SECONDS = 0.25
+STOP_SECONDS = 60  # a job that was asked to stop finishes its step and writes a checkpoint
+
+
+def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row: Callable[[Row], None]) -> None:
+    """Write `job` to folder/job.json, run `command` on it, and call `on_row` for each row the job appends to metrics.
+
+    The process stays in our process group, so that cancelling a flow run reaches it; whatever ends this function
+    early (SIGTERM, Ctrl-C) stops the process first. A job that finds its input wrong says so in a row of phase `error`,
+    raised here as AlterError; any other failure raises TrainingError with the end of the job's log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, log, metrics = folder / "job.json", folder / "log.txt", Path(str(job["metrics"]))
+    write_json(file, job)
+    with log.open("ab") as sink:
+        begin = sink.tell()
+        process = subprocess.Popen(
+            [*command, str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    error: Row | None = None
+    try:
+        for row in _rows(metrics, process):
+            if row.get("phase") == "error":
+                error = row
+            else:
+                on_row(row)
+    except BaseException:
+        _stop(process)
+        raise
+    if process.returncode:
+        raise _explained(process.returncode, log, begin, error)
+
+
+def accelerate_command(module: str, processes: int) -> list[str]:
+    """`accelerate launch` of a module, every choice given so that it neither asks nor reads a user's configuration."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--num_processes", str(processes)]
+    if processes > 1:
+        launch += ["--multi_gpu"] if _gpus() else ["--cpu"]
+        launch += ["--main_process_port", "0"]
+    threads = max(1, (len(os.sched_getaffinity(0)) or 1) // processes)
+    return [*launch, "--num_cpu_threads_per_process", str(threads), "-m", module]
+
+
+def module_command(module: str) -> list[str]:
+    """A module in this environment's Python."""
+    return [sys.executable, "-m", module]
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _rows(metrics: Path, process: "subprocess.Popen[bytes]") -> Iterator[Row]:
+    """Rows as they are appended, until the process has ended and the file is read to its end."""
+    position = metrics.stat().st_size if metrics.exists() else 0
+    rest = b""
+    ended = False
+    while True:
+        if metrics.exists():
+            with metrics.open("rb") as file:
+                file.seek(position)
+                chunk = file.read()
+            position += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (json.loads(line) for line in lines if line.strip())
+        if ended:
+            return
+        ended = process.poll() is not None
+        if not ended:
+            time.sleep(POLL_SECONDS)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM to the job and to what it started: a launcher does not hand the signal on to its children."""
+    if process.poll() is None:
+        tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in tree:
+            with suppress(psutil.NoSuchProcess):
+                member.terminate()
+        _, alive = psutil.wait_procs(tree, STOP_SECONDS)
+        for member in alive:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait()
+
+
+def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterError:
+    """The job's own words where it left some; otherwise how it ended and the last lines of its log."""
+    if error is not None:
+        return AlterError(error["headline"], error["problems"])
+    with log.open("rb") as file:
+        file.seek(begin)
+        text = file.read().decode(errors="replace")
+    tail = list(deque((line for line in text.splitlines() if line.strip()), maxlen=8))
+    # A launcher reports its child's signal in words and ends with code 1 itself.
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "SIGKILL" in text:
+        return TrainingError(
+            f"the job was killed (SIGKILL), most often because memory ran out; its log is {log}. "
+            "Lower rows_per_step or raise accumulate, then run again: it resumes from the last checkpoint",
+            tail,
+        )
+    return TrainingError(f"the job ended with exit code {code}; its log is {log}", tail)

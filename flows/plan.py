@@ -1,0 +1,114 @@
+"""What a run of a domain will do: its spec, its folders, and the keys that tell what can be reused."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import alter_core
+from alter_core.errors import SpecError
+from alter_core.spec import DomainSpec, StageSpec, load_domain
+from alter_core.workspace import Workspace, digest_of, digest_of_files
+
+
+def domain_folders() -> dict[str, Path]:
+    """Domains that can be called by name: those under ./domains, then those that the package ships."""
+    found: dict[str, Path] = {}
+    for root in (Path("domains"), Path(str(files("domains")))):
+        if root.is_dir():
+            for file in sorted(root.glob("*/domain.yaml")):
+                found.setdefault(file.parent.name, file.parent.absolute())
+    return found
+
+
+def find_domain(given: str) -> Path:
+    """The domain.yaml that a command line means: a name, a folder or a path. Raises SpecError with close names."""
+    path = Path(given)
+    if path.is_file():
+        return path.absolute()
+    if (path / "domain.yaml").is_file():
+        return (path / "domain.yaml").absolute()
+    known = domain_folders()
+    if given in known:
+        return known[given] / "domain.yaml"
+    close = difflib.get_close_matches(given, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise SpecError(
+        f"there is no domain {given!r}: {hint}"
+        f"give a name ({', '.join(known) or 'none found under domains/'}), a folder with a domain.yaml, or its path"
+    )
+
+
+@cache
+def code_digest() -> str:
+    """Of the code that makes a model: two runs with the same key were made by the same alter_core."""
+    root = Path(str(alter_core.__file__)).parent
+    return digest_of_files({str(file.relative_to(root)): file for file in root.rglob("*.py")})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One domain on one workspace. Keys name content: what depends on a part has that part in its key."""
+
+    file: Path
+    spec: DomainSpec
+    workspace: Workspace
+    data_root: Path | None
+
+    @classmethod
+    def read(cls, domain: str, data_root: Path | None = None) -> "Plan":
+        """Raises SpecError for an unknown domain or a wrong spec."""
+        file = find_domain(domain)
+        return cls(file, load_domain(file), Workspace.default(), data_root)
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def lock_file(self) -> Path:
+        return self.workspace.runs / self.spec.name / ".lock"
+
+    def stages(self) -> Iterator[tuple[str, StageSpec]]:
+        """Stages that the spec names, in order."""
+        yield "stage_one", self.spec.stage_one
+        if self.spec.stage_two:
+            yield "stage_two", self.spec.stage_two
+
+    def stage_key(self, stage: str, data_digest: str, backbone_digest: str, warm_start: str | None = None) -> str:
+        """Of all that a stage's weights depend on; stage two's key holds stage one's."""
+        spec = self.spec
+        own: dict[str, Any] = {
+            "tasks": [self._task_content(name) for name in spec.task_names],
+            **spec.model_dump(mode="json", include={"mta", "stage_one", "precision", "trunk_cache", "seed"}),
+            "evaluation": spec.evaluation.max_validation_rows,
+        }
+        if stage == "stage_two":
+            own |= spec.model_dump(mode="json", include={"stage_two"})
+        return digest_of(stage, own, data_digest, backbone_digest, warm_start, code_digest())
+
+    def quality_key(self, data_digest: str) -> str:
+        """Of all that a quality report depends on."""
+        bounds = [task.model_dump(mode="json", exclude={"source", "test"}) for task in self.spec.tasks]
+        return digest_of(data_digest, bounds, code_digest())
+
+    def score_key(self, subject: str, data_digest: str, split: str = "test") -> str:
+        """Of all that a scorecard depends on; `subject` is a bundle's or the backbone's digest."""
+        tasks = [self._task_content(name) for name in self.spec.task_names]
+        return digest_of(subject, tasks, self.spec.evaluation.max_rows, data_digest, split, code_digest())
+
+    def run_key(self, data_digest: str, backbone_digest: str) -> str:
+        """Of the whole run: spec, data, backbone and code."""
+        return digest_of(self.spec.digest, data_digest, backbone_digest, code_digest())
+
+    def run_folder(self, key: str) -> Path:
+        return self.workspace.run_folder(self.spec.name, key)
+
+    def _task_content(self, name: str) -> Any:
+        """A task as training and scoring see it: its rows are in the data digest, its quality bounds change nothing."""
+        return self.spec.task(name).model_dump(
+            mode="json", exclude={"source", "test", "quality", "description", "licence"}
+        )

@@ -1,0 +1,192 @@
+"""The steps of one production: each takes and returns paths, digests and other plain values.
+
+A step is a Prefect task; its Prefect name is the function's. Steps hold calls; what they call lives in alter_core and
+registry. Retries stand only where there is input or output that may heal by itself: sources, the hub, MLflow.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from alter_core.backbone import backbone_digest, resolve_backbone
+from alter_core.data.ingest import ingest
+from alter_core.data.quality import validate
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.tasks import exponential_backoff
+
+from alter_core.errors import AlterError
+from alter_core.workspace import write_json
+from flows import display
+from flows.jobs import Row, accelerate_command, module_command, run_job
+from flows.plan import Plan
+
+Facts = dict[str, Any]
+ARTIFACT_SECONDS = 2.0
+
+
+def _heals(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry what may pass: connections and disks, never a wrong input."""
+    try:
+        state.result()
+    except AlterError as error:
+        return error.transient
+    except OSError:
+        return True
+    except BaseException:  # anything else is a defect or a stop: a retry would only repeat or delay it
+        return False
+    return False
+
+
+_io = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _heals,
+}
+
+
+class _Follower:
+    """Shows a step's progress in the terminal and as a Prefect progress artifact."""
+
+    def __init__(self, plan: Plan, step: str) -> None:
+        self._step = step
+        self._display = display.current()
+        self._artifact = create_progress_artifact(0.0, key=f"{plan.spec.name}-{step}".replace("_", "-"))
+        self._last = monotonic()
+
+    def __call__(self, done: float, total: float, **fields: Any) -> None:
+        label = str(fields.pop("phase", self._step))
+        if self._display:
+            self._display.update(label, done, total, fields)
+        if monotonic() - self._last >= ARTIFACT_SECONDS or done >= total:
+            self._last = monotonic()
+            note = f"{label}: {done:g} of {total:g}. {display.describe(fields)}"
+            update_progress_artifact(self._artifact, 100.0 * done / max(total, 1), description=note)
+
+
+def say(text: str) -> None:
+    """A line in the flow run's log, and in the terminal where somebody watches."""
+    get_run_logger().info(text)
+    if shown := display.current():
+        shown.note(text)
+
+
+@task(name="prepare backbone", cache_policy=NO_CACHE, **_io)
+def prepare_backbone(plan: Plan) -> Facts:
+    """Bring the backbone into the workspace. Raises BackboneError."""
+    folder = resolve_backbone(plan.spec.backbone, plan.workspace, progress=_Follower(plan, "backbone"))
+    facts = json.loads((folder / "alter_backbone.json").read_text(encoding="utf-8"))
+    return {**facts, "path": str(folder), "digest": backbone_digest(folder)}
+
+
+@task(name="prepare data", cache_policy=NO_CACHE, **_io)
+def prepare_data(plan: Plan, backbone: Facts) -> Facts:
+    """Ingest and validate. Raises DataError, or QualityBlocked with the first bad rows."""
+    spec = plan.spec
+    dataset = ingest(spec, plan.folder, plan.workspace, plan.data_root, progress=_Follower(plan, "ingest"))
+    folder = plan.run_folder(f"quality-{plan.quality_key(dataset.digest)}")
+    record = folder / "quality.json"
+    if not record.exists():
+        from transformers import AutoTokenizer
+
+        report = validate(dataset, spec, AutoTokenizer.from_pretrained(backbone["path"]))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "quality.html").write_text(report.to_html(), encoding="utf-8")
+        report.raise_if_blocked()
+        write_json(record, report.to_json())
+    quality = json.loads(record.read_text(encoding="utf-8"))
+    tasks = dataset.manifest["tasks"]
+    rows = sum(sum(task["rows"].values()) for task in tasks.values())
+    say(f"data {dataset.digest}: {rows:,} rows of {len(tasks)} tasks, quality {quality['outcome']}")
+    return {
+        "path": str(dataset.path),
+        "digest": dataset.digest,
+        "labels": {name: list(labels) for name, labels in dataset.labels.items()},
+        "tasks": tasks,
+        "quality": {"outcome": quality["outcome"], "folder": str(folder)},
+    }
+
+
+@task(name="train", task_run_name="{stage}", cache_policy=NO_CACHE)
+def train(
+    plan: Plan, stage: str, data: Facts, backbone: Facts, start: str | None, log: Callable[[list[Row]], None] | None
+) -> Facts:
+    """Train one stage in a process of its own, or reuse it when all that it depends on is unchanged.
+
+    `start` is the bundle that the stage begins from. Raises TrainingError.
+    """
+    key = plan.stage_key(stage, data["digest"], backbone["digest"])
+    folder = plan.run_folder(f"{stage}-{key}")
+    result = folder / "result.json"
+    reused = result.exists()
+    if reused:
+        say(f"{stage}: reused, because its rows, settings, backbone and code are unchanged (key {key})")
+    else:
+        job = TrainingJob(
+            stage=stage,
+            spec=plan.spec.with_labels(data["labels"]).model_dump(mode="json"),
+            dataset=data["path"],
+            backbone=backbone["path"],
+            start=start,
+            output=str(folder),
+            checkpoints=str(folder / "checkpoints"),
+            trunk_cache=str(plan.workspace.trunk_cache),
+            metrics=str(folder / "metrics.jsonl"),
+            seed=plan.spec.seed,
+        )
+        follower = _Follower(plan, stage)
+        pending: list[Row] = []
+        last = monotonic()
+
+        def on_row(row: Row) -> None:
+            nonlocal last
+            fields = {k: row.get(k) for k in ("loss", "rows_per_second", "seconds_left", "text")}
+            if row["phase"] == "train":
+                follower(row["step"], row["steps"], **fields)
+                pending.append(row)
+            elif "done" in row:
+                follower(row["done"], row["total"], **fields, phase=f"{stage} {row['phase']}")
+            if log and monotonic() - last >= LOG_SECONDS:
+                last = monotonic()
+                log(pending)
+                pending.clear()
+
+        run_job(accelerate_command("alter_core.training.job", 1), job.model_dump(mode="json"), folder, on_row)
+        if log:
+            log(pending)
+    facts: Facts = json.loads(result.read_text(encoding="utf-8"))
+    return {**facts, "key": key, "folder": str(folder), "bundle": str(folder / "bundle"), "reused": reused}
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str | None]) -> dict[str, str]:
+    """Score each bundle (None: the backbone as it is) on the test rows; paths of the scorecards, by name.
+
+    All that have no scorecard yet are scored in one process. Raises TrainingError.
+    """
+    keys = {
+        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else backbone["digest"], data["digest"])
+        for name, bundle in bundles.items()
+    }
+    folders = {name: plan.run_folder(f"score-{key}") for name, key in keys.items()}
+    missing = [name for name, folder in folders.items() if not (folder / "scorecard.json").exists()]
+    if missing:
+        job = EvaluationJob(
+            dataset=data["path"],
+            spec=plan.spec.with_labels(data["labels"]).model_dump(mode="json"),
+            subjects=[{"name": n, "bundle": bundles[n], "output": str(folders[n])} for n in missing],
+            backbone=backbone["path"],
+            split="test",
+            metrics=str(folders[missing[0]] / "metrics.jsonl"),
+        )
+        follower = _Follower(plan, "evaluate")
+
+        def on_row(row: Row) -> None:
+            follower(row["done"], row["total"], phase=f"score {row['subject']}", seconds_left=row.get("seconds_left"))
+
+        run_job(module_command("alter_core.evaluation.job"), job.model_dump(mode="json"), folders[missing[0]], on_row)
+    return {name: str(folder / "scorecard.json") for name, folder in folders.items()}
