@@ -1,0 +1,11 @@
+"""Mixture of task adapters (Xie et al., arXiv 2309.11042) for Hugging Face language models.
+
+The paper's own setting is `MTAConfig(layers="last_1", encoder_layers="last_1", adapter="ffn", mixing="output")` on T5.
+"""
+
+from alter_core.mta.config import MTAConfig
+from alter_core.mta.inject import inject
+from alter_core.mta.layer import MTALayer
+from alter_core.mta.model import MTAModel
+
+__all__ = ["MTAConfig", "MTALayer", "MTAModel", "inject"]

@@ -1,0 +1,188 @@
+"""Banks of adapters: N adapters of one kind, stacked in one tensor per linear so that they run in wide matmuls.
+
+Every adapter is a change of the FFN it stands at. Shapes: adapter = how many adapters the bank holds; ffn and hidden
+are the FFN's; rank and width are the configuration's.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from alter_core.mta.config import AdapterKind, MTAConfig
+from alter_core.mta.ffn import DOWN, FFN, FFNWeights
+
+
+class FFNBank(nn.Module):
+    """Full FFNs (the paper's adapter). `full`: they replace the FFN beneath, theta = W_k; else they add to it.
+
+    weight[role]: (adapter, ffn, hidden); bias[role]: (adapter, out), where the FFN has one.
+    """
+
+    kind: AdapterKind = "ffn"
+
+    def __init__(self, like: FFNWeights, size: int, full: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.full = full
+        self.weight = nn.ParameterDict({role: _stack(w, size, full, dtype) for role, w in like.weights.items()})
+        self.bias = nn.ParameterDict({role: _stack(b, size, full, dtype) for role, b in like.biases.items()})
+
+    @torch.no_grad()
+    def reset(self, like: FFNWeights | None) -> None:
+        """Start every adapter at `like` (copies) or at no change at all (deltas)."""
+        for role, weight in self.weight.items():
+            weight.copy_(like.weights[role]) if like else weight.zero_()
+        for role, bias in self.bias.items():
+            bias.copy_(like.biases[role]) if like else bias.zero_()
+
+    def form(self, table: Float[Tensor, "task adapter"], role: str) -> Float[Tensor, "task ffn hidden"]:
+        """Return sum_k table[t, k] W_k in fp32: bf16 gate weights would not sum to one."""
+        weight = self.weight[role]
+        return (table @ weight.float().flatten(1)).unflatten(1, weight.shape[1:])
+
+    def form_bias(self, table: Float[Tensor, "task adapter"], role: str) -> Float[Tensor, "task out"]:
+        """Return sum_k table[t, k] b_k in fp32."""
+        return table @ self.bias[role].float()
+
+
+class LoRABank(nn.Module):
+    """Low-rank deltas scale * B_k A_k on each of the FFN's linears (Hu et al., arXiv 2106.09685); biases untouched.
+
+    a[role]: (adapter, rank, in); b[role]: (adapter, rank, out), B transposed. b starts at zero, so a fresh adapter
+    changes nothing.
+    """
+
+    kind: AdapterKind = "lora"
+
+    def __init__(self, like: FFNWeights, size: int, rank: int, scale: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.scale = scale
+        self.a = nn.ParameterDict()
+        self.b = nn.ParameterDict()
+        for role, weight in like.weights.items():
+            ffn, hidden = weight.shape
+            inside, outside = (ffn, hidden) if role == DOWN else (hidden, ffn)
+            self.a[role] = nn.Parameter(torch.empty(size, rank, inside, dtype=dtype, device=weight.device))
+            self.b[role] = nn.Parameter(torch.empty(size, rank, outside, dtype=dtype, device=weight.device))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Draw A anew (uniform, as peft does) and set B to zero."""
+        for a in self.a.values():
+            nn.init.uniform_(a, -1 / math.sqrt(a.shape[2]), 1 / math.sqrt(a.shape[2]))
+        for b in self.b.values():
+            nn.init.zeros_(b)
+
+    def form(self, table: Float[Tensor, "task adapter"], role: str) -> Float[Tensor, "task ffn hidden"]:
+        """Return sum_k table[t, k] scale B_k A_k in fp32, laid out as FFN weights are."""
+        a, b = self.a[role].float(), self.b[role].float()
+        scaled = (b * (self.scale * table)[:, :, None, None]).flatten(1, 2)  # task, adapter x rank, out
+        narrow = a.flatten(0, 1)  # adapter x rank, in
+        return narrow.t() @ scaled if role == DOWN else scaled.mT @ narrow
+
+    def squeeze(self, role: str, x: Float[Tensor, "batch token in"]) -> Float[Tensor, "batch token adapter rank"]:
+        """Return scale * A_k x for every adapter in one matmul."""
+        a = self.a[role]
+        narrow = x @ a.flatten(0, 1).to(x.dtype).t()
+        return (narrow * self.scale).unflatten(-1, a.shape[:2])
+
+    def mixed(
+        self, role: str, x: Float[Tensor, "batch token in"], weights: Float[Tensor, "batch adapter"]
+    ) -> Float[Tensor, "batch token out"]:
+        """Return sum_k weights[row, k] scale B_k A_k x: two matmuls for the whole batch, rows of any tasks."""
+        narrow = self.squeeze(role, x) * weights[:, None, :, None].to(x.dtype)
+        return narrow.flatten(2) @ self.b[role].flatten(0, 1).to(x.dtype)
+
+    def each(self, role: str, x: Float[Tensor, "batch token in"]) -> Float[Tensor, "adapter batch_token out"]:
+        """Return scale * B_k A_k x of every adapter apart."""
+        narrow = self.squeeze(role, x).flatten(0, 1).transpose(0, 1)  # adapter, batch x token, rank
+        return narrow @ self.b[role].to(x.dtype)
+
+
+class BottleneckBank(nn.Module):
+    """Bottlenecks beside the FFN (Houlsby et al., arXiv 1902.00751): up(act(down(x))), added to the FFN's output.
+
+    down, up: (adapter, width, hidden), both as FFN weights are laid out; down_bias: (adapter, width);
+    up_bias: (adapter, hidden). up starts at zero, so a fresh adapter changes nothing.
+    """
+
+    kind: AdapterKind = "bottleneck"
+
+    def __init__(self, like: FFNWeights, size: int, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        weight = like.weights["up"]
+        hidden = weight.shape[1]
+        shapes = {"down": (width, hidden), "down_bias": (width,), "up": (width, hidden), "up_bias": (hidden,)}
+        self.part = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(size, *s, dtype=dtype, device=weight.device)) for name, s in shapes.items()}
+        )
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Draw the projection down anew and set the one up to zero."""
+        for name, part in self.part.items():
+            if name == "down":
+                nn.init.uniform_(part, -1 / math.sqrt(part.shape[2]), 1 / math.sqrt(part.shape[2]))
+            else:
+                nn.init.zeros_(part)
+
+    def form(self, table: Float[Tensor, "task adapter"]) -> dict[str, Tensor]:
+        """Return the bottlenecks sum_k table[t, k] (down, up and biases)_k in fp32, each with a leading task axis."""
+        return {
+            name: (table @ part.float().flatten(1)).unflatten(1, part.shape[1:]) for name, part in self.part.items()
+        }
+
+    def each(
+        self, ffn: FFN, base: nn.Module, x: Float[Tensor, "batch token hidden"], weights: Float[Tensor, "batch adapter"]
+    ) -> Float[Tensor, "batch token hidden"]:
+        """Return sum_k weights[row, k] bottleneck_k(x): every adapter runs, in two wide matmuls."""
+        down, up = (self.part[name].to(x.dtype) for name in ("down", "up"))
+        size, width = down.shape[:2]
+        inner = x @ down.flatten(0, 1).t() + self.part["down_bias"].flatten().to(x.dtype)
+        inner = getattr(base, ffn.activation)(inner).unflatten(-1, (size, width))
+        inner = inner * weights[:, None, :, None].to(x.dtype)
+        return inner.flatten(2) @ up.flatten(0, 1) + (weights @ self.part["up_bias"].float())[:, None].to(x.dtype)
+
+
+AdapterBank = FFNBank | LoRABank | BottleneckBank
+
+
+def make_bank(
+    kind: AdapterKind, like: FFNWeights, size: int, full: bool, config: MTAConfig, dtype: torch.dtype
+) -> AdapterBank:
+    """Return `size` fresh adapters of `kind` for an FFN with weights `like`; `full` only matters to kind ffn."""
+    if kind == "ffn":
+        return FFNBank(like, size, full, dtype)
+    if kind == "lora":
+        return LoRABank(like, size, config.rank, (config.alpha or config.rank) / config.rank, dtype)
+    return BottleneckBank(like, size, config.width, dtype)
+
+
+@torch.no_grad()
+def keep_adapters(bank: AdapterBank, keep: Sequence[int]) -> None:
+    """Drop all adapters of `bank` but those at the places `keep`, in place."""
+    for module in bank.modules():
+        if isinstance(module, nn.ParameterDict):
+            for name, old in list(module.items()):
+                module[name] = nn.Parameter(old[list(keep)].clone(), requires_grad=old.requires_grad)
+
+
+@torch.no_grad()
+def copy_adapter(target: AdapterBank, source: AdapterBank) -> None:
+    """Set every adapter of `target` to the one adapter of `source`, a bank of the same kind and shape."""
+    for (_, to), (_, given) in zip(target.named_parameters(), source.named_parameters(), strict=True):
+        to.copy_(given.expand_as(to))
+
+
+def bank_size(bank: AdapterBank) -> int:
+    """Return how many adapters `bank` holds."""
+    return int(next(bank.parameters()).shape[0])
+
+
+def _stack(tensor: Tensor, size: int, full: bool, dtype: torch.dtype) -> nn.Parameter:
+    start = tensor.detach() if full else torch.zeros_like(tensor)
+    return nn.Parameter(start.to(dtype).expand(size, *tensor.shape).clone(memory_format=torch.contiguous_format))

@@ -1,0 +1,153 @@
+"""Gate: the table (task, adapter) of one MTA layer; independent of the input, so a task's weights are constants.
+
+weights = softmax(logits / temperature) in soft mode. In hard mode, a task's home adapter and the shared adapters
+beside it share the weight evenly and all others have none.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alter_core.errors import MTAError
+
+GateMode = Literal["hard", "soft"]
+
+HOME_LEAD = 0.2
+"""How much higher a fresh logit at home is, in units of the temperature. From equal logits, copies of one FFN would
+get equal gradients and never part."""
+
+
+class Gate(nn.Module):
+    """Gate of one MTA layer.
+
+    Columns are adapters: the shared ones first, then the task adapters. Rows come in parts, one at injection and one
+    per added task; a part's rows end at the columns that existed when it was made, so that adding a task leaves the
+    arithmetic of all earlier rows as it was. `homes[t]` is the column of task t's home adapter, None once pruned.
+    """
+
+    def __init__(self, columns: Sequence[str], shared: int, homes: Sequence[int], temperature: float) -> None:
+        super().__init__()
+        self.columns = list(columns)
+        self.shared = shared
+        self.homes: list[int | None] = list(homes)
+        self.temperature = temperature
+        self.mode: GateMode = "hard"
+        self.task_active = True
+        self.shared_active = True
+        self.logits = nn.ParameterList()
+        self._add_part(list(homes), torch.device("cpu"))
+
+    def _add_part(self, homes: list[int], device: torch.device) -> None:
+        logits = torch.zeros(len(homes), len(self.columns), device=device)
+        logits[:, : self.shared] = HOME_LEAD * self.temperature
+        logits[range(len(homes)), homes] = HOME_LEAD * self.temperature
+        self.logits.append(nn.Parameter(logits))
+
+    def add_task(self, column: str, home: int | None) -> None:
+        """Append one row, on the existing column `home` or, when that is None, on a new column named `column`."""
+        if home is None:
+            self.columns.append(column)
+            home = len(self.columns) - 1
+        self.homes.append(home)
+        self._add_part([home], self.logits[0].device)
+
+    @torch.no_grad()
+    def remove_task(self, task: int) -> None:
+        """Drop the row of `task`; all columns stay."""
+        del self.homes[task]
+        for i, part in enumerate(self.logits):
+            if task < len(part):
+                rows = [r for r in range(len(part)) if r != task]
+                if rows:
+                    self.logits[i] = nn.Parameter(part[rows].clone(), requires_grad=part.requires_grad)
+                else:
+                    self.logits = nn.ParameterList([p for j, p in enumerate(self.logits) if j != i])
+                return
+            task -= len(part)
+
+    @torch.no_grad()
+    def drop_columns(self, drop: Sequence[int]) -> None:
+        """Drop adapters from the table; the softmax spreads their weight over those that stay."""
+        keep = [c for c in range(len(self.columns)) if c not in drop]
+        for i, part in enumerate(self.logits):
+            own = [c for c in keep if c < part.shape[1]]
+            self.logits[i] = nn.Parameter(part[:, own].clone(), requires_grad=part.requires_grad)
+        self.homes = [keep.index(h) if h in keep else None for h in self.homes]
+        self.shared = sum(1 for c in keep if c < self.shared)
+        self.columns = [self.columns[c] for c in keep]
+
+    def active(self, width: int | None = None) -> list[bool]:
+        """Return, for the first `width` columns, whether the adapter exists at present."""
+        width = len(self.columns) if width is None else width
+        return [self.shared_active if c < self.shared else self.task_active for c in range(width)]
+
+    def hard_columns(self, task: int) -> list[int]:
+        """Return the columns that `task` uses in hard mode; none when no adapter is active.
+
+        Raises MTAError when pruning has taken the task's home adapter away.
+        """
+        home = self.homes[task]
+        if home is None:
+            raise MTAError(f"task number {task} has no home adapter any more (pruned): only soft gates work here")
+        wanted = dict.fromkeys([*range(self.shared), home])
+        active = self.active()
+        return [c for c in wanted if active[c]]
+
+    def one_hot(self) -> list[int] | None:
+        """Return each task's only column when every task has exactly one of weight 1, else None."""
+        if self.mode == "soft":
+            return [0] * len(self.homes) if len(self.columns) == 1 and all(self.active()) else None
+        columns = [self.hard_columns(t) for t in range(len(self.homes))]
+        return [c[0] for c in columns] if all(len(c) == 1 for c in columns) else None
+
+    def table(self) -> Float[Tensor, "task adapter"]:
+        """Return the weights, fp32: each row sums to 1, or to 0 when no adapter of the gate is active."""
+        return self._hard() if self.mode == "hard" else self._soft()
+
+    def _hard(self) -> Tensor:
+        rows = []
+        for task in range(len(self.homes)):
+            columns = self.hard_columns(task)
+            rows.append([1 / len(columns) if c in columns else 0.0 for c in range(len(self.columns))])
+        return torch.tensor(rows, device=self.logits[0].device)
+
+    def _soft(self) -> Tensor:
+        rows = []
+        for logits in self.logits:
+            active = self.active(logits.shape[1])
+            scores = logits.float() / self.temperature
+            if all(active):
+                weights = scores.softmax(1)
+            elif any(active):
+                mask = torch.tensor(active, device=scores.device)
+                weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
+            else:
+                weights = torch.zeros_like(scores)
+            rows.append(F.pad(weights, (0, len(self.columns) - logits.shape[1])))
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    @torch.no_grad()
+    def open(self, keep: float) -> None:
+        """Go to soft mode with weights keep * hard + (1 - keep) * uniform over the active adapters outside of hard.
+
+        Raises MTAError unless 0 < keep < 1 (at 1 the logits of the others would be minus infinity).
+        """
+        if not 0 < keep < 1:
+            raise MTAError(f"open_gates: keep must lie between 0 and 1, both excluded; got {keep}")
+        self.mode = "hard"
+        hard, first = self._hard(), 0
+        active = torch.tensor(self.active(), device=hard.device)
+        for logits in self.logits:
+            width = logits.shape[1]
+            rows = hard[first : first + len(logits), :width]
+            first += len(logits)
+            others = (rows == 0) & active[:width]
+            count = others.sum(1, keepdim=True).clamp(min=1)
+            target = torch.where(others, (1 - keep) / count, keep * rows)
+            scores = torch.where(target > 0, target.log() * self.temperature, 0.0)  # inactive columns start level
+            logits.copy_(scores - scores.mean(1, keepdim=True))
+        self.mode = "soft"

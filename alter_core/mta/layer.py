@@ -1,0 +1,180 @@
+"""MTALayer: stands where a block's FFN stood, and holds that FFN, its adapters and their gate."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from alter_core.mta.adapters import AdapterBank, BottleneckBank, FFNBank, LoRABank, bank_size, make_bank
+from alter_core.mta.architectures import Side
+from alter_core.mta.config import MTAConfig
+from alter_core.mta.ffn import FFN, FFNWeights
+from alter_core.mta.gates import Gate
+from alter_core.mta.mixing import Formed, form, run_grouped, run_low_rank, run_outputs
+from alter_core.mta.routing import Router
+
+FORMED_KEPT = 32
+"""How many tasks' formed weights a layer keeps for generation; the oldest goes first."""
+
+
+class MTALayer(nn.Module):
+    r"""Mixture of task adapters over one FFN (Xie et al., arXiv 2309.11042), in weight or output space.
+
+    $$\theta_t = \theta_0 + \sum_k g_{tk} D_k, \qquad g_t = \mathrm{softmax}(\mathrm{logits}_t / \mathrm{temperature})$$
+
+    base: the backbone's FFN, theta_0. shared: bank of shared adapters or None. tasks: banks of task adapters, one
+    made at injection and one per added task. gate: the table; its columns are the shared adapters (when they stand
+    beside) and then those of `tasks`.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        ffn: FFN,
+        side: Side,
+        block: int,
+        config: MTAConfig,
+        adapters: list[str],
+        homes: list[int],
+        router: Router,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.ffn = ffn
+        self.side = side
+        self.block = block
+        self.config = config
+        self.router = router
+        self.is_beneath = config.shared_place == "beneath" and config.shared_adapters > 0
+        like = ffn.read(base)
+        count = config.shared_adapters
+        shared_kind = config.shared_adapter or config.adapter
+        self.shared = make_bank(shared_kind, like, count, True, config, dtype) if count else None
+        self.tasks = nn.ModuleList([make_bank(config.adapter, like, len(adapters), not self.is_beneath, config, dtype)])
+        beside = 0 if self.is_beneath else count
+        names = [f"shared {i}" for i in range(beside)] + adapters
+        self.gate = Gate(names, beside, [beside + home for home in homes], config.temperature)
+        self.gate.to(like.weights["up"].device)
+        self._memo: tuple[object, dict[tuple[int, torch.dtype], Formed]] = (None, {})
+
+    @property
+    def name(self) -> str:
+        """Return side and block number, as tables and messages show it."""
+        return f"{self.side}.{self.block}"
+
+    def banks(self) -> list[tuple[AdapterBank, int, int]]:
+        """Return (bank, first column, columns) of every bank in the gate."""
+        found: list[tuple[AdapterBank, int, int]] = []
+        first = 0
+        beside = [] if self.shared is None or self.is_beneath else [self.shared]
+        for bank in [*beside, *self.tasks]:
+            size = bank_size(bank)  # type: ignore[arg-type]
+            found.append((bank, first, size))  # type: ignore[arg-type]
+            first += size
+        return found
+
+    def active_banks(self) -> list[tuple[AdapterBank, int, int]]:
+        """Return those of `banks` that exist at present (`MTAModel.use_adapters`)."""
+        active = self.gate.active()
+        return [(bank, first, size) for bank, first, size in self.banks() if size and active[first]]
+
+    def beneath(self) -> AdapterBank | None:
+        """Return the shared bank where it lies beneath the task adapters and is active."""
+        return self.shared if self.is_beneath and self.gate.shared_active else None
+
+    def replaces_common(self) -> bool:
+        """Tell whether every adapter that changes FFN weights replaces them whole: then nothing shows beneath."""
+        changing = [b for b, _, _ in self.active_banks() if not isinstance(b, BottleneckBank)]
+        every = len(changing) == len(self.active_banks())
+        return every and bool(changing) and all(isinstance(b, FFNBank) and b.full for b in changing)
+
+    def uses_no_common(self) -> bool:
+        """Tell whether output mixing leaves FFN_common no weight of its own: no bottleneck takes part in the gate."""
+        banks = self.active_banks()
+        return bool(banks) and not any(isinstance(b, BottleneckBank) for b, _, _ in banks)
+
+    def is_dense(self) -> bool:
+        """Tell whether tasks differ by full FFN weights, so that rows must be brought together by task."""
+        return any(isinstance(b, FFNBank) for b, _, _ in self.active_banks())
+
+    def common(self, dtype: torch.dtype | None = None) -> FFNWeights:
+        """Return the FFN beneath all adapters of the gate, in `dtype` where given."""
+        base = self.ffn.read(self.base)
+        weights, biases = dict(base.weights), dict(base.biases)
+        always = self.beneath()
+        if isinstance(always, FFNBank):
+            weights = {role: w[0] for role, w in always.weight.items()}
+            biases = {role: b[0] for role, b in always.bias.items()}
+        elif isinstance(always, LoRABank):
+            one = torch.ones(1, 1, device=weights["up"].device)
+            weights = {role: w + always.form(one, role)[0] for role, w in weights.items()}
+        if dtype is not None:
+            own = {role: self.ffn.dtype_of(self.base, role, dtype) for role in weights}
+            weights = {role: w.to(own[role]) for role, w in weights.items()}
+            biases = {role: b.to(own[role]) for role, b in biases.items()}
+        return FFNWeights(weights, biases)
+
+    def formed(self, task: int, dtype: torch.dtype) -> Formed:
+        """Return the task's FFN from memory, or form it. Only right with gradients off.
+
+        Kept until any parameter is changed in place or replaced, or the gate's state changes.
+        """
+        stamp = self._stamp()
+        memo = self._memo
+        if memo[0] != stamp:
+            # One assignment of both, so that another thread never pairs a new stamp with old weights.
+            memo = self._memo = (stamp, {})
+        found = memo[1].get((task, dtype))
+        if found is None:
+            found = form(self, [task], dtype)[0]
+            while len(memo[1]) >= FORMED_KEPT:
+                memo[1].pop(next(iter(memo[1])), None)
+            memo[1][task, dtype] = found
+        return found
+
+    def forget(self) -> None:
+        """Drop formed weights; needed only after a change that torch cannot see (`parameter.data`)."""
+        self._memo = (None, {})
+
+    def train(self, mode: bool = True) -> "MTALayer":
+        """Set training mode, and drop formed weights: optimisers that write to `.data` leave no other trace."""
+        self.forget()
+        return super().train(mode)
+
+    def _stamp(self) -> object:
+        gate = self.gate
+        state = [(p.data_ptr(), p._version) for p in self.parameters()]
+        return gate.mode, gate.task_active, gate.shared_active, tuple(gate.homes), state
+
+    @torch.compiler.disable
+    def forward(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Return the mixed FFN of `hidden`, each row under its own task.
+
+        hidden: (batch, seq, hidden), or (batch x seq, hidden) where the block flattens it.
+        Raises TaskIdError when no task ids are in force or their number does not fit the batch.
+        """
+        autocast = torch.is_autocast_enabled(hidden.device.type)
+        dtype = torch.get_autocast_dtype(hidden.device.type) if autocast else hidden.dtype
+        routing = self.router.current()
+        count = len(routing.ids) if hidden.dim() == 2 else hidden.shape[0]
+        rows = routing.rows(count, hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            x = hidden.reshape(count, -1, hidden.shape[-1]).to(dtype)
+            banks = self.active_banks()
+            by_output = self.config.mixing == "output" and banks and self.gate.one_hot() is None
+            if not banks and not isinstance(self.beneath(), BottleneckBank):
+                out = self.ffn.run(self.base, x, self.common(dtype))
+            elif by_output:
+                out = run_outputs(self, x, rows)
+            elif self.training or torch.is_grad_enabled():
+                out = (
+                    run_grouped(self, x, rows, form(self, rows.present, dtype))
+                    if self.is_dense()
+                    else run_low_rank(self, x, rows)
+                )
+            elif self.is_dense() or len(rows.present) == 1:
+                out = run_grouped(self, x, rows, [self.formed(task, dtype) for task in rows.present])
+            else:
+                out = run_low_rank(self, x, rows)
+            out = out.reshape(hidden.shape)
+        return self.ffn.finish(self.base, out)

@@ -1,0 +1,198 @@
+"""MTAModel: the handle on a Hugging Face model with MTA layers in it. Forward and generate stay the model's own."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import nn
+
+from alter_core.errors import MTAError
+from alter_core.mta.adapters import FFNBank, LoRABank, copy_adapter
+from alter_core.mta.architectures import Architecture, Side
+from alter_core.mta.config import MTAConfig
+from alter_core.mta.ffn import FFNWeights
+from alter_core.mta.gates import GateMode
+from alter_core.mta.layer import MTALayer
+from alter_core.mta.routing import RoutedCheckpoint, Router, TaskIds
+
+PARTS = ("backbone", "shared_adapters", "task_adapters", "gates")
+Start = Literal["pretrained", "shared", "zero"]
+
+
+class MTAModel:
+    """Handle on `model`, whose chosen FFN sub-layers are MTA layers.
+
+    with mta.routing(task_ids):
+        out = mta.model(**batch)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: MTAConfig,
+        router: Router,
+        architecture: Architecture,
+        blocks: Mapping[Side, nn.ModuleList],
+        layers: Sequence[MTALayer],
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.router = router
+        self.architecture = architecture
+        self.sides = blocks
+        self.layers = list(layers)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the names of the tasks; a task's id is its place here."""
+        return list(self.router.tasks)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Return the decoder's blocks."""
+        return self.sides["decoder"]
+
+    @property
+    def first_block(self) -> int:
+        """Return the number of the lowest block with an MTA layer: what lies below is the trunk.
+
+        Raises MTAError for an encoder-decoder, whose decoder reads the encoder at every block, and without layers.
+        """
+        if len(self.sides) > 1:
+            raise MTAError(
+                f"{type(self.model).__name__} is an encoder-decoder: it has no single trunk below its layers"
+            )
+        if not self.layers:
+            raise MTAError("layers: none leaves no MTA layer, so there is no trunk below one")
+        return min(layer.block for layer in self.layers)
+
+    @contextmanager
+    def routing(self, task_ids: TaskIds) -> Iterator[None]:
+        """Tell the MTA layers each row's task: names, or ids of shape (batch,). Cleared at the end, whatever happens.
+
+        Holds for this thread alone. Under generate() an id covers all beams and returned sequences of its row, and
+        under gradient checkpointing the backward pass may run after the context. Raises TaskIdError for bad ids.
+        """
+        routing = self.router.parse(task_ids)
+        for layer in self.layers:
+            block = self.sides[layer.side][layer.block]
+            inner = getattr(block, "_gradient_checkpointing_func", None)
+            if inner is not None and not isinstance(inner, RoutedCheckpoint):
+                block._gradient_checkpointing_func = RoutedCheckpoint(inner, self.router)  # type: ignore[assignment]
+        with self.router.using(routing):
+            yield
+
+    def set_gate_mode(self, mode: GateMode) -> None:
+        """Weights from homes (hard) or from the gates' logits (soft)."""
+        if mode not in ("hard", "soft"):
+            raise MTAError(f"gate mode {mode!r} is unknown: hard or soft")
+        for layer in self.layers:
+            layer.gate.mode = mode
+
+    def open_gates(self, keep: float = 0.97) -> None:
+        """Go to soft gates that start at keep * hard weights + (1 - keep) * uniform over the other adapters."""
+        for layer in self.layers:
+            layer.gate.open(keep)
+
+    def use_adapters(self, *, task: bool, shared: bool) -> None:
+        """Choose which adapters exist at present. With none, an MTA layer is its plain FFN."""
+        for layer in self.layers:
+            layer.gate.task_active = task
+            layer.gate.shared_active = shared
+
+    @torch.no_grad()
+    def start_adapters(self, task: Start) -> None:
+        """Start all task adapters anew: at the pretrained FFN, at the shared adapter as trained so far, or at zero.
+
+        For ffn adapters beside, zero and pretrained are the same. Under shared_place beneath a task adapter lies on
+        top of the shared one, so zero and shared are the same, and pretrained would mean to undo it.
+        Raises MTAError where an adapter cannot take that start.
+        """
+        if task not in ("pretrained", "shared", "zero"):
+            raise MTAError(f"start {task!r} is unknown: pretrained, shared or zero")
+        for layer in self.layers:
+            for bank in layer.tasks:
+                _start(layer, bank, task)
+            layer.forget()
+
+    def set_trainable(self, parts: Collection[str]) -> list[tuple[str, nn.Parameter]]:
+        """Let only `parts` (of backbone, shared_adapters, task_adapters, gates) train; return their parameters.
+
+        Raises MTAError for an unknown part.
+        """
+        unknown = sorted(set(parts) - set(PARTS))
+        if unknown:
+            raise MTAError(f"no such part to train: {', '.join(unknown)}", [f"known: {', '.join(PARTS)}"])
+        chosen = []
+        for part, named in self.parameters_by_part().items():
+            for name, parameter in named:
+                parameter.requires_grad_(part in parts)
+                if part in parts:
+                    chosen.append((name, parameter))
+        return chosen
+
+    def parameters_by_part(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Return every parameter once (tied ones under their first name), under its part."""
+        owner = {}
+        for layer in self.layers:
+            groups = (("shared_adapters", layer.shared), ("task_adapters", layer.tasks), ("gates", layer.gate))
+            for part, module in groups:
+                owner.update({id(p): part for p in (module.parameters() if module is not None else ())})
+        found: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        for name, parameter in self.model.named_parameters():
+            found[owner.get(id(parameter), "backbone")].append((name, parameter))
+        return found
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of parameters: total, trained, and of each part."""
+        parts = self.parameters_by_part()
+        counts = {part: sum(p.numel() for _, p in named) for part, named in parts.items()}
+        trained = sum(p.numel() for named in parts.values() for _, p in named if p.requires_grad)
+        return {"total": sum(counts.values()), "trained": trained, **counts}
+
+    @torch.no_grad()
+    def gate_table(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return the weights in force: layer -> task -> adapter -> weight. JSON-able."""
+        tables = {}
+        for layer in self.layers:
+            rows = layer.gate.table().tolist()
+            tables[layer.name] = {
+                task: dict(zip(layer.gate.columns, row, strict=True))
+                for task, row in zip(self.tasks, rows, strict=True)
+            }
+        return tables
+
+
+def _start(layer: MTALayer, bank: nn.Module, start: Start) -> None:
+    shared = layer.shared
+    if layer.is_beneath and start == "pretrained":
+        raise MTAError("start pretrained: under shared_place beneath task adapters lie on the shared one; use zero")
+    if start == "shared" and shared is None:
+        raise MTAError("start shared: there is no shared adapter (mta.shared_adapters is 0)")
+    if start == "shared" and layer.config.shared_adapters > 1:
+        raise MTAError(f"start shared: {layer.config.shared_adapters} shared adapters; one is needed to start from")
+    from_shared = start == "shared" and not layer.is_beneath
+    if isinstance(bank, FFNBank):
+        if from_shared and not isinstance(shared, FFNBank | LoRABank):
+            raise MTAError("start shared: an ffn adapter cannot start as a bottleneck")
+        bank.reset(_shared_ffn(layer) if from_shared else layer.ffn.read(layer.base) if bank.full else None)
+    elif from_shared and shared is not None:
+        if type(shared) is not type(bank):
+            raise MTAError(
+                f"start shared: task adapters are {layer.config.adapter}, the shared one is {layer.config.shared_adapter}",
+                ["give both the same kind, or put the shared adapter beneath"],
+            )
+        copy_adapter(bank, shared)  # type: ignore[arg-type]
+    else:
+        bank.reset()  # type: ignore[operator]
+
+
+def _shared_ffn(layer: MTALayer) -> FFNWeights:
+    """Return theta_0 + D of the one shared adapter beside."""
+    base, shared = layer.ffn.read(layer.base), layer.shared
+    if isinstance(shared, FFNBank):
+        return FFNWeights({r: w[0] for r, w in shared.weight.items()}, {r: b[0] for r, b in shared.bias.items()})
+    assert isinstance(shared, LoRABank)
+    one = torch.ones(1, 1, device=base.weights["up"].device)
+    return FFNWeights({r: w + shared.form(one, r)[0] for r, w in base.weights.items()}, base.biases)
