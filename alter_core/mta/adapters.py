@@ -39,12 +39,13 @@ class FFNBank(nn.Module):
 
     def form(self, table: Float[Tensor, "task adapter"], role: str) -> Float[Tensor, "task ffn hidden"]:
         """Return sum_k table[t, k] W_k in fp32: bf16 gate weights would not sum to one."""
-        weight = self.weight[role]
-        return (table @ weight.float().flatten(1)).unflatten(1, weight.shape[1:])
+        weight: Tensor = self.weight[role]
+        return torch.unflatten(table @ weight.float().flatten(1), 1, weight.shape[1:])
 
     def form_bias(self, table: Float[Tensor, "task adapter"], role: str) -> Float[Tensor, "task out"]:
         """Return sum_k table[t, k] b_k in fp32."""
-        return table @ self.bias[role].float()
+        bias: Tensor = self.bias[role]
+        return table @ bias.float()
 
 
 class LoRABank(nn.Module):
@@ -78,28 +79,31 @@ class LoRABank(nn.Module):
 
     def form(self, table: Float[Tensor, "task adapter"], role: str) -> Float[Tensor, "task ffn hidden"]:
         """Return sum_k table[t, k] scale B_k A_k in fp32, laid out as FFN weights are."""
-        a, b = self.a[role].float(), self.b[role].float()
+        a: Tensor = self.a[role].float()
+        b: Tensor = self.b[role].float()
         scaled = (b * (self.scale * table)[:, :, None, None]).flatten(1, 2)  # task, adapter x rank, out
         narrow = a.flatten(0, 1)  # adapter x rank, in
         return narrow.t() @ scaled if role == DOWN else scaled.mT @ narrow
 
     def squeeze(self, role: str, x: Float[Tensor, "batch token in"]) -> Float[Tensor, "batch token adapter rank"]:
         """Return scale * A_k x for every adapter in one matmul."""
-        a = self.a[role]
+        a: Tensor = self.a[role]
         narrow = x @ a.flatten(0, 1).to(x.dtype).t()
-        return (narrow * self.scale).unflatten(-1, a.shape[:2])
+        return torch.unflatten(narrow * self.scale, -1, a.shape[:2])
 
     def mixed(
         self, role: str, x: Float[Tensor, "batch token in"], weights: Float[Tensor, "batch adapter"]
     ) -> Float[Tensor, "batch token out"]:
         """Return sum_k weights[row, k] scale B_k A_k x: two matmuls for the whole batch, rows of any tasks."""
         narrow = self.squeeze(role, x) * weights[:, None, :, None].to(x.dtype)
-        return narrow.flatten(2) @ self.b[role].flatten(0, 1).to(x.dtype)
+        b: Tensor = self.b[role]
+        return narrow.flatten(2) @ b.flatten(0, 1).to(x.dtype)
 
     def each(self, role: str, x: Float[Tensor, "batch token in"]) -> Float[Tensor, "adapter batch_token out"]:
         """Return scale * B_k A_k x of every adapter apart."""
         narrow = self.squeeze(role, x).flatten(0, 1).transpose(0, 1)  # adapter, batch x token, rank
-        return narrow @ self.b[role].to(x.dtype)
+        b: Tensor = self.b[role]
+        return narrow @ b.to(x.dtype)
 
 
 class BottleneckBank(nn.Module):
@@ -140,12 +144,14 @@ class BottleneckBank(nn.Module):
         self, ffn: FFN, base: nn.Module, x: Float[Tensor, "batch token hidden"], weights: Float[Tensor, "batch adapter"]
     ) -> Float[Tensor, "batch token hidden"]:
         """Return sum_k weights[row, k] bottleneck_k(x): every adapter runs, in two wide matmuls."""
-        down, up = (self.part[name].to(x.dtype) for name in ("down", "up"))
+        down: Tensor = self.part["down"].to(x.dtype)
+        up: Tensor = self.part["up"].to(x.dtype)
+        up_bias: Tensor = self.part["up_bias"].float()
         size, width = down.shape[:2]
         inner = x @ down.flatten(0, 1).t() + self.part["down_bias"].flatten().to(x.dtype)
-        inner = getattr(base, ffn.activation)(inner).unflatten(-1, (size, width))
+        inner = torch.unflatten(getattr(base, ffn.activation)(inner), -1, (size, width))
         inner = inner * weights[:, None, :, None].to(x.dtype)
-        return inner.flatten(2) @ up.flatten(0, 1) + (weights @ self.part["up_bias"].float())[:, None].to(x.dtype)
+        return inner.flatten(2) @ up.flatten(0, 1) + (weights @ up_bias)[:, None].to(x.dtype)
 
 
 AdapterBank = FFNBank | LoRABank | BottleneckBank

@@ -4,6 +4,7 @@ weights = softmax(logits / temperature) in soft mode. In hard mode, a task's hom
 beside it share the weight evenly and all others have none.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -131,23 +132,31 @@ class Gate(nn.Module):
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
     @torch.no_grad()
-    def open(self, keep: float) -> None:
+    def open(self, keep: float, first_part: int = 0) -> None:
         """Go to soft mode with weights keep * hard + (1 - keep) * uniform over the active adapters outside of hard.
 
-        Raises MTAError unless 0 < keep < 1 (at 1 the logits of the others would be minus infinity).
+        Rows before `first_part` keep their logits. Raises MTAError unless 0 < keep < 1 (at 1 the logits of the
+        others would be minus infinity).
         """
         if not 0 < keep < 1:
             raise MTAError(f"open_gates: keep must lie between 0 and 1, both excluded; got {keep}")
-        self.mode = "hard"
-        hard, first = self._hard(), 0
-        active = torch.tensor(self.active(), device=hard.device)
-        for logits in self.logits:
-            width = logits.shape[1]
-            rows = hard[first : first + len(logits), :width]
+        active = self.active()
+        first = 0
+        for number, logits in enumerate(self.logits):
+            tasks = range(first, first + len(logits))
             first += len(logits)
-            others = (rows == 0) & active[:width]
-            count = others.sum(1, keepdim=True).clamp(min=1)
-            target = torch.where(others, (1 - keep) / count, keep * rows)
-            scores = torch.where(target > 0, target.log() * self.temperature, 0.0)  # inactive columns start level
-            logits.copy_(scores - scores.mean(1, keepdim=True))
+            if number >= first_part:
+                scores = [self._opened(task, keep, active[: logits.shape[1]]) for task in tasks]
+                logits.copy_(torch.tensor(scores))
         self.mode = "soft"
+
+    def _opened(self, task: int, keep: float, active: list[bool]) -> list[float]:
+        hard = self.hard_columns(task)
+        others = [c for c, is_active in enumerate(active) if is_active and c not in hard]
+        if not others:
+            return [0.0] * len(active)
+        # Inactive columns start level with the others, should they come to exist later.
+        low, high = math.log((1 - keep) / len(others)), math.log(keep / len(hard)) if hard else 0.0
+        scores = [self.temperature * (high if c in hard else low) for c in range(len(active))]
+        mean = sum(scores) / len(scores)
+        return [score - mean for score in scores]

@@ -9,17 +9,27 @@ from alter_core.errors import MTAError
 from alter_core.mta.architectures import Architecture, chosen_blocks, find_architecture, find_blocks
 from alter_core.mta.config import MTAConfig
 from alter_core.mta.ffn import FFN, InlineFFN
+from alter_core.mta.fingerprint import backbone_digests
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.model import MTAModel
-from alter_core.mta.routing import Router
+from alter_core.mta.routing import Router, RowCheck
 
 
-def inject(model: nn.Module, config: MTAConfig, tasks: Sequence[str], *, dtype: torch.dtype | None = None) -> MTAModel:
+def inject(
+    model: nn.Module,
+    config: MTAConfig,
+    tasks: Sequence[str],
+    *,
+    dtype: torch.dtype | None = None,
+    fingerprint: bool = True,
+) -> MTAModel:
     """Replace the FFN sub-layers that `config` chooses by MTA layers, in place, and return the handle on them.
 
     `model` is a Hugging Face model with its language model head. Its logits stay as they are: adapters start as
     copies of the FFN or with a zero delta. Set the seed before: lora and bottleneck adapters draw random numbers.
     Adapters take the FFN's dtype, or `dtype` (float32 master weights over a bfloat16 backbone, say).
+
+    `fingerprint` takes a digest of each backbone weight first, which a bundle that refers to its backbone needs.
 
     Raises MTAError, with every problem found, for an unknown architecture, blocks that do not exist, tasks that are
     none or double, homes that name an unknown task, or a model that has MTA layers already.
@@ -41,6 +51,7 @@ def inject(model: nn.Module, config: MTAConfig, tasks: Sequence[str], *, dtype: 
     }
     if "encoder" not in blocks and config.encoder_layers not in (None, "none"):
         raise MTAError(f"encoder_layers: {config.encoder_layers} given, and {type(model).__name__} has no encoder")
+    digests = backbone_digests(model) if fingerprint else {}
     router = Router(tasks)
     layers = []
     for side, numbers in chosen.items():
@@ -55,7 +66,7 @@ def inject(model: nn.Module, config: MTAConfig, tasks: Sequence[str], *, dtype: 
             layers.append(layer)
             if architecture.flattens:
                 block.register_forward_pre_hook(RowCheck(router))
-    return MTAModel(model, config, router, architecture, blocks, layers)
+    return MTAModel(model, config, router, architecture, blocks, layers, digests)
 
 
 def home_adapters(tasks: Sequence[str], homes: Mapping[str, str]) -> tuple[list[str], list[int]]:
@@ -76,17 +87,6 @@ def home_adapters(tasks: Sequence[str], homes: Mapping[str, str]) -> tuple[list[
     named = [homes.get(task, task) for task in tasks]
     adapters = list(dict.fromkeys(named))
     return adapters, [adapters.index(name) for name in named]
-
-
-class RowCheck:
-    """Counts rows where a block is about to flatten (batch, seq): inside, its FFN can no longer tell."""
-
-    def __init__(self, router: Router) -> None:
-        self.router = router
-
-    def __call__(self, block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        """Raise TaskIdError unless the ids in force fit the block's input."""
-        self.router.current().check(inputs[0].shape[0])
 
 
 def _take(block: nn.Module, architecture: Architecture, path: str) -> nn.Module:

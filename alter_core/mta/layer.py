@@ -68,8 +68,8 @@ class MTALayer(nn.Module):
         first = 0
         beside = [] if self.shared is None or self.is_beneath else [self.shared]
         for bank in [*beside, *self.tasks]:
-            size = bank_size(bank)  # type: ignore[arg-type]
-            found.append((bank, first, size))  # type: ignore[arg-type]
+            size = bank_size(bank)
+            found.append((bank, first, size))
             first += size
         return found
 
@@ -146,7 +146,8 @@ class MTALayer(nn.Module):
         state = [(p.data_ptr(), p._version) for p in self.parameters()]
         return gate.mode, gate.task_active, gate.shared_active, tuple(gate.homes), state
 
-    @torch.compiler.disable
+    # A graph break: routing and the memo of formed weights are Python state that a graph cannot hold.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         """Return the mixed FFN of `hidden`, each row under its own task.
 

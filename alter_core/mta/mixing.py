@@ -138,7 +138,7 @@ def run_grouped(
     if len(formed) == 1:
         return run(x, formed[0])
     together = x if rows.order is None else x.index_select(0, rows.order)
-    out = torch.cat([run(g, own) for g, own in zip(together.split(rows.counts), formed, strict=True)])
+    out = torch.cat([run(g, own) for g, own in zip(torch.split(together, list(rows.counts)), formed, strict=True)])
     return out if rows.inverse is None else out.index_select(0, rows.inverse)
 
 
@@ -166,7 +166,7 @@ def run_low_rank(
     bottlenecks = _formed_bottlenecks(layer, table[list(rows.present)])
     if bottlenecks:
         together = x if rows.order is None else x.index_select(0, rows.order)
-        groups = together.split(rows.counts)
+        groups = torch.split(together, list(rows.counts))
         for part in bottlenecks:
             own = [{n: p[i].to(x.dtype) for n, p in part.items()} for i in range(len(groups))]
             added = torch.cat([run_bottleneck(layer, g, o) for g, o in zip(groups, own, strict=True)])
@@ -214,10 +214,10 @@ def _outputs_ffn(layer: "MTALayer", bank: FFNBank, common: FFNWeights, x: Tensor
         bias = stacked_bias(role)
         return F.linear(x, stacked(role), None if bias is None else bias.flatten())
 
-    inner = layer.ffn.activate(layer.base, up("up"), up("gate") if "gate" in bank.weight else None)
-    inner = inner.unflatten(-1, (size, -1)) * weights[:, None, :, None].to(x.dtype)
+    inner: Tensor = layer.ffn.activate(layer.base, up("up"), up("gate") if "gate" in bank.weight else None)
+    inner = torch.unflatten(inner, -1, (size, -1)) * weights[:, None, :, None].to(x.dtype)
     down = stacked(DOWN)
-    out = inner.flatten(2).to(down.dtype) @ down  # the sum over adapters is the matmul's own
+    out: Tensor = inner.flatten(2).to(down.dtype) @ down  # the sum over adapters is the matmul's own
     bias = stacked_bias(DOWN)
     return out if bias is None else out + (weights.to(bias.dtype) @ bias)[:, None]
 
@@ -233,9 +233,9 @@ def _outputs_lora(layer: "MTALayer", bank: LoRABank, common: FFNWeights, x: Tens
     per_token = weights.t().to(x.dtype).repeat_interleave(tokens, 1)  # adapter, batch x token
     inner = inner * per_token[..., None]
     narrow = (inner @ bank.a[DOWN].to(x.dtype).mT) * bank.scale  # adapter, batch x token, rank
-    out = narrow.transpose(0, 1).flatten(1) @ bank.b[DOWN].to(x.dtype).flatten(0, 1)
+    out: Tensor = narrow.transpose(0, 1).flatten(1) @ bank.b[DOWN].to(x.dtype).flatten(0, 1)
     down = common.weights[DOWN]
     out = out + inner.sum(0).to(down.dtype) @ down
-    out = out.unflatten(0, (batch, tokens))
+    out = torch.unflatten(out, 0, (batch, tokens))
     bias = common.biases.get(DOWN)
     return out if bias is None else out + (weights.sum(1)[:, None, None] * bias).to(out.dtype)

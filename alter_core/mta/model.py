@@ -1,13 +1,14 @@
 """MTAModel: the handle on a Hugging Face model with MTA layers in it. Forward and generate stay the model's own."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alter_core.errors import MTAError
+from alter_core.mta import surgery
 from alter_core.mta.adapters import FFNBank, LoRABank, copy_adapter
 from alter_core.mta.architectures import Architecture, Side
 from alter_core.mta.config import MTAConfig
@@ -35,6 +36,7 @@ class MTAModel:
         architecture: Architecture,
         blocks: Mapping[Side, nn.ModuleList],
         layers: Sequence[MTALayer],
+        backbone_digests: Mapping[str, str],
     ) -> None:
         self.model = model
         self.config = config
@@ -42,6 +44,8 @@ class MTAModel:
         self.architecture = architecture
         self.sides = blocks
         self.layers = list(layers)
+        self.backbone_digests = dict(backbone_digests)
+        """Digest of each backbone weight as it was at injection; empty when none was taken."""
 
     @property
     def tasks(self) -> list[str]:
@@ -163,6 +167,25 @@ class MTAModel:
             }
         return tables
 
+    def add_task(self, name: str, home: str | None = None) -> list[tuple[str, nn.Parameter]]:
+        """Add a task with an adapter of its own, or on the adapter of `home`; see `surgery.add_task`."""
+        return surgery.add_task(self, name, home)
+
+    def remove_task(self, name: str) -> None:
+        """Remove a task; see `surgery.remove_task`."""
+        surgery.remove_task(self, name)
+
+    def prune(
+        self, min_weight: float, probe: Mapping[str, Tensor] | None = None, task_ids: TaskIds | None = None
+    ) -> "surgery.Pruned":
+        """Drop adapters that no task gives `min_weight`; see `surgery.prune`."""
+        return surgery.prune(self, min_weight, probe, task_ids)
+
+
+def task_ids_context(mta: MTAModel, task_ids: TaskIds) -> AbstractContextManager[None]:
+    """Return `mta.routing(task_ids)`."""
+    return mta.routing(task_ids)
+
 
 def _start(layer: MTALayer, bank: nn.Module, start: Start) -> None:
     shared = layer.shared
@@ -180,10 +203,10 @@ def _start(layer: MTALayer, bank: nn.Module, start: Start) -> None:
     elif from_shared and shared is not None:
         if type(shared) is not type(bank):
             raise MTAError(
-                f"start shared: task adapters are {layer.config.adapter}, the shared one is {layer.config.shared_adapter}",
+                f"start shared: task adapters are {bank.kind}, the shared one is {shared.kind}",
                 ["give both the same kind, or put the shared adapter beneath"],
             )
-        copy_adapter(bank, shared)  # type: ignore[arg-type]
+        copy_adapter(bank, shared)
     else:
         bank.reset()  # type: ignore[operator]
 

@@ -160,3 +160,14 @@ class RoutedCheckpoint:
                 return function(*inputs, **named)
 
         return self.inner(routed, *args, **kwargs)
+
+
+class RowCheck:
+    """Counts rows where a block is about to flatten (batch, seq): inside, its FFN can no longer tell."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+
+    def __call__(self, block: object, inputs: tuple[Tensor, ...]) -> None:
+        """Raise TaskIdError unless the ids in force fit the block's input."""
+        self.router.current().check(inputs[0].shape[0])

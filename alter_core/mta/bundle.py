@@ -1,0 +1,187 @@
+"""Bundle: an MTA model as a folder of safetensors and JSON, every part under a digest.
+
+bundle.json            format, configuration, tasks, layers, digests of the parts and of the backbone, metadata
+mta.safetensors        adapters and gates
+backbone/              the backbone as transformers writes it; its weights only where the bundle holds them
+changed.safetensors    where it only refers to the backbone: those of its weights that training changed
+tokenizer/             the tokenizer, where one was given
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import transformers
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from alter_core.errors import BundleError
+from alter_core.mta.bundle_parts import (
+    assign_backbone,
+    check_backbone,
+    file_digest,
+    layer_state,
+    list_files,
+    load_backbone,
+    mta_tensors,
+    restore,
+    storable,
+)
+from alter_core.mta.config import MTAConfig
+from alter_core.mta.fingerprint import backbone_tensors, digests_digest, tensor_digest
+from alter_core.mta.inject import inject
+from alter_core.mta.model import MTAModel
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+_ALLOWED = {".json", ".safetensors"}
+
+
+def save_bundle(
+    mta: MTAModel,
+    tokenizer: Any | None,
+    directory: Path,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    backbone: Literal["hold", "refer"] = "hold",
+    source: str | None = None,
+) -> str:
+    """Write `mta` to `directory`, which appears whole or not at all, and return the bundle's digest.
+
+    hold: the backbone's weights go in. refer: only a digest of each of them as it was before training does, with
+    `source` (where to find it) and the weights that changed since. `metadata` must be JSON.
+
+    Raises BundleError when `directory` exists, metadata is no JSON, or the tokenizer has parts besides JSON.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise BundleError(f"{directory} exists already: a bundle is never written over")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        digest = _write(work, mta, tokenizer, dict(metadata or {}), backbone, source)
+        work.chmod(0o755)  # mkdtemp's 0700 would outlive the rename
+        os.replace(work, directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return digest
+
+
+def _write(
+    work: Path, mta: MTAModel, tokenizer: Any | None, metadata: dict[str, Any], backbone: str, source: str | None
+) -> str:
+    model: Any = mta.model
+    tensors = backbone_tensors(mta.model)
+    save_file(storable(mta_tensors(mta)), work / "mta.safetensors")
+    model.config.save_pretrained(work / "backbone")
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(work / "backbone")
+    if backbone == "hold":
+        save_file(storable(tensors), work / "backbone" / "model.safetensors", metadata={"format": "pt"})
+    else:
+        before = mta.backbone_digests
+        changed = {n: t for n, t in tensors.items() if before.get(n) != tensor_digest(t)}
+        save_file(storable(changed), work / "changed.safetensors")
+    if tokenizer is not None:
+        tokenizer.save_pretrained(work / "tokenizer", save_jinja_files=False)
+    files = list_files(work)
+    foreign = [name for name in files if Path(name).suffix not in _ALLOWED]
+    if foreign:
+        raise BundleError("a bundle holds safetensors and JSON only; use a fast tokenizer", foreign)
+    manifest = {
+        "format": FORMAT,
+        "config": mta.config.model_dump(mode="json"),
+        "tasks": mta.tasks,
+        "layers": [layer_state(layer) for layer in mta.layers],
+        "backbone": {
+            "place": backbone,
+            "source": source,
+            "class": type(mta.model).__name__,
+            "dtype": str(mta.model.dtype).removeprefix("torch."),
+            "digest": digests_digest(mta.backbone_digests),
+            "tensors": mta.backbone_digests,
+        },
+        "parts": {name: file_digest(work / name) for name in files},
+        "metadata": metadata,
+    }
+    try:
+        text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"the bundle's metadata is no JSON: {error}") from error
+    (work / MANIFEST).write_text(text, encoding="utf-8")
+    return file_digest(work / MANIFEST)
+
+
+def load_bundle(
+    directory: Path, backbone: str | Path | nn.Module | None = None
+) -> tuple[MTAModel, Any | None, dict[str, Any]]:
+    """Check every part of a bundle, then return (mta in eval mode, tokenizer or None, metadata).
+
+    A bundle that only refers to its backbone needs it: a folder or hub id, or a loaded model, which then gets the MTA
+    layers; unset means the source that the bundle names.
+    Raises BundleError, with every problem found, for parts that are missing, extra or altered, another format, or a
+    backbone other than the one trained on.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    try:
+        config = MTAConfig.model_validate_json(json.dumps(manifest["config"]))
+        about = manifest["backbone"]
+        held = about["place"] == "hold"
+        if held and backbone is not None:
+            raise BundleError(f"{directory} holds its backbone: load it without one")
+        model = (
+            backbone
+            if isinstance(backbone, nn.Module)
+            else load_backbone(str(directory / "backbone" if held else backbone or about["source"] or ""), about)
+        )
+        if held:
+            assign_backbone(model, load_file(directory / "backbone" / "model.safetensors"), directory, every=True)
+        else:
+            check_backbone(model, about["tensors"], directory)
+            assign_backbone(model, load_file(directory / "changed.safetensors"), directory, every=False)
+        mta = inject(model, config, manifest["tasks"], fingerprint=False)
+        mta.backbone_digests = dict(about["tensors"])
+        restore(mta, manifest["layers"], load_file(directory / "mta.safetensors"), directory)
+        metadata: dict[str, Any] = manifest["metadata"]
+    except (KeyError, TypeError, IndexError, ValidationError) as error:
+        raise BundleError(f"{directory}: {MANIFEST} does not describe a bundle: {error!r}") from error
+    mta.model.eval()
+    tokenizer = None
+    if (directory / "tokenizer").is_dir():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
+    return mta, tokenizer, metadata
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return bundle.json after checking every part against it. Raises BundleError as `load_bundle` does."""
+    path = Path(directory) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        parts: dict[str, str] = dict(manifest["parts"])
+        version = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{directory} is no bundle: cannot read {MANIFEST} ({error})") from error
+    if version != FORMAT:
+        raise BundleError(f"{directory} has bundle format {version}; this version reads {FORMAT}")
+    present = [name for name in list_files(path.parent) if name != MANIFEST]
+    problems = [f"{name}: missing" for name in sorted(parts.keys() - set(present))]
+    problems += [f"{name}: not part of the bundle" for name in present if name not in parts]
+    problems += [
+        f"{name}: altered (its digest differs)"
+        for name in present
+        if name in parts and file_digest(path.parent / name) != parts[name]
+    ]
+    if problems:
+        raise BundleError(f"{directory} cannot be trusted: copy the bundle anew", problems)
+    return dict(manifest)
+
+
+def bundle_digest(directory: Path) -> str:
+    """Return the digest of a bundle: that of its bundle.json, which holds the digests of all parts."""
+    return file_digest(Path(directory) / MANIFEST)

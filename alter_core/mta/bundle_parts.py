@@ -1,0 +1,150 @@
+"""What a bundle's parts hold: the state of MTA layers as JSON and tensors, and tensors put back into models."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from alter_core.errors import BundleError
+from alter_core.mta.adapters import bank_size, make_bank
+from alter_core.mta.fingerprint import backbone_digests, backbone_tensors
+from alter_core.mta.layer import MTALayer
+from alter_core.mta.model import MTAModel
+
+
+def list_files(directory: Path) -> list[str]:
+    """Return every file below `directory`, relative and sorted; a link counts as a file, and is never followed."""
+    return sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file; of a link, one that equals no file's."""
+    if path.is_symlink():
+        return "a link"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors takes them: on the CPU, contiguous, no two of the same memory."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def mta_tensors(mta: MTAModel) -> dict[str, nn.Parameter]:
+    """Return every adapter and gate parameter as `side.block.part...`."""
+    return {
+        f"{layer.name}.{part}.{name}": parameter
+        for layer in mta.layers
+        for part, module in (("shared", layer.shared), ("tasks", layer.tasks), ("gate", layer.gate))
+        if module is not None
+        for name, parameter in module.named_parameters()
+    }
+
+
+def layer_state(layer: MTALayer) -> dict[str, Any]:
+    """Return all that a layer holds besides tensors, as JSON."""
+    gate = layer.gate
+    return {
+        "name": layer.name,
+        "columns": gate.columns,
+        "shared": gate.shared,
+        "homes": gate.homes,
+        "mode": gate.mode,
+        "task_active": gate.task_active,
+        "shared_active": gate.shared_active,
+        "shared_adapters": 0 if layer.shared is None else bank_size(layer.shared),
+        "banks": [bank_size(bank) for bank in layer.tasks],  # type: ignore[arg-type]
+        "gate_parts": [list(part.shape) for part in gate.logits],
+    }
+
+
+def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Bring freshly injected layers to `states` and `tensors`. Raises BundleError where the two do not fit."""
+    names = [layer.name for layer in mta.layers]
+    if names != [state["name"] for state in states]:
+        raise BundleError(f"{where}: its layers {[s['name'] for s in states]} are not those of the backbone, {names}")
+    for layer, state in zip(mta.layers, states, strict=True):
+        _restructure(layer, state)
+    assign(mta_tensors(mta), tensors, where)
+
+
+def _restructure(layer: MTALayer, state: Mapping[str, Any]) -> None:
+    config, like = layer.config, layer.ffn.read(layer.base)
+    dtype = like.weights["up"].dtype
+    if layer.shared is not None and state["shared_adapters"] != bank_size(layer.shared):
+        kind = config.shared_adapter or config.adapter
+        layer.shared = make_bank(kind, like, state["shared_adapters"], True, config, dtype)
+    if state["banks"] != [bank_size(bank) for bank in layer.tasks]:  # type: ignore[arg-type]
+        full = not layer.is_beneath
+        layer.tasks = nn.ModuleList(
+            [make_bank(config.adapter, like, size, full, config, dtype) for size in state["banks"]]
+        )
+    gate = layer.gate
+    gate.columns, gate.homes = list(state["columns"]), list(state["homes"])
+    gate.shared, gate.mode = state["shared"], state["mode"]
+    gate.task_active, gate.shared_active = state["task_active"], state["shared_active"]
+    gate.logits = nn.ParameterList([nn.Parameter(torch.zeros(*shape)) for shape in state["gate_parts"]])
+    gate.to(like.weights["up"].device)
+
+
+def assign(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: Path, *, every: bool = True) -> None:
+    """Put `tensors` in the place of `targets`' data, dtype included.
+
+    Raises BundleError for names that `targets` lacks, shapes that differ and, with `every`, names that are missing.
+    """
+    problems = [f"{name}: not in the model" for name in sorted(tensors.keys() - targets.keys())]
+    if every:
+        problems += [f"{name}: missing" for name in sorted(targets.keys() - tensors.keys())]
+    problems += [
+        f"{name}: shape {tuple(tensor.shape)}, the model has {tuple(targets[name].shape)}"
+        for name, tensor in sorted(tensors.items())
+        if name in targets and targets[name].shape != tensor.shape
+    ]
+    if problems:
+        raise BundleError(f"{where}: its tensors do not fit the model", problems)
+    for name, tensor in tensors.items():
+        targets[name].data = tensor.to(targets[name].device)
+
+
+def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
+    """Return the backbone at `place` (folder or hub id), safetensors only. Raises BundleError."""
+    found: Any = getattr(transformers, str(about["class"]), None)
+    is_model: bool = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    if not is_model:
+        raise BundleError(f"{about['class']} is no model class of transformers")
+    if not place:
+        raise BundleError("this bundle only refers to its backbone and names no source: give the backbone")
+    dtype = getattr(torch, str(about["dtype"]), None)
+    if not isinstance(dtype, torch.dtype):
+        raise BundleError(f"backbone dtype {about['dtype']!r} is unknown")
+    try:
+        model: nn.Module = found.from_pretrained(place, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"the backbone cannot be loaded from {place}: {error}") from error
+    return model
+
+
+def check_backbone(model: nn.Module, expected: Mapping[str, str], where: Path) -> None:
+    """Raise BundleError unless every weight of `model` has the digest in `expected`."""
+    own = backbone_digests(model)
+    problems = [f"{name}: only in the bundle" for name in sorted(expected.keys() - own.keys())]
+    problems += [f"{name}: only in the backbone" for name in sorted(own.keys() - expected.keys())]
+    problems += [f"{name}: differs" for name in sorted(own.keys() & expected.keys()) if own[name] != expected[name]]
+    if problems:
+        more = [f"and {len(problems) - 8} more"] if len(problems) > 8 else []
+        raise BundleError(f"{where} was made on another backbone (or another dtype of it)", [*problems[:8], *more])
+
+
+def assign_backbone(model: nn.Module, tensors: Mapping[str, Tensor], where: Path, *, every: bool) -> None:
+    """Put backbone weights back under their own names. Raises BundleError as `assign` does."""
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    targets = {name: named[name] for name in backbone_tensors(model)}
+    assign(targets, tensors, where, every=every)

@@ -1,0 +1,158 @@
+"""fold: one task's plain Hugging Face model, with no trace of MTA layers in it.
+
+Exact for mixing in weight space with ffn and lora adapters: the task's FFN is an ordinary FFN. In output space it is
+exact only where the task has a single adapter of weight 1. Bottlenecks are never exact: no plain FFN of the same
+shape holds them, so approximately they go into the linear on the way down by least squares on a probe batch.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alter_core.errors import MTAError
+from alter_core.mta.adapters import BottleneckBank
+from alter_core.mta.ffn import DOWN, FFNWeights, InlineFFN
+from alter_core.mta.layer import MTALayer
+from alter_core.mta.mixing import form, run_bottleneck
+from alter_core.mta.model import MTAModel
+from alter_core.mta.routing import RoutedCheckpoint, RowCheck
+
+Batch = Mapping[str, Tensor]
+
+RIDGE = 1e-4
+"""Ridge of the least squares, relative to the mean square of what it regresses on."""
+
+
+def fold(mta: MTAModel, task: str, *, approximate: bool = False, probe: Batch | None = None) -> nn.Module:
+    """Return a plain model of the backbone's class that answers as `mta` does for `task`; `mta` stays as it is.
+
+    Raises MTAError for an unknown task, and where the fold cannot be exact unless `approximate`. Output mixing is
+    then replaced by weight mixing; bottlenecks are fitted on `probe`, keyword arguments of the model's forward with
+    rows of this task, which they need. `fold_loss` measures what that costs.
+    """
+    number = task_number(mta, task)
+    reasons = inexact(mta, task)
+    if reasons and not approximate:
+        raise MTAError(
+            f"task {task!r} cannot be folded exactly", [*reasons, "fold approximately on request, and see fold_loss"]
+        )
+    bottlenecks = [layer for layer in mta.layers if _has_bottleneck(layer)]
+    if bottlenecks and probe is None:
+        raise MTAError("folding bottleneck adapters needs a probe: a batch of this task to fit on")
+    replaced: dict[int, Any] = {}
+    for layer in mta.layers:
+        block = mta.sides[layer.side][layer.block]
+        base = copy.deepcopy(layer.base)
+        layer.ffn.write(base, _folded(mta, layer, task, number, probe))
+        if isinstance(base, InlineFFN):
+            names = (layer.ffn.linears["up"], layer.ffn.linears[DOWN], layer.ffn.activation)
+            replaced.update({id(getattr(block, name)): getattr(base, name) for name in names})
+        else:
+            replaced[id(layer)] = base
+    # deepcopy takes what its memo holds for a module instead of copying it: so the FFNs fall into place.
+    plain: nn.Module = copy.deepcopy(mta.model, replaced)
+    for module in plain.modules():
+        checkpoint = getattr(module, "_gradient_checkpointing_func", None)
+        if isinstance(checkpoint, RoutedCheckpoint):
+            module._gradient_checkpointing_func = checkpoint.inner  # type: ignore[assignment]
+    for layer in mta.layers:
+        if isinstance(layer.base, InlineFFN):
+            block = plain.get_submodule(mta.architecture.blocks[layer.side])[layer.block]  # type: ignore[index]
+            if mta.architecture.flattens:
+                for key, hook in list(block._forward_pre_hooks.items()):
+                    if isinstance(hook, RowCheck):
+                        del block._forward_pre_hooks[key]
+            if mta.architecture.inner_dropout:
+                setattr(block, mta.architecture.inner_dropout, layer.base.inner_dropout)
+    for parameter in plain.parameters():
+        parameter.requires_grad_(True).grad = None
+    return plain.eval()
+
+
+def task_number(mta: MTAModel, task: str) -> int:
+    """Return the id of `task`. Raises MTAError that lists the known ones."""
+    if task not in mta.tasks:
+        raise MTAError(f"no task {task!r}", [f"known tasks: {', '.join(mta.tasks)}"])
+    return mta.tasks.index(task)
+
+
+@torch.no_grad()
+def inexact(mta: MTAModel, task: str) -> list[str]:
+    """Return, a line per reason, why folding `task` cannot be exact; nothing when it is."""
+    number = task_number(mta, task)
+    reasons = []
+    for layer in mta.layers:
+        if _has_bottleneck(layer):
+            reasons.append(f"{layer.name}: a bottleneck adapter has no place in a plain FFN")
+        elif layer.config.mixing == "output" and layer.active_banks():
+            used = int((layer.gate.table()[number] > 0).sum())
+            if used > 1:
+                reasons.append(f"{layer.name}: mixing output sums the outputs of {used} adapters, not their weights")
+    return reasons
+
+
+@torch.no_grad()
+def fold_loss(mta: MTAModel, plain: nn.Module, task: str, batch: Batch) -> dict[str, float]:
+    """Return how far `plain` is from `mta` on `batch`, rows of `task`: what an approximate fold costs.
+
+    largest_logit_change: the largest absolute difference of a logit. mean_kl: mean Kullback-Leibler divergence in
+    nats per position. same_top: share of positions with the same most likely token. Padding positions count too.
+    """
+    rows = next(iter(batch.values())).shape[0]
+    was_training = mta.model.training
+    mta.model.eval()
+    try:
+        with mta.routing([task] * rows):
+            ours = mta.model(**batch).logits.float()
+    finally:
+        mta.model.train(was_training)
+    theirs = plain(**batch).logits.float()
+    divergence = (ours.log_softmax(-1).exp() * (ours.log_softmax(-1) - theirs.log_softmax(-1))).sum(-1)
+    return {
+        "largest_logit_change": float((ours - theirs).abs().max()),
+        "mean_kl": float(divergence.mean()),
+        "same_top": float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()),
+    }
+
+
+def _has_bottleneck(layer: MTALayer) -> bool:
+    banks = [bank for bank, _, _ in layer.active_banks()]
+    return any(isinstance(bank, BottleneckBank) for bank in [*banks, layer.beneath()])
+
+
+@torch.no_grad()
+def _folded(mta: MTAModel, layer: MTALayer, task: str, number: int, probe: Batch | None) -> FFNWeights:
+    formed = form(layer, [number], torch.float32)[0]
+    if not formed.bottlenecks or probe is None:
+        return formed.ffn
+    # Find the change of `down` (and its bias) whose output is closest to the bottlenecks': ridge regression of their
+    # output on what enters `down`.
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, -2).float()))
+    try:
+        with mta.routing([task] * next(iter(probe.values())).shape[0]):
+            mta.model(**probe)
+    finally:
+        hook.remove()
+    x = torch.cat(seen)
+
+    def linear(role: str) -> Tensor:
+        return nn.functional.linear(x, formed.ffn.weights[role], formed.ffn.biases.get(role))
+
+    base = copy.deepcopy(layer.base).float().eval()
+    regressors = layer.ffn.activate(base, linear("up"), linear("gate") if "gate" in formed.ffn.weights else None)
+    target = torch.stack([run_bottleneck(layer, x, part) for part in formed.bottlenecks]).sum(0)
+    has_bias = DOWN in formed.ffn.biases
+    if has_bias:
+        regressors = torch.cat([regressors, torch.ones(len(x), 1, device=x.device)], 1)
+    gram = regressors.t() @ regressors
+    gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()) + torch.finfo(torch.float32).tiny)
+    change = torch.linalg.solve(gram, regressors.t() @ target)  # ffn (+ 1), hidden
+    weights = {**formed.ffn.weights, DOWN: formed.ffn.weights[DOWN] + change[: formed.ffn.weights[DOWN].shape[0]]}
+    biases = dict(formed.ffn.biases)
+    if has_bias:
+        biases[DOWN] = biases[DOWN] + change[-1]
+    return FFNWeights(weights, biases)
