@@ -1,0 +1,190 @@
+"""Predictor: answers rows of mixed tasks with a bundle, or with the plain backbone; the one way to use a model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
+from alter_core.evaluation.decoding import Answer, Decoder, Request
+from alter_core.evaluation.labels import FREE, LabelTries
+from alter_core.mta import MTAModel
+from alter_core.prompts import decode_answers, encode_prompts, encode_targets
+from alter_core.spec import DomainSpec
+
+TOKENS_PER_BATCH = 16_384
+"""Prompt and answer tokens of one batch, padding counted: what bounds the memory of its cache."""
+SHOWN = 8
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one row."""
+
+    text: str
+    score: float
+    """Label task: the probability of the label among the task's labels. Free text: geometric mean of the
+    probabilities of its tokens."""
+    truncated: bool
+    """The input was over the task's max_input_tokens, and its end was not read."""
+
+
+class Predictor:
+    """Greedy answers for the tasks of one domain."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        spec: DomainSpec,
+        mta: MTAModel | None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+    ) -> None:
+        """spec: with labels filled in. mta None: `model` is the plain backbone, which reads the same prompts.
+
+        device, dtype: `model` is moved there when given. Raises SpecError when a label task has no labels.
+        """
+        self.model = model if device is None and dtype is None else model.to(device=device, dtype=dtype)
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.mta = mta
+        self.tokens_per_batch = tokens_per_batch
+        self._labels = _labels(spec)
+        encoded = {name: encode_targets(tokenizer, spec.task(name), labels) for name, labels in self._labels.items()}
+        tries = LabelTries(encoded, next(model.parameters()).device)
+        self._roots = {name: tries.roots.get(name, FREE) for name in spec.task_names}
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        routing = mta.routing if mta else None
+        self._decoder = Decoder(self.model, tries, _ends(self.model, tokenizer), pad, routing)
+
+    @classmethod
+    def from_bundle(cls, path: Path | str, backbone: Path | None = None) -> "Predictor":
+        """A predictor for a saved bundle. backbone: a converted folder, where the bundle only refers to it.
+
+        Raises BundleError when the bundle is not whole.
+        """
+        from alter_core.mta import load_bundle
+
+        mta, tokenizer, metadata = load_bundle(Path(path), backbone=backbone)
+        if "spec" not in metadata:
+            raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
+        return cls(mta.model.eval(), tokenizer, DomainSpec.model_validate(metadata["spec"]), mta)
+
+    def predict(
+        self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None = None
+    ) -> list[Prediction]:
+        """One prediction per row, in the caller's order. progress: called as progress(rows done, rows in all).
+
+        Raises TaskIdError for unknown tasks, and DataError for rows without text; every such row is named.
+        """
+        self._check(tasks, inputs)
+        requests, truncated = self._requests(tasks, inputs)
+        predictions: list[Prediction | None] = [None] * len(inputs)
+        done = 0
+        training = self.model.training
+        if training:
+            self.model.eval()
+        try:
+            for rows in self._batches(requests):
+                answers = self._decoder.answer([requests[row] for row in rows])
+                for row, text, answer in zip(rows, self._texts(tasks, rows, answers), answers, strict=True):
+                    predictions[row] = Prediction(text, answer.score, truncated[row])
+                done += len(rows)
+                if progress:
+                    progress(done, len(inputs))
+        finally:
+            if training:
+                self.model.train()
+        return [prediction for prediction in predictions if prediction is not None]
+
+    def _check(self, tasks: Sequence[str], inputs: Sequence[str]) -> None:
+        if len(tasks) != len(inputs):
+            raise TaskIdError(f"{len(tasks)} task names were given for {len(inputs)} inputs: pass one per row")
+        known = set(self._roots)
+        unknown = [f"row {row}: {task!r}" for row, task in enumerate(tasks) if task not in known]
+        if unknown:
+            names = f"tasks of {self.spec.name}: {', '.join(self.spec.task_names)}"
+            raise TaskIdError("unknown task", [*_first(unknown), names])
+        blank = [
+            f"row {row}: {'is empty' if isinstance(text, str) else f'is {type(text).__name__}'}"
+            for row, text in enumerate(inputs)
+            if not isinstance(text, str) or not text.strip()
+        ]
+        if blank:
+            raise DataError("every input must be a text that is not empty", _first(blank))
+
+    def _requests(self, tasks: Sequence[str], inputs: Sequence[str]) -> tuple[list[Request], list[bool]]:
+        requests: dict[int, Request] = {}
+        cut: dict[int, bool] = {}
+        for name in dict.fromkeys(tasks):
+            task = self.spec.task(name)
+            rows = [row for row, given in enumerate(tasks) if given == name]
+            prompts, truncated = encode_prompts(self.tokenizer, task, [inputs[row] for row in rows])
+            # A label's own length bounds its steps; a free answer needs room for the end token beside its text.
+            limit = task.effective_max_target_tokens + 1
+            for row, prompt, is_cut in zip(rows, prompts, truncated, strict=True):
+                requests[row] = Request(name, prompt, self._roots[name], limit)
+                cut[row] = is_cut
+        return [requests[row] for row in range(len(inputs))], [cut[row] for row in range(len(inputs))]
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        """Row numbers, batch by batch: rows that write alike and are alike in length lie together.
+
+        Long answers come first, so that the time that is left is over- rather than underestimated.
+        """
+
+        def likeness(row: int) -> tuple[bool, int, str, int]:
+            request = requests[row]
+            return request.root != FREE, -request.max_new_tokens, request.task, -len(request.prompt)
+
+        batch: list[int] = []
+        for row in sorted(range(len(requests)), key=likeness):
+            held = [*batch, row]
+            longest = max(len(requests[i].prompt) for i in held) + max(_room(requests[i]) for i in held)
+            labelled = requests[row].root != FREE
+            if batch and (
+                longest * len(held) > self.tokens_per_batch or labelled != (requests[batch[-1]].root != FREE)
+            ):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _texts(self, tasks: Sequence[str], rows: Sequence[int], answers: Sequence[Answer]) -> list[str]:
+        free = decode_answers(self.tokenizer, [answer.ids for answer in answers])
+        return [
+            text if answer.label is None else self._labels[tasks[row]][answer.label]
+            for row, text, answer in zip(rows, free, answers, strict=True)
+        ]
+
+
+def _room(request: Request) -> int:
+    return request.max_new_tokens if request.root == FREE else 1
+
+
+def _labels(spec: DomainSpec) -> dict[str, tuple[str, ...]]:
+    missing = [task.name for task in spec.tasks if task.task_type.labelled and not task.labels]
+    if missing:
+        raise SpecError(
+            f"{spec.name}: no labels for the label tasks {', '.join(missing)}: fill them in from the dataset "
+            "(`DomainSpec.with_labels`), or list them in the spec"
+        )
+    return {task.name: task.labels for task in spec.tasks if task.task_type.labelled and task.labels}
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokenizer's end token, and those that the backbone's authors name."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named] if named is not None else [])}
+
+
+def _first(problems: Sequence[str]) -> list[str]:
+    more = [f"and {len(problems) - SHOWN} more rows"] if len(problems) > SHOWN else []
+    return [*problems[:SHOWN], *more]
