@@ -5,7 +5,9 @@ value that is already there wins.
 """
 
 import os
+from pathlib import Path
 
+from alter_core.errors import WorkspaceError
 from alter_core.workspace import Workspace
 
 _ENVIRONMENT = {
@@ -20,3 +22,12 @@ _ENVIRONMENT = {
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+
+def make_prefect_home() -> None:
+    """Prefect makes its home only where the parent is there. Raises WorkspaceError where it cannot be made."""
+    home = Path(os.environ["PREFECT_HOME"])
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkspaceError(f"cannot make {home}: {error.strerror}; set ALTER_HOME to a folder of yours") from error

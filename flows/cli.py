@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from alter_core.errors import AlterError
+from flows import make_prefect_home
 
 app = typer.Typer(
     name="alter",
@@ -69,6 +70,7 @@ def run(
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.plan import Plan
 
+    make_prefect_home()
     Plan.read(domain, data_root)  # a wrong spec is reported before anything starts
     from flows.display import console_display
     from flows.produce import produce

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from alter_core.backbone import backbone_digest, resolve_backbone
+from alter_core.backbone import backbone_record, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.data.quality import validate
 from prefect import task
@@ -78,9 +78,8 @@ def say(text: str) -> None:
 @task(name="prepare backbone", cache_policy=NO_CACHE, **_io)
 def prepare_backbone(plan: Plan) -> Facts:
     """Bring the backbone into the workspace. Raises BackboneError."""
-    folder = resolve_backbone(plan.spec.backbone, plan.workspace, progress=_Follower(plan, "backbone"))
-    facts = json.loads((folder / "alter_backbone.json").read_text(encoding="utf-8"))
-    return {**facts, "path": str(folder), "digest": backbone_digest(folder)}
+    folder = resolve_backbone(plan.spec.backbone, plan.workspace, _Follower(plan, "backbone"), base=plan.folder)
+    return {**backbone_record(folder), "path": str(folder)}
 
 
 @task(name="prepare data", cache_policy=NO_CACHE, **_io)
