@@ -5,7 +5,7 @@ done leave the batch together with their cache. `benchmarks/predict.py` measures
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor
 from alter_core.evaluation.labels import FREE, LabelTries
 
 KEPT_SHARE = 0.8
-"""The batch is made smaller when no more than this share of it still writes: below, the copy costs more than it saves."""
+"""The batch is made smaller once no more than this share of it still writes: above it, the copy costs more than it
+saves."""
 
 Routing = Callable[[Sequence[str]], AbstractContextManager[Any]]
 
@@ -46,7 +47,7 @@ class Decoder:
     """Answers batches of requests with one model. Holds no state between batches."""
 
     def __init__(
-        self, model: Any, tries: LabelTries, ends: Sequence[int], pad: int, routing: Routing | None = None
+        self, model: Any, tries: LabelTries, ends: Collection[int], pad: int, routing: Routing | None = None
     ) -> None:
         """ends: token ids that end an answer. pad: any token id; padding is masked. routing: carries rows' tasks."""
         self.model = model
@@ -136,7 +137,8 @@ class _DecoderOnly:
             **({"position_ids": positions} if self.decoder._takes_positions else {}),
             **self.decoder._last_only,
         )
-        return out.logits[:, -1]
+        logits: Tensor = out.logits[:, -1]
+        return logits
 
     def keep(self, kept: Tensor) -> None:
         self.cache.batch_select_indices(kept)
@@ -168,7 +170,8 @@ class _Seq2Seq:
             past_key_values=self.cache,
             use_cache=True,
         )
-        return out.logits[:, -1]
+        logits: Tensor = out.logits[:, -1]
+        return logits
 
     def keep(self, kept: Tensor) -> None:
         self.cache.batch_select_indices(kept)

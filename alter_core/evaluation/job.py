@@ -1,0 +1,165 @@
+"""The evaluation job: `python -m alter_core.evaluation.job JOB.json` scores several subjects in one process.
+
+One process, because imports and prompts are paid once; a process of its own, so that running out of memory ends the
+job and not the flow that started it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from alter_core.errors import AlterError
+from alter_core.evaluation.baselines import majority_targets
+from alter_core.evaluation.predict import Prediction, Predictor
+from alter_core.evaluation.scorecard import Scorecard, score
+from alter_core.spec import DomainSpec
+from alter_core.workspace import written_whole
+
+Row = Mapping[str, Any]
+WRITE_SECONDS = 0.5
+
+
+class Subject(BaseModel):
+    """What is scored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """How progress rows call it."""
+    bundle: str | None = None
+    """Folder of a bundle; null: the backbone as it is, zero-shot."""
+    output: str
+    """Folder that gets scorecard.json and predictions.jsonl."""
+
+
+class EvaluationJob(BaseModel):
+    """Everything that an evaluation needs, as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    dataset: str
+    """Folder of a TaskDataset."""
+    spec: DomainSpec
+    """The domain, with the dataset's labels filled in."""
+    subjects: tuple[Subject, ...]
+    """Scored in this order."""
+    backbone: str
+    """Folder of the converted backbone."""
+    split: str = "test"
+    """Which rows are scored; at most spec.evaluation.max_rows a task."""
+    metrics: str
+    """JSON lines, appended: {"phase": "evaluate", "subject", "done", "total", "seconds_left"}; rows count over all
+    subjects. A job that cannot go on leaves {"phase": "error", "headline", "problems"}."""
+
+
+def run(job: EvaluationJob) -> dict[str, Scorecard]:
+    """Score every subject; each one's files are written as soon as it is done.
+
+    Raises AlterError subclasses for a dataset, bundle or backbone that cannot be used.
+    """
+    from alter_core.data.dataset import TaskDataset
+
+    dataset = TaskDataset.open(Path(job.dataset))
+    rows = chosen_rows(dataset, job.spec, job.split, job.spec.evaluation.max_rows)
+    training = (row for task in job.spec.tasks for row in dataset.rows("train", task.name))
+    majority = majority_targets(training, job.spec) if "majority" in job.spec.evaluation.baselines else {}
+    report = _reporter(Path(job.metrics), [subject.name for subject in job.subjects], len(rows))
+    scorecards = {}
+    for number, subject in enumerate(job.subjects):
+        predictor = _predictor(subject, job)
+        tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
+        predictions = predictor.predict(tasks, inputs, partial(report, number))
+        scorecard = score(predictions, rows, job.spec, majority, job.spec.seed)
+        scorecards[subject.name] = scorecard
+        folder = Path(subject.output)
+        write_predictions(folder / "predictions.jsonl", rows, predictions)
+        scorecard.write(folder / "scorecard.json")
+    return scorecards
+
+
+def chosen_rows(dataset: Any, spec: DomainSpec, split: str, limit: int | None) -> list[Row]:
+    """Rows of a split, at most `limit` a task: those with the lowest ids, which are hashes, so that the choice is fair
+    and stays as the data grow."""
+    chosen: list[Row] = []
+    for task in spec.tasks:
+        held = sorted(dataset.rows(split, task.name), key=lambda row: str(row["id"]))
+        chosen += islice(held, limit)
+    return chosen
+
+
+def write_predictions(path: Path, rows: Sequence[Row], predictions: Sequence[Prediction]) -> None:
+    """One JSON line per row: task, id, target, prediction, score, truncated."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+        for row, answer in zip(rows, predictions, strict=True):
+            kept = {key: row[key] for key in ("task", "id", "target")}
+            line = {**kept, "prediction": answer.text, "score": answer.score, "truncated": answer.truncated}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _predictor(subject: Subject, job: EvaluationJob) -> Predictor:
+    if subject.bundle is not None:
+        return Predictor.from_bundle(subject.bundle, Path(job.backbone))
+    from alter_core.backbone import load_backbone
+
+    model, tokenizer = load_backbone(Path(job.backbone))
+    return Predictor(model, tokenizer, job.spec, None)
+
+
+def _reporter(path: Path, names: Sequence[str], rows: int) -> Callable[[int, int, int], None]:
+    """A function of (subject number, rows done, rows of the subject) that appends progress rows now and then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    total = rows * len(names)
+    begin = last = time.monotonic()
+
+    def report(number: int, done: int, _rows: int) -> None:
+        nonlocal last
+        now, all_done = time.monotonic(), number * rows + done
+        if now - last < WRITE_SECONDS and done < rows:
+            return
+        last = now
+        left = (now - begin) / max(all_done, 1) * (total - all_done)
+        append_row(
+            path,
+            {"phase": "evaluate", "subject": names[number], "done": all_done, "total": total, "seconds_left": left},
+        )
+
+    return report
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Append one JSON line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 0, or that of the AlterError that stopped the job: it stands on stderr and in the metrics file."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m alter_core.evaluation.job JOB.json\n")
+        return 2
+    text = Path(arguments[0]).read_text(encoding="utf-8")
+    try:
+        job = EvaluationJob.model_validate_json(text)
+    except ValidationError as error:
+        sys.stderr.write(f"{arguments[0]}: not an evaluation job: {error}\n")
+        return 2
+    try:
+        run(job)
+    except AlterError as error:
+        sys.stderr.write(f"{error}\n")
+        append_row(Path(job.metrics), {"phase": "error", "headline": error.headline, "problems": list(error.problems)})
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
