@@ -19,7 +19,8 @@ def encode_prompts(tokenizer: Any, task: TaskSpec, inputs: Sequence[str]) -> tup
     tail = _ids(tokenizer, _TAIL)
     bodies = tokenizer(list(inputs), add_special_tokens=False)["input_ids"] if inputs else []
     limit = task.max_input_tokens
-    prompts = [_framed(tokenizer, head + body[:limit] + tail) for body in bodies]
+    before, after = _frame(tokenizer)
+    prompts = [before + head + body[:limit] + tail + after for body in bodies]
     return prompts, [len(body) > limit for body in bodies]
 
 
@@ -40,6 +41,9 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _framed(tokenizer: Any, ids: list[int]) -> list[int]:
-    framed: list[int] = tokenizer.build_inputs_with_special_tokens(ids)
-    return framed
+def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and after a text; transformers 5 no longer says it directly."""
+    bare = _ids(tokenizer, "x")
+    whole: list[int] = tokenizer("x")["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
