@@ -1,0 +1,101 @@
+"""Tiny real things that several rooms test with: a random two-layer backbone with its own tokenizer, and a domain."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+COLOURS = ("red", "green", "blue")
+THINGS = ("ball", "box", "car", "hat", "cup", "door", "lamp", "coat", "bike", "sofa")
+PLACES = ("hall", "garden", "office", "kitchen", "cellar", "attic", "garage", "yard", "shop", "school")
+
+
+def tiny_rows() -> dict[str, list[dict[str, str]]]:
+    """Three learnable tasks over the same sentences: which colour, does it match, name the thing."""
+    rows: dict[str, list[dict[str, str]]] = {"colour": [], "match": [], "thing": []}
+    for i, thing in enumerate(THINGS):
+        for j, place in enumerate(PLACES):
+            colour = COLOURS[(i + j) % 3]
+            text = f"the {colour} {thing} is in the {place}"
+            rows["colour"].append({"input": text, "target": colour})
+            other = COLOURS[(i + 2 * j) % 3]
+            rows["match"].append({"input": f"{text} ? {other}", "target": "yes" if other == colour else "no"})
+            rows["thing"].append({"input": text, "target": thing})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Llama of two blocks and width 32, as save_pretrained leaves it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<pad>", "<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    texts = [f"{row['input']} {row['target']}" for rows in tiny_rows().values() for row in rows]
+    tokenizer.train_from_iterator(texts, trainer)
+    folder = tmp_path_factory.mktemp("backbone") / "tiny"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def tiny_spec(backbone: Path) -> dict[str, Any]:
+    """The tiny domain's spec as plain values, to be changed by a test and written by `write_domain`."""
+    return {
+        "name": "tiny",
+        "description": "Coloured things in places.",
+        "backbone": {"model": str(backbone), "licence": "none"},
+        "tasks": [
+            {
+                "name": "colour",
+                "type": "classification",
+                "labels": list(COLOURS),
+                "source": {"path": "colour.jsonl"},
+            },
+            {"name": "match", "type": "pair_classification", "source": {"path": "match.jsonl"}},
+            {"name": "thing", "type": "generation", "source": {"path": "thing.jsonl"}, "max_target_tokens": 6},
+        ],
+        "split": {"test": 0.2, "validation": 0.1},
+        "mta": {
+            "layers": "last_1",
+            "adapter": "lora",
+            "rank": 4,
+            "shared_adapters": 1,
+            "shared_adapter": "ffn",
+            "shared_place": "beneath",
+        },
+        "stage_one": {"trains": ["shared_adapters"], "active": "shared", "steps": 6, "rows_per_step": 8},
+        "stage_two": {"trains": ["gates", "task_adapters"], "gate": "soft", "steps": 3, "rows_per_step": 8},
+        "precision": "fp32",
+    }
+
+
+def write_domain(folder: Path, spec: dict[str, Any], rows: dict[str, list[dict[str, str]]] | None = None) -> Path:
+    """Write domain.yaml and its rows; the path of the spec."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in (tiny_rows() if rows is None else rows).items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    file = folder / "domain.yaml"
+    file.write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
+    return file

@@ -1,0 +1,86 @@
+"""A job's rows are followed as they come, and however it ends, a person learns why."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from alter_core.errors import AlterError, TrainingError
+from flows.jobs import run_job
+
+PRELUDE = """
+import json, os, signal, sys, time
+job = json.load(open(sys.argv[1]))
+def row(**values):
+    with open(job["metrics"], "a") as file:
+        file.write(json.dumps(values) + "\\n")
+"""
+
+
+def run(tmp_path: Path, script: str, on_row: Any = None) -> list[dict[str, Any]]:
+    program = tmp_path / "job.py"
+    program.write_text(PRELUDE + script, encoding="utf-8")
+    rows: list[dict[str, Any]] = []
+    job = {"metrics": str(tmp_path / "metrics.jsonl")}
+    run_job([sys.executable, str(program)], job, tmp_path / "out", on_row or (lambda row: rows.append(dict(row))))
+    return rows
+
+
+def test_rows_arrive_in_order_and_whole(tmp_path: Path) -> None:
+    rows = run(tmp_path, "for i in range(50): row(phase='train', step=i)")
+    assert [row["step"] for row in rows] == list(range(50))
+
+
+def test_a_resumed_job_gives_only_its_new_rows(tmp_path: Path) -> None:
+    run(tmp_path, "row(phase='train', step=1)")
+    assert [row["step"] for row in run(tmp_path, "row(phase='train', step=2)")] == [2]
+
+
+def test_a_row_written_in_two_parts_is_read_once_whole(tmp_path: Path) -> None:
+    script = """
+with open(job["metrics"], "a") as file:
+    file.write('{"phase": "tr'); file.flush(); time.sleep(0.6); file.write('ain"}\\n')
+"""
+    assert run(tmp_path, script) == [{"phase": "train"}]
+
+
+def test_the_jobs_own_message_is_raised(tmp_path: Path) -> None:
+    script = "row(phase='error', headline='no rows', problems=['task a']); sys.exit(2)"
+    with pytest.raises(AlterError, match="no rows") as caught:
+        run(tmp_path, script)
+    assert caught.value.problems == ("task a",)
+
+
+def test_a_crash_shows_the_end_of_the_log(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="exit code 1") as caught:
+        run(tmp_path, "raise RuntimeError('the reason')")
+    assert any("the reason" in line for line in caught.value.problems)
+
+
+def test_a_killed_job_is_explained_by_memory(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="memory ran out"):
+        run(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_leaving_early_stops_the_job_and_its_children(tmp_path: Path) -> None:
+    script = """
+import subprocess
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+row(phase="train", pids=[os.getpid(), child.pid])
+time.sleep(120)
+"""
+    pids: list[int] = []
+
+    def stop(row: Any) -> None:
+        pids.extend(row["pids"])
+        raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, script, stop)
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+    assert time.monotonic() - begin < 60  # it was asked, and did not have to be killed

@@ -1,0 +1,105 @@
+"""A spec is read whole or refused with every problem at once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alter_core.errors import SpecError
+from alter_core.spec import DomainSpec, domain_schema, load_domain
+from tests.conftest import tiny_spec, write_domain
+
+
+def problems_of(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "domain.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_domain(file)
+    return str(caught.value)
+
+
+def spec_text(**changes: object) -> str:
+    return yaml.safe_dump({**tiny_spec(Path("backbone")), **changes}, sort_keys=False)
+
+
+def test_a_good_spec_is_read_from_its_folder_too(tmp_path: Path) -> None:
+    file = write_domain(tmp_path, tiny_spec(tmp_path), rows={})
+    assert load_domain(tmp_path) == load_domain(file)
+
+
+def test_a_misspelt_key_gets_its_line_and_a_close_match(tmp_path: Path) -> None:
+    text = problems_of(tmp_path, spec_text().replace("learning_rate", "x").replace("labels:", "lables:"))
+    assert "tasks[0] (colour) > lables: unknown key; did you mean 'labels'?" in text
+    line = next(i for i, row in enumerate(spec_text().splitlines(), 1) if "labels:" in row)
+    assert f"line {line}:" in text
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    text = problems_of(tmp_path, spec_text(name="Bad Name", seed=-1, mta={"layers": "some"}))
+    assert "3 problems" in text
+    for part in ("name: 'Bad Name'", "seed", "mta: layers: 'some'"):
+        assert part in text
+
+
+def test_a_repeated_key_is_an_error(tmp_path: Path) -> None:
+    assert "the key 'name' stands twice" in problems_of(tmp_path, spec_text() + "name: again\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "a spec is a mapping"),
+        ("- 1\n", "a spec is a mapping"),
+        ("name: [\n", "not valid YAML"),
+        ("name: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+    ],
+)
+def test_what_is_no_spec_is_refused(tmp_path: Path, text: str, part: str) -> None:
+    assert part in problems_of(tmp_path, text)
+
+
+def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"domain\.yaml: there is no such spec"):
+        load_domain(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"stage_one": {"trains": ["adapters"]}}, "exactly one of epochs, steps"),
+        ({"stage_one": {"trains": ["adapters"], "epochs": 1, "steps": 1}}, "exactly one of epochs, steps"),
+        ({"stage_one": {"trains": [], "steps": 1}}, "name at least one part"),
+        ({"split": {"test": 0.5, "validation": 0.5}}, "must leave rows to train on"),
+        ({"schedule": {"cron": "daily"}}, "five fields"),
+        ({"schedule": {"cron": "0 3 * * 1", "timezone": "Europe/Berln"}}, "did you mean 'Europe/Berlin'"),
+        ({"tasks": []}, "give at least one"),
+        ({"mta": {"homes": {"colour": "nowhere"}}}, "'nowhere' is no task"),
+        ({"mta": {"shared_place": "beneath"}}, "needs shared_adapters: 1"),
+    ],
+)
+def test_values_that_contradict_each_other_are_explained(tmp_path: Path, changes: dict[str, object], part: str) -> None:
+    assert part in problems_of(tmp_path, spec_text(**changes))
+
+
+def test_tasks_with_the_same_name_are_refused(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    assert "more than once" in problems_of(tmp_path, spec_text(tasks=[spec["tasks"][0]] * 2))
+
+
+def test_the_digest_ignores_schedule_and_description_only() -> None:
+    spec = DomainSpec.model_validate(tiny_spec(Path("backbone")))
+    same = spec.model_copy(update={"description": "other"})
+    other = spec.model_copy(update={"seed": 1})
+    assert same.digest == spec.digest
+    assert other.digest != spec.digest
+
+
+def test_every_field_of_the_schema_is_explained() -> None:
+    schema = domain_schema()
+    silent = [
+        f"{name}.{field}"
+        for name, part in {"DomainSpec": schema, **schema["$defs"]}.items()
+        for field, facts in part.get("properties", {}).items()
+        if name != "DomainSpec" and "description" not in facts and "$ref" not in facts
+    ]
+    assert silent == []
