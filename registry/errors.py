@@ -1,0 +1,77 @@
+"""Every error that the registry reports to a person. It mirrors alter_core.errors and shares nothing with it.
+
+RegistryError              exit code 1: the store could not do what was asked
+├── RegistryInputError     exit code 2: the caller named something that is not there, or that may not be done
+├── StoreUnavailable       exit code 1, transient: the store does not answer; the same call may work later
+├── AliasConflict          exit code 1, transient: somebody else moved the alias in between
+└── VerificationError      exit code 1: a registered version does not give the answers that were recorded for it
+
+A message says what happened, where, and what to do next.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+
+class RegistryError(Exception):
+    """Base of all errors of the registry.
+
+    `problems` holds one line per problem; `str(error)` joins them under `headline`.
+    """
+
+    exit_code = 1
+    transient = False
+
+    def __init__(self, headline: str, problems: Sequence[str] = ()) -> None:
+        self.headline = headline
+        self.problems = tuple(problems)
+        super().__init__("\n".join([headline, *(f"  - {p}" for p in self.problems)]))
+
+
+class RegistryInputError(RegistryError):
+    """The caller named something that is not there, or asked for what may not be done."""
+
+    exit_code = 2
+
+
+class StoreUnavailable(RegistryError):
+    """The store does not answer, or its database is busy."""
+
+    transient = True
+
+
+class AliasConflict(RegistryError):
+    """The alias was moved by somebody else since it was read."""
+
+    transient = True
+
+
+class VerificationError(RegistryError):
+    """A registered version does not give the answers that were recorded for it."""
+
+
+_BUSY_CODES = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+_BUSY_WORDS = ("database is locked", "connection refused", "max retries exceeded", "timed out", "connection aborted")
+
+
+@contextmanager
+def reported(doing: str, uri: str) -> Iterator[None]:
+    """Turn what MLflow raises while `doing` something on the store at `uri` into a RegistryError."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        text = str(error)
+        busy = error.error_code in _BUSY_CODES or any(word in text.lower() for word in _BUSY_WORDS)
+        if busy:
+            raise StoreUnavailable(
+                f"cannot {doing}: the MLflow store at {uri} does not answer or is busy: {_short(text)}; "
+                "check that it runs, then try again"
+            ) from error
+        raise RegistryError(f"cannot {doing} in the MLflow store at {uri}: {_short(text)}") from error
+
+
+def _short(text: str, limit: int = 400) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,0 +1,92 @@
+"""What runs inside a served model: MLflow's 'models from code' stores this file beside the bundle and runs it at load.
+
+It is self-contained: in the serving process there may be no `registry`, and `alter_core` comes from the environment,
+or else from the wheel that was stored with the model. It is the one file of the registry that loads `alter_core`, and
+only in load_context. No pickle anywhere: the bundle is safetensors and JSON.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+MAX_ROWS = 10_000  # of one request: more would keep a server busy for minutes; files go through `alter predict`
+SHOWN = 5
+COLUMNS = ("task", "input")
+
+
+class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
+    """One domain's model: columns `task`, `input` in; `prediction`, `score`, `truncated` out, row by row in order."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle. Raises alter_core's BundleError when a part is missing or was altered."""
+        bundle = Path(context.artifacts["bundle"])
+        wheels = Path(context.artifacts["code"]) if "code" in context.artifacts else None
+        self._predictor = _predictor_class(wheels).from_bundle(bundle)
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Answer mixed tasks in one batch. Wrong rows give an error of status 400 that names each of them."""
+        problems = _problems(model_input)
+        if problems:
+            raise _refused(problems)
+        tasks, inputs = (model_input[name].tolist() for name in COLUMNS)
+        try:
+            answers = self._predictor.predict(tasks, inputs)
+        except Exception as error:
+            # alter_core marks what the caller can mend with exit code 2; anything else is ours, and stays a 500.
+            if getattr(error, "exit_code", None) == 2:
+                raise _refused([str(error)]) from error
+            raise
+        return pd.DataFrame(
+            {
+                "prediction": [answer.text for answer in answers],
+                "score": [float(answer.score) for answer in answers],
+                "truncated": [bool(answer.truncated) for answer in answers],
+            }
+        )
+
+
+def _predictor_class(wheels: Path | None) -> Any:
+    """alter_core's Predictor: the environment's, else that of the wheel in the folder `wheels`."""
+    name = "alter_core.evaluation.predict"
+    try:
+        return importlib.import_module(name).Predictor
+    except ModuleNotFoundError as error:
+        if error.name != "alter_core" or wheels is None:
+            raise
+    sys.path.extend(str(wheel) for wheel in sorted(wheels.glob("*.whl")))  # pure Python: runs from the archive
+    return importlib.import_module(name).Predictor
+
+
+def _problems(frame: pd.DataFrame) -> list[str]:
+    missing = [name for name in COLUMNS if name not in frame]
+    if missing:
+        return [f"missing columns: {', '.join(missing)}; send one object per row with task and input"]
+    if frame.empty:
+        return ["there are no rows; send at least one with task and input"]
+    if len(frame) > MAX_ROWS:
+        return [f"{len(frame):,} rows in one request, at most {MAX_ROWS:,} are taken: send several requests"]
+    problems = []
+    for name in COLUMNS:
+        for row, value in enumerate(frame[name].tolist()):
+            if not isinstance(value, str):
+                kind = "null" if value is None or value is pd.NA or value != value else type(value).__name__
+                problems.append(f"row {row}: {name} must be a text, got {kind}")
+            elif not value.strip():
+                problems.append(f"row {row}: {name} is empty")
+    return problems
+
+
+def _refused(problems: list[str]) -> MlflowException:
+    shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+    return MlflowException.invalid_parameter_value("; ".join(shown))
+
+
+mlflow.models.set_model(ScoringModel())

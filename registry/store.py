@@ -1,0 +1,104 @@
+"""The MLflow store: how it is opened, and the lock under which its aliases move."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from registry.errors import StoreUnavailable, reported
+
+LOCK_PREFIX = "alter-lock-"
+LOCK_SECONDS = 60.0  # what is done under the lock takes far less: an older one was left by a process that died
+POLL_SECONDS = 0.1
+
+
+def open_client(tracking_uri: str) -> Any:
+    """An MlflowClient on `tracking_uri` (sqlite:///FILE, or an http server), with nothing global set.
+
+    An embedded store is made when it is missing. Raises StoreUnavailable, RegistryError.
+    """
+    # MLflow logs every migration of a new database, and each path it copies, as information.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    if file := sqlite_file(tracking_uri):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with reported("open", tracking_uri):
+        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def sqlite_file(tracking_uri: str) -> Path | None:
+    """The database file of an embedded store; None for a server."""
+    return Path(tracking_uri.removeprefix("sqlite:///")) if tracking_uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def domain_lock(client: Any, tracking_uri: str, domain: str, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold `domain`'s registrations and aliases still: one holder at a time, over processes and machines.
+
+    MLflow moves an alias without comparing. Beside an embedded store a lock file does it. On a server, making a
+    registered model is the one atomic step that every client has: the name is taken by one caller only. Raises
+    StoreUnavailable when the lock is not free within `timeout` seconds.
+    """
+    file = sqlite_file(tracking_uri)
+    if file is not None:
+        try:
+            with FileLock(file.parent / f".{domain}.lock", timeout=timeout):
+                yield
+        except Timeout:
+            raise _not_free(domain, timeout) from None
+        return
+    name, owner = f"{LOCK_PREFIX}{domain}", uuid4().hex
+    _take(client, tracking_uri, name, owner, domain, timeout)
+    try:
+        yield
+    finally:
+        _drop(client, name, owner)
+
+
+def _take(client: Any, uri: str, name: str, owner: str, domain: str, timeout: float) -> None:
+    from mlflow.exceptions import MlflowException
+
+    deadline = time.monotonic() + timeout
+    while True:
+        with reported(f"lock {domain}", uri):
+            try:
+                client.create_registered_model(name, tags={"owner": owner})
+                return
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            try:
+                held = client.get_registered_model(name)
+            except MlflowException:
+                continue  # dropped in between
+            if time.time() * 1000 - held.creation_timestamp > LOCK_SECONDS * 1000:
+                _drop(client, name, held.tags.get("owner", ""))
+                continue
+        if time.monotonic() > deadline:
+            raise _not_free(domain, timeout)
+        time.sleep(POLL_SECONDS)
+
+
+def _drop(client: Any, name: str, owner: str) -> None:
+    """Give the lock back, unless somebody found it too old and holds it now."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if client.get_registered_model(name).tags.get("owner", "") == owner:
+            client.delete_registered_model(name)
+    except MlflowException:
+        pass  # already gone; a lock that stays behind is found too old by the next holder
+
+
+def _not_free(domain: str, timeout: float) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{domain} is being registered or promoted by another process for more than {timeout:.0f} s; "
+        "wait for it, then try again"
+    )

@@ -1,0 +1,203 @@
+"""Tracker: one MLflow run per production of a domain, written through a client and never through global state."""
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from registry.errors import reported
+from registry.store import open_client
+
+MAX_VALUE = 500  # of a parameter: the UI shows a line, and some databases keep no more
+MAX_BATCH = 100  # parameters or tags in one call
+MAX_METRICS = 1000  # metrics in one call
+DATASET_DIGEST = 36  # longest digest that MLflow keeps
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+HOST, PID, STARTED = "alter.host", "alter.pid", "alter.process_started"
+
+
+class Tracker:
+    """MLflow runs of one experiment.
+
+    tracking_uri: sqlite:///FILE or an http server. artifact_location: where a new experiment keeps its files; None
+    takes the store's default. Every method raises RegistryError, or StoreUnavailable when a retry may help.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_location: str | None, experiment: str) -> None:
+        self.tracking_uri = tracking_uri
+        self._client = open_client(tracking_uri)
+        with reported(f"open the experiment {experiment!r}", tracking_uri):
+            self.experiment_id = self._experiment(experiment, artifact_location)
+
+    def _experiment(self, name: str, artifact_location: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        known = self._client.get_experiment_by_name(name)
+        if known is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by another process since we asked
+                    raise
+                known = self._client.get_experiment_by_name(name)
+        if known.lifecycle_stage == "deleted":
+            self._client.restore_experiment(known.experiment_id)
+        return str(known.experiment_id)
+
+    def start_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
+        """Open a run; give its id.
+
+        params: nested mappings are flattened with dots; a value longer than MAX_VALUE is cut and says so. The run
+        carries this process's host, id and start time, by which `sweep` later tells whether it still lives.
+        """
+        from mlflow.entities import Param, RunTag
+
+        process = psutil.Process()
+        owner = {HOST: socket.gethostname(), PID: process.pid, STARTED: round(process.create_time())}
+        flat = [Param(key, value) for key, value in _flattened(params)]
+        run_tags = [RunTag(key, str(value)) for key, value in {**tags, **owner}.items()]
+        with reported("start a run", self.tracking_uri):
+            run_id = str(self._client.create_run(self.experiment_id, run_name=name).info.run_id)
+            for begin in range(0, len(flat), MAX_BATCH):
+                self._client.log_batch(run_id, params=flat[begin : begin + MAX_BATCH])
+            for begin in range(0, len(run_tags), MAX_BATCH):
+                self._client.log_batch(run_id, tags=run_tags[begin : begin + MAX_BATCH])
+        return run_id
+
+    def set_tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
+        """Add or replace tags of a run."""
+        from mlflow.entities import RunTag
+
+        with reported("tag a run", self.tracking_uri):
+            self._client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+    def log_metrics(
+        self,
+        run_id: str,
+        rows: Sequence[Mapping[str, Any]],
+        model_id: str | None = None,
+        dataset: tuple[str, str] | None = None,
+    ) -> None:
+        """Append rows {"step": int, "metrics": {name: number}}; None and non-numbers are left out, NaN is kept.
+
+        model_id: binds the metrics to a logged model as well. dataset: (name, digest) of the rows they were taken on.
+        """
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        name, digest = dataset or (None, None)
+        metrics = [
+            Metric(key, float(value), now, int(row["step"]), model_id, name, digest and digest[:DATASET_DIGEST])
+            for row in rows
+            for key, value in row["metrics"].items()
+            if isinstance(value, int | float)
+        ]
+        with reported("log metrics", self.tracking_uri):
+            for begin in range(0, len(metrics), MAX_METRICS):
+                self._client.log_batch(run_id, metrics=metrics[begin : begin + MAX_METRICS])
+
+    def log_dataset(
+        self, run_id: str, name: str, digest: str, profile: Mapping[str, Any], source: str, context: str = "training"
+    ) -> None:
+        """Record a data set as an input of the run: `profile` is any JSON (rows, labels, lengths)."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(
+            name=name,
+            digest=digest[:DATASET_DIGEST],
+            source_type="local" if "://" not in source else source.split("://")[0],
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(profile, default=str),
+        )
+        with reported("log a data set", self.tracking_uri):
+            self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
+
+    def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Store a file, or a folder's files, under `folder` of the run's artifacts."""
+        with reported(f"store {path.name}", self.tracking_uri):
+            if path.is_dir():
+                self._client.log_artifacts(run_id, str(path), folder)
+            else:
+                self._client.log_artifact(run_id, str(path), folder)
+
+    def log_text(self, run_id: str, text: str, file: str) -> None:
+        """Store `text` as an artifact named `file`."""
+        with reported(f"store {file}", self.tracking_uri):
+            self._client.log_text(run_id, text, file)
+
+    def log_figure(self, run_id: str, figure: Any, file: str) -> None:
+        """Store a matplotlib figure as `file` (PNG or SVG by its ending)."""
+        with reported(f"store {file}", self.tracking_uri):
+            self._client.log_figure(run_id, figure, file, save_kwargs={"bbox_inches": "tight"})
+
+    def log_table(self, run_id: str, columns: Mapping[str, Sequence[Any]], file: str) -> None:
+        """Store columns of equal length as a table that the UI can show; `file` ends with .json."""
+        with reported(f"store {file}", self.tracking_uri):
+            self._client.log_table(run_id, {key: list(values) for key, values in columns.items()}, file)
+
+    def end_run(self, run_id: str, status: Status) -> None:
+        """Close a run."""
+        with reported("end a run", self.tracking_uri):
+            self._client.set_terminated(run_id, status)
+
+    def sweep(self, note: str = "its process ended without closing the run") -> list[str]:
+        """Close as KILLED the runs of this host that no living process owns; give their ids.
+
+        A run of another host is left alone: whether its process lives cannot be told from here.
+        """
+        killed = []
+        with reported("look for abandoned runs", self.tracking_uri):
+            found = self._client.search_runs(
+                [self.experiment_id], f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
+            )
+            for run in found:
+                if not _alive(run.data.tags):
+                    self._client.set_tag(run.info.run_id, "alter.note", note)
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+                    killed.append(str(run.info.run_id))
+        return killed
+
+
+def _alive(tags: Mapping[str, str]) -> bool:
+    """Whether the process that opened a run still lives: a reused process id has another start time."""
+    try:
+        pid, started = int(tags[PID]), float(tags[STARTED])
+        return pid == os.getpid() or abs(psutil.Process(pid).create_time() - started) < 2
+    except (KeyError, ValueError, psutil.NoSuchProcess):
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of nested mappings and of lists of mappings; None and empty parts are left out.
+
+    A list item is named by its `name` where it has one, so that a task's parameters keep their place when the order
+    of tasks changes.
+    """
+    if isinstance(value, Mapping):
+        items: list[tuple[str, Any]] = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, list | tuple) and value and all(isinstance(part, Mapping) for part in value):
+        items = [(str(part.get("name", place)), part) for place, part in enumerate(value)]
+    else:
+        if value is not None and value not in ("", [], (), {}):
+            text = value if isinstance(value, str) else _text(value)
+            if len(text) > MAX_VALUE:
+                note = f"... (cut; {len(text):,} characters in all)"
+                text = text[: MAX_VALUE - len(note)] + note
+            yield prefix, text
+        return
+    for key, part in items:
+        yield from _flattened(part, f"{prefix}.{key}" if prefix else key)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
