@@ -11,6 +11,7 @@ from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
 from alter_core.evaluation.decoding import Answer, Decoder, Request
 from alter_core.evaluation.labels import FREE, LabelTries
 from alter_core.mta import MTAModel
+from alter_core.mta.bundle import load_bundle, read_manifest
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
 
@@ -65,13 +66,13 @@ class Predictor:
 
     @classmethod
     def from_bundle(cls, path: Path | str, backbone: Path | None = None) -> "Predictor":
-        """A predictor for a saved bundle. backbone: a converted folder, where the bundle only refers to it.
+        """A predictor for a saved bundle. backbone: a converted folder, read where the bundle only refers to one.
 
         Raises BundleError when the bundle is not whole.
         """
-        from alter_core.mta import load_bundle
-
-        mta, tokenizer, metadata = load_bundle(Path(path), backbone=backbone)
+        path = Path(path)
+        held = read_manifest(path)["backbone"]["place"] == "hold"
+        mta, tokenizer, metadata = load_bundle(path, backbone=None if held else backbone)
         if "spec" not in metadata:
             raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
         return cls(mta.model.eval(), tokenizer, DomainSpec.model_validate(metadata["spec"]), mta)

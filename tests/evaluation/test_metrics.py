@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sklearn.metrics import f1_score
+
+from alter_core.evaluation.metrics import interval, macro_f1, measure, resamples, row_scores
+
+
+def one(metric: str, prediction: str, target: str) -> float:
+    return float(row_scores(metric, [prediction], [target])[0])  # type: ignore[arg-type]
+
+
+def test_accuracy_wants_the_label_to_the_letter() -> None:
+    assert row_scores("accuracy", ["yes", "Yes"], ["yes", "yes"]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "wanted"),
+    [
+        ("The card.", "card", 1),
+        ("ValueError; TypeError", "valueerror typeerror", 1),
+        ("cards", "card", 0),
+        ("", "a", 0),
+    ],
+)
+def test_exact_match_sets_case_punctuation_and_articles_aside(prediction: str, target: str, wanted: float) -> None:
+    assert one("exact_match", prediction, target) == wanted
+
+
+def test_token_f1_counts_each_common_word_as_often_as_both_have_it() -> None:
+    assert one("token_f1", "red red box", "the red box on a shelf") == pytest.approx(2 * 2 / (3 + 4))
+    assert one("token_f1", "nothing", "red box") == 0
+
+
+@pytest.mark.parametrize("text", ["return the mean of an array", "Return a mean_value, of 2 arrays!", "unrelated"])
+def test_rouge_l_equals_the_package_on_ascii_text(text: str) -> None:
+    target = "Return the mean_value of an array (axis 2)."
+    assert one("rouge_l", text, target) == RougeScorer(["rougeL"]).score(target, text)["rougeL"].fmeasure
+
+
+def test_rouge_l_reads_other_alphabets() -> None:
+    assert one("rouge_l", "größe der straße", "die größe der straße") == pytest.approx(6 / 7)
+    assert one("rouge_l", "今日は雨", "今日は晴れ") == pytest.approx(2 * 3 / 9)
+
+
+def test_macro_f1_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    targets, answers = ([f"label {i}" for i in rng.integers(0, n, 60)] for n in (4, 5))
+    wanted = f1_score(targets, answers, average="macro")
+    assert macro_f1(answers, targets) == pytest.approx(wanted)
+
+
+def test_macro_f1_of_resamples_equals_scikit_learn_on_each() -> None:
+    rng = np.random.default_rng(1)
+    targets, answers = ([f"label {i}" for i in rng.integers(0, 3, 30)] for _ in range(2))
+    picks = resamples(30, seed=3, count=5)
+    _, spread = measure("macro_f1", answers, targets, picks)
+    for found, pick in zip(spread, picks, strict=True):
+        held = [targets[i] for i in pick], [answers[i] for i in pick]
+        assert found == pytest.approx(f1_score(*held, average="macro"))
+
+
+def test_the_interval_holds_the_value_and_narrows_with_more_rows() -> None:
+    widths = []
+    for rows in (40, 4000):
+        answers = ["a" if i % 4 else "b" for i in range(rows)]
+        value, spread = measure("accuracy", answers, ["a"] * rows, resamples(rows, seed=0))
+        found = interval(value, spread)
+        assert found.low < found.value == 0.75 < found.high
+        widths.append(found.high - found.low)
+    assert widths[1] == pytest.approx(widths[0] / 10, rel=0.3)
+
+
+def test_the_same_seed_gives_the_same_resamples() -> None:
+    assert (resamples(9, seed=1) == resamples(9, seed=1)).all()
+    assert (resamples(9, seed=1) != resamples(9, seed=2)).any()

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from alter_core.errors import DataError, SpecError, TaskIdError
+from alter_core.evaluation.predict import Predictor
+from alter_core.mta.bundle import save_bundle
+from alter_core.spec import DomainSpec
+from tests.evaluation import naive
+from tests.evaluation.conftest import Subject
+
+Rows = tuple[list[str], list[str]]
+
+
+@pytest.fixture
+def predictor(subject: Subject, spec: DomainSpec) -> Predictor:
+    model, tokenizer, mta = subject
+    return Predictor(model, tokenizer, spec, mta)
+
+
+def test_mixed_batches_answer_as_single_rows_without_a_cache_do(
+    predictor: Predictor, subject: Subject, spec: DomainSpec, mixed_rows: Rows
+) -> None:
+    model, tokenizer, mta = subject
+    found = predictor.predict(*mixed_rows)
+    wanted = [naive.answer(model, tokenizer, mta, spec, task, text) for task, text in zip(*mixed_rows, strict=True)]
+    assert [p.text for p in found] == [text for text, _ in wanted]
+    assert [p.score for p in found] == pytest.approx([score for _, score in wanted], rel=1e-4)
+
+
+@pytest.mark.parametrize("subject", ["llama"], indirect=True)
+def test_free_text_equals_greedy_generate(subject: Subject, spec: DomainSpec) -> None:
+    model, own, _ = subject
+    task = spec.task("title")
+    [prompt], _ = naive.encode_prompts(own, task, ["my card has not come yet"])
+    wanted = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)[
+        0, len(prompt) :
+    ]
+    [found] = Predictor(model, own, spec, None).predict(["title"], ["my card has not come yet"])
+    assert found.text == own.decode(wanted, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 200, 100_000])
+def test_the_size_of_batches_changes_no_answer(
+    subject: Subject, spec: DomainSpec, mixed_rows: Rows, tokens_per_batch: int
+) -> None:
+    model, tokenizer, mta = subject
+    found = Predictor(model, tokenizer, spec, mta, tokens_per_batch=tokens_per_batch).predict(*mixed_rows)
+    wanted = Predictor(model, tokenizer, spec, mta).predict(*mixed_rows)
+    assert [p.text for p in found] == [p.text for p in wanted]
+    assert [p.score for p in found] == pytest.approx([p.score for p in wanted], rel=1e-4)
+
+
+def test_only_labels_come_out_of_label_tasks_and_their_score_is_a_probability(
+    predictor: Predictor, spec: DomainSpec, mixed_rows: Rows
+) -> None:
+    for task, prediction in zip(mixed_rows[0], predictor.predict(*mixed_rows), strict=True):
+        if spec.task(task).labels:
+            assert prediction.text in (spec.task(task).labels or ())
+        assert 0 < prediction.score <= 1
+
+
+def test_inputs_over_the_limit_are_cut_and_said_to_be(predictor: Predictor) -> None:
+    short, long, elsewhere = predictor.predict(
+        ["topic", "topic", "fits"], ["card", "where is it now? " * 9, "where is it now? " * 9]
+    )
+    assert (short.truncated, long.truncated, elsewhere.truncated) == (False, True, False)
+
+
+def test_progress_counts_every_row_to_the_end(predictor: Predictor, mixed_rows: Rows) -> None:
+    seen: list[tuple[int, int]] = []
+    predictor.predict(*mixed_rows, progress=lambda done, total: seen.append((done, total)))
+    rows = len(mixed_rows[0])
+    assert seen[-1] == (rows, rows)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_no_rows_give_no_predictions(predictor: Predictor) -> None:
+    assert predictor.predict([], []) == []
+
+
+def test_unknown_tasks_are_named_with_the_known_ones(predictor: Predictor) -> None:
+    with pytest.raises(TaskIdError, match=r"row 1: 'topics'(.|\n)*topic, fits, where, title"):
+        predictor.predict(["topic", "topics"], ["card", "card"])
+
+
+def test_rows_without_text_are_named(predictor: Predictor) -> None:
+    with pytest.raises(DataError) as caught:
+        predictor.predict(["topic"] * 4, ["card", "  ", None, 3])  # type: ignore[list-item]
+    assert caught.value.problems == ("row 1: is empty", "row 2: is NoneType", "row 3: is int")
+
+
+def test_tasks_and_inputs_of_different_number_are_refused(predictor: Predictor) -> None:
+    with pytest.raises(TaskIdError, match="1 task names were given for 2 inputs"):
+        predictor.predict(["topic"], ["card", "card"])
+
+
+def test_a_label_task_without_labels_is_refused(subject: Subject, spec: DomainSpec) -> None:
+    bare = tuple(task.model_copy(update={"labels": None}) for task in spec.tasks)
+    with pytest.raises(SpecError, match="topic, fits"):
+        Predictor(subject[0], subject[1], spec.model_copy(update={"tasks": bare}), subject[2])
+
+
+def test_predicting_leaves_a_model_in_training_mode_as_it_was(predictor: Predictor) -> None:
+    predictor.model.train()
+    predictor.predict(["topic"], ["card"])
+    assert predictor.model.training
+
+
+@pytest.mark.parametrize("subject", ["llama mta", "t5 mta"], indirect=True)
+def test_a_bundle_answers_as_the_model_it_was_saved_from(
+    subject: Subject, spec: DomainSpec, mixed_rows: Rows, tmp_path: Path
+) -> None:
+    model, tokenizer, mta = subject
+    assert mta is not None
+    save_bundle(mta, tokenizer, tmp_path / "bundle", {"spec": spec.model_dump(mode="json")})
+    loaded = Predictor.from_bundle(tmp_path / "bundle")
+    assert loaded.predict(*mixed_rows) == Predictor(model, tokenizer, spec, mta).predict(*mixed_rows)
