@@ -1,12 +1,15 @@
 """ModelStore: one registered model per domain, its versions, and the aliases that users load."""
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from registry.errors import AliasConflict, RegistryError, RegistryInputError, reported
 from registry.store import LOCK_PREFIX, domain_lock, open_client
@@ -94,9 +97,9 @@ class ModelStore:
         """
         version = self.get(domain, which)
         model = self._logged_model(version)
-        place = str(model.artifact_location).removeprefix("file://")
-        if "://" not in place:
-            folder = Path(place) / "artifacts" / "bundle"
+        place = urlsplit(str(model.artifact_location))
+        if place.scheme in ("", "file"):
+            folder = Path(url2pathname(place.path)) / "artifacts" / "bundle"
         else:
             folder = self._downloaded(version, cache) / "artifacts" / "bundle"
         if not folder.is_dir():
@@ -208,7 +211,7 @@ class ModelStore:
             if code_wheel:
                 code = Path(scratch) / "code"
                 code.mkdir()
-                (code / code_wheel.name).symlink_to(code_wheel.absolute())
+                shutil.copy2(code_wheel, code)  # a link would point out of the folder, which MLflow refuses
                 artifacts["code"] = str(code)
                 pins.append(f"artifacts/code/{code_wheel.name}")  # relative to the model, as pip is run there
             save_model(

@@ -1,6 +1,7 @@
 """The MLflow store: how it is opened, and the lock under which its aliases move."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +23,12 @@ def open_client(tracking_uri: str) -> Any:
 
     An embedded store is made when it is missing. Raises StoreUnavailable, RegistryError.
     """
-    # MLflow logs every migration of a new database, and each path it copies, as information.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        # After the import, which sets its own levels: every migration of a new database would be a line.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
     if file := sqlite_file(tracking_uri):
         file.parent.mkdir(parents=True, exist_ok=True)
     with reported("open", tracking_uri):

@@ -1,0 +1,241 @@
+"""The model card: everything a reader needs to judge a version, as Markdown, from plain values."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+SUBJECTS = {
+    "majority": "majority class",
+    "zero_shot": "zero-shot backbone",
+    "stage_one": "stage one",
+    "champion": "champion then",
+    "stage_two": "**this model**",
+}
+COSTS = (
+    ("train_seconds", "training time", "s", 1.0, ",.1f"),
+    ("flops", "floating-point operations", "TFLOP", 1e12, ",.1f"),
+    ("peak_memory_mb", "peak memory", "MB", 1.0, ",.0f"),
+    ("trained_parameters", "trained parameters", "M", 1e6, ",.2f"),
+    ("steps", "steps", "", 1.0, ",.0f"),
+)
+
+
+class TaskFacts(TypedDict, total=False):
+    """One task as its spec and its data tell of it."""
+
+    type: str
+    description: str
+    licence: str
+    rows: Mapping[str, int]
+    """split -> rows"""
+    labels: Sequence[str]
+    source: str
+    """Where its rows come from, in words."""
+
+
+class CardFacts(TypedDict, total=False):
+    """What a card says. Only `domain`, `tasks` and `scorecards` must be there; a part that is missing is left out."""
+
+    domain: str
+    description: str
+    created: str
+    """UTC, ISO 8601."""
+    tasks: Mapping[str, TaskFacts]
+    scorecards: Mapping[str, Mapping[str, Any]]
+    """zero_shot, stage_one, stage_two, champion -> {"tasks": {task: {"metric", "metrics": {metric: {"value", "low",
+    "high"}}, "rows", "truncated", "majority"}}, "macro": {"value", "low", "high"}}. This model's is stage_two, or
+    stage_one where there is no stage two."""
+    champion_version: int | None
+    """The champion that this version was compared with."""
+    data: Mapping[str, Any]
+    """{"digest", "quality": {"outcome", "warnings": [text]}}"""
+    backbone: Mapping[str, Any]
+    """{"model", "revision", "licence", "digest", "parameters"}"""
+    parameters: Mapping[str, int]
+    """{"total", "trained"}: of the bundle, and those that any stage changed."""
+    costs: Mapping[str, Mapping[str, float]]
+    """stage -> {"train_seconds", "flops", "peak_memory_mb", "trained_parameters", "steps"}"""
+    decision: Mapping[str, Any]
+    """{"promote", "reason", "numbers"} of `registry.promotion.decide`, and {"by", "person_reason"} when a person
+    decided otherwise."""
+    versions: Mapping[str, str]
+    """What made it: run_key, spec digest, code version, MLflow run, flow run, libraries: name -> value."""
+    limits: Sequence[str]
+    """Known limits, one sentence each; those that hold for every model are added."""
+
+
+def render_card(facts: CardFacts) -> str:
+    """The card. Text from specs and data is escaped, so that it cannot change the page. Raises KeyError naming a fact
+    that must be there."""
+    parts = [
+        f"# {plain(facts['domain'])}",
+        plain(facts.get("description", "")),
+        _decision(facts),
+        _scores(facts),
+        _use(facts),
+        _data(facts),
+        _made_of(facts),
+        _costs(facts),
+        _limits(facts),
+        _versions(facts),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def own_scorecard(scorecards: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which of the scorecards is the model's own."""
+    return "stage_two" if "stage_two" in scorecards else "stage_one"
+
+
+def plain(text: Any) -> str:
+    """Foreign text for a line of Markdown: neither markup nor a table cell's end comes through."""
+    line = " ".join(str(text).split())
+    for mark in "\\`*_[]<>|#":
+        line = line.replace(mark, f"\\{mark}" if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
+    return line
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns stand left, the others right."""
+    marks = ["---"] * left + ["--:"] * (len(header) - left)
+    lines = [header, marks, *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _decision(facts: CardFacts) -> str:
+    decision = facts.get("decision")
+    if not decision:
+        return ""
+    verdict = "Promoted to champion" if decision["promote"] else "Stays a candidate"
+    against = facts.get("champion_version")
+    than = f" against champion version {against}" if against is not None else ""
+    text = f"**{verdict}**{than}: {plain(decision['reason'])}."
+    if person := decision.get("by"):
+        text += f" Decided by {plain(person)}: {plain(decision.get('person_reason', ''))}"
+    return text
+
+
+def _scores(facts: CardFacts) -> str:
+    cards = facts["scorecards"]
+    own = own_scorecard(cards)
+    mine = cards[own]
+    majority = any(task.get("majority") is not None for task in mine["tasks"].values())
+    shown = [name for name in SUBJECTS if (name in cards and name != own) or (name == "majority" and majority)]
+    header = ["task", "metric", "test rows", *(SUBJECTS[name] for name in shown), "**this model**", "interval"]
+    rows = []
+    for task, score in mine["tasks"].items():
+        metric = score["metric"]
+        value = score["metrics"][metric]
+        others = [_other(cards, name, task, metric, score) for name in shown]
+        rows.append(
+            [
+                plain(task),
+                plain(metric),
+                f"{score['rows']:,}",
+                *others,
+                f"**{value['value']:.3f}**",
+                f"{value['low']:.3f} to {value['high']:.3f}",
+            ]
+        )
+    macro = mine["macro"]
+    totals = [f"{cards[name]['macro']['value']:.3f}" if name in cards else "" for name in shown]
+    interval = f"{macro['low']:.3f} to {macro['high']:.3f}"
+    rows.append(["**macro**", "mean of the above", "", *totals, f"**{macro['value']:.3f}**", interval])
+    return "## Scores on held-out rows\n\n" + table(header, rows, left=2)
+
+
+def _other(cards: Mapping[str, Any], name: str, task: str, metric: str, mine: Mapping[str, Any]) -> str:
+    if name == "majority":
+        return "" if mine.get("majority") is None else f"{mine['majority']:.3f}"
+    value = cards[name]["tasks"].get(task, {}).get("metrics", {}).get(metric)
+    return "" if value is None else f"{value['value']:.3f}"
+
+
+def _use(facts: CardFacts) -> str:
+    name, task = facts["domain"], next(iter(facts["tasks"]), "TASK")
+    return f"""## How to use it
+
+```bash
+alter predict {name} --task {task} "TEXT"
+mlflow models serve -m models:/{name}@champion --env-manager local
+```
+```python
+model = mlflow.pyfunc.load_model("models:/{name}@champion")  # or models:/{name}/N for a version
+model.predict(pd.DataFrame([{{"task": "{task}", "input": "TEXT"}}]))  # -> prediction, score, truncated
+```
+
+`score` is the label's probability for label tasks, and the answer's mean token probability otherwise."""
+
+
+def _data(facts: CardFacts) -> str:
+    splits = list(dict.fromkeys(split for task in facts["tasks"].values() for split in task.get("rows", {})))
+    rows = []
+    for name, task in facts["tasks"].items():
+        about = plain(task.get("description", ""))
+        labels = task.get("labels") or ()
+        if labels:
+            named = ", ".join(map(plain, labels[:12])) + (", ..." if len(labels) > 12 else "")
+            about += f"{' ' if about else ''}{len(labels)} labels: {named}"
+        counts = [f"{task.get('rows', {}).get(split, 0):,}" for split in splits]
+        cells = [plain(name), plain(task.get("type", "")), about, plain(task.get("source", ""))]
+        rows.append([*cells, plain(task.get("licence", "")) or "not stated", *counts])
+    header = ["task", "type", "what it is", "source", "licence", *(f"{split} rows" for split in splits)]
+    text = "## Tasks and data\n\n" + table(header, rows, left=5)
+    data = facts.get("data", {})
+    if digest := data.get("digest"):
+        text += f"\n\nData digest `{digest}`."
+    if quality := data.get("quality"):
+        text += f" Quality: **{plain(quality.get('outcome', 'unknown'))}**."
+        text += "".join(f"\n- {plain(warning)}" for warning in quality.get("warnings", ()))
+    return text
+
+
+def _made_of(facts: CardFacts) -> str:
+    lines = []
+    if backbone := facts.get("backbone"):
+        line = f"- Backbone: {plain(backbone.get('model', ''))}"
+        if revision := backbone.get("revision"):
+            line += f" at {plain(revision)}"
+        line += f", licence {plain(backbone.get('licence') or 'not stated')}"
+        if count := backbone.get("parameters"):
+            line += f", {count / 1e6:,.1f}M parameters"
+        if digest := backbone.get("digest"):
+            line += f", digest `{digest}`"
+        lines.append(line)
+    if parameters := facts.get("parameters"):
+        total, trained = parameters["total"], parameters["trained"]
+        lines.append(
+            f"- Parameters: {total / 1e6:,.1f}M in all, {trained / 1e6:,.1f}M of them trained ({trained / total:.1%})"
+        )
+    return "## Made of\n\n" + "\n".join(lines) if lines else ""
+
+
+def _costs(facts: CardFacts) -> str:
+    costs = facts.get("costs", {})
+    if not costs:
+        return ""
+    stages = list(costs)
+    rows = []
+    for key, label, unit, scale, form in COSTS:
+        if not any(key in cost for cost in costs.values()):
+            continue
+        cells = [f"{costs[stage][key] / scale:{form}}" if key in costs[stage] else "" for stage in stages]
+        one, two = (costs.get(stage, {}).get(key) for stage in ("stage_one", "stage_two"))
+        share = f"{two / one:.0%}" if one and two is not None else ""
+        rows.append([f"{label} ({unit})" if unit else label, *cells, share])
+    header = ["", *(stage.replace("_", " ") for stage in stages), "stage two / one"]
+    return "## What each stage cost\n\n" + table(header, rows)
+
+
+def _limits(facts: CardFacts) -> str:
+    always = [
+        "It answers the tasks above and nothing else; a text of another kind still gets an answer.",
+        "Scores hold for rows like the test rows. Inputs over a task's length limit are cut, and marked `truncated`.",
+    ]
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in [*map(plain, facts.get("limits", ())), *always])
+
+
+def _versions(facts: CardFacts) -> str:
+    made = {**({"created": facts["created"]} if facts.get("created") else {}), **facts.get("versions", {})}
+    if not made:
+        return ""
+    return "## Where it comes from\n\n" + table(["", ""], [[plain(k), plain(v)] for k, v in made.items()], left=2)
