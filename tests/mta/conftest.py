@@ -85,13 +85,25 @@ TASKS = ("intent", "nli", "title")
 
 
 def tiny(architecture: str, seed: int = 1) -> Any:
-    """Return a random model in eval mode; its FFN biases are not zero, so that a lost one shows."""
+    """Return a random model in eval mode, without dropout.
+
+    Its biases are not zero, so that a lost one shows, and its weights are large enough for greedy decoding to differ
+    from prompt to prompt.
+    """
     torch.manual_seed(seed)
     model = MODELS[architecture]().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.1)
+            elif parameter.dim() > 1:
+                parameter.normal_(std=0.25)
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     model.generation_config.pad_token_id = 0
     model.generation_config.eos_token_id = None
     return model
