@@ -71,9 +71,27 @@ def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping
     names = [layer.name for layer in mta.layers]
     if names != [state["name"] for state in states]:
         raise BundleError(f"{where}: its layers {[s['name'] for s in states]} are not those of the backbone, {names}")
+    problems = [line for state in states for line in _misfits(state, len(mta.tasks))]
+    if problems:
+        raise BundleError(f"{where}: its layers do not fit together", problems)
     for layer, state in zip(mta.layers, states, strict=True):
         _restructure(layer, state)
     assign(mta_tensors(mta), tensors, where)
+
+
+def _misfits(state: Mapping[str, Any], tasks: int) -> list[str]:
+    """Return what in a layer's description contradicts itself or the number of tasks."""
+    name, columns, homes = state["name"], len(state["columns"]), state["homes"]
+    rows = sum(rows for rows, _ in state["gate_parts"])
+    checks = {
+        f"{name} is described for {len(homes)} tasks, the bundle has {tasks}": len(homes) == tasks,
+        f"{name}: {rows} gate rows for {tasks} tasks": rows == tasks,
+        f"{name}: adapters and gate columns differ in number": state["shared"] + sum(state["banks"]) == columns,
+        f"{name}: a home that is no gate column": all(home is None or 0 <= home < columns for home in homes),
+        f"{name}: gate rows wider than {columns}": all(width <= columns for _, width in state["gate_parts"]),
+        f"{name}: gate mode {state['mode']!r}": state["mode"] in ("hard", "soft"),
+    }
+    return [problem for problem, holds in checks.items() if not holds]
 
 
 def _restructure(layer: MTALayer, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,199 @@
+"""The gate's table: hard, soft, opened; which adapters train and where they start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alter_core.errors import MTAError
+from alter_core.mta import MTAConfig, MTAModel, draw_gates, inject
+from tests.mta.conftest import TASKS, batch_for, logits, plain_logits, stir, tiny
+
+ROWS = ["title", "intent", "nli", "title", "intent"]
+
+
+def made(**settings: Any) -> MTAModel:
+    return inject(tiny("llama"), MTAConfig(layers="all", rank=2, **settings), TASKS)
+
+
+def test_hard_gates_share_the_weight_between_home_and_shared_adapters() -> None:
+    table = made(shared_adapters=1).gate_table()["decoder.0"]
+    assert table["nli"] == {"shared 0": 0.5, "intent": 0.0, "nli": 0.5, "title": 0.0}
+    assert made().gate_table()["decoder.1"]["nli"] == {"intent": 0.0, "nli": 1.0, "title": 0.0}
+
+
+def test_soft_gates_are_the_softmax_of_logits_over_the_temperature() -> None:
+    mta = made(temperature=0.5)
+    mta.set_gate_mode("soft")
+    with torch.no_grad():
+        mta.layers[0].gate.logits[0].copy_(torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
+    table = mta.gate_table()["decoder.0"]
+    total = 1 + torch.e + torch.e**2
+    assert table["intent"] == pytest.approx({"intent": 1 / total, "nli": torch.e / total, "title": torch.e**2 / total})
+    assert table["nli"] == pytest.approx({"intent": 1 / 3, "nli": 1 / 3, "title": 1 / 3})
+
+
+def test_fresh_soft_gates_lean_towards_home_so_that_copies_part() -> None:
+    mta = made()
+    mta.set_gate_mode("soft")
+    row = mta.gate_table()["decoder.0"]["nli"]
+    assert row["nli"] > row["intent"] == pytest.approx(row["title"])
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+@pytest.mark.parametrize("keep", [0.5, 0.97])
+def test_opened_gates_start_at_what_was_asked(keep: float, shared: int) -> None:
+    mta = made(shared_adapters=shared)
+    hard = mta.gate_table()
+    mta.open_gates(keep)
+    for layer, rows in mta.gate_table().items():
+        for task, row in rows.items():
+            others = sum(1 for weight in hard[layer][task].values() if weight == 0)
+            for adapter, weight in row.items():
+                was = hard[layer][task][adapter]
+                assert weight == pytest.approx(keep * was if was else (1 - keep) / others, abs=1e-6)
+
+
+def test_opening_the_gates_almost_keeps_the_logits() -> None:
+    mta = made(adapter="lora", shared_adapters=1)
+    stir(mta)
+    batch = batch_for(mta.model)
+    hard = logits(mta, batch, ROWS)
+    mta.open_gates(0.999)
+    near = (logits(mta, batch, ROWS) - hard).abs().max()
+    mta.open_gates(0.5)
+    assert near < 0.1 * (logits(mta, batch, ROWS) - hard).abs().max()
+
+
+def test_a_task_alone_with_its_adapter_has_nothing_to_open() -> None:
+    mta = inject(tiny("llama"), MTAConfig(layers="all"), ["only"])
+    mta.open_gates()
+    assert mta.gate_table()["decoder.0"] == {"only": {"only": 1.0}}
+
+
+@pytest.mark.parametrize("keep", [0.0, 1.0, 1.5, -0.1])
+def test_gates_cannot_be_opened_to_a_share_outside_0_and_1(keep: float) -> None:
+    with pytest.raises(MTAError, match=f"got {keep}"):
+        made().open_gates(keep)
+
+
+def test_soft_weights_of_active_adapters_sum_to_one() -> None:
+    mta = made(shared_adapters=1)
+    stir(mta)
+    mta.set_gate_mode("soft")
+    mta.use_adapters(task=True, shared=False)
+    for row in mta.gate_table()["decoder.0"].values():
+        assert row["shared 0"] == 0
+        assert sum(row.values()) == pytest.approx(1)
+    mta.use_adapters(task=False, shared=True)
+    assert mta.gate_table()["decoder.0"]["nli"] == {"shared 0": 1.0, "intent": 0.0, "nli": 0.0, "title": 0.0}
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(MTAError, match="hard or soft"):
+        made().set_gate_mode("ajar")  # type: ignore[arg-type]
+
+
+def test_the_gate_table_is_json_and_draws(tmp_path: Path) -> None:
+    table = made(shared_adapters=1).gate_table()
+    assert json.loads(json.dumps(table)) == table
+    picture = draw_gates(table, tmp_path / "gates.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+class TestTrainable:
+    """Freezing is by part, tested by the exact key set."""
+
+    @pytest.mark.parametrize(
+        ("parts", "marks"),
+        [
+            ({"gates"}, (".gate.",)),
+            ({"task_adapters"}, (".tasks.",)),
+            ({"shared_adapters", "gates"}, (".shared.", ".gate.")),
+        ],
+    )
+    def test_only_the_named_parts_train(self, parts: set[str], marks: tuple[str, ...]) -> None:
+        mta = made(shared_adapters=1)
+        names = {name for name, _ in mta.set_trainable(parts)}
+        assert names == {n for n, _ in mta.model.named_parameters() if any(m in n for m in marks)}
+        assert names == {n for n, p in mta.model.named_parameters() if p.requires_grad}
+
+    def test_the_backbone_is_everything_else(self) -> None:
+        mta = made(shared_adapters=1)
+        names = {name for name, _ in mta.set_trainable({"backbone"})}
+        inside = {n.replace(".base.", ".") for n in names}
+        assert inside == {n for n, _ in tiny("llama").named_parameters()}
+
+    def test_parameters_are_counted_by_part(self) -> None:
+        mta = made(shared_adapters=1)
+        mta.set_trainable({"gates"})
+        ffn = 3 * 16 * 24
+        counts = mta.parameter_counts()
+        assert counts["task_adapters"] == 2 * 3 * ffn
+        assert counts["shared_adapters"] == 2 * ffn
+        assert counts["gates"] == counts["trained"] == 2 * 3 * 4
+        assert counts["backbone"] == sum(p.numel() for p in tiny("llama").parameters())
+        assert counts["total"] == sum(counts[p] for p in ("backbone", "shared_adapters", "task_adapters", "gates"))
+
+    def test_an_unknown_part_lists_the_known(self) -> None:
+        with pytest.raises(MTAError, match="adaptors") as caught:
+            made().set_trainable({"adaptors"})
+        assert "task_adapters" in str(caught.value)
+
+
+class TestStart:
+    """Where task adapters start, after stage one has trained the shared one."""
+
+    @staticmethod
+    def shared_only(mta: MTAModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        mta.use_adapters(task=False, shared=True)
+        out = logits(mta, batch, ROWS)
+        mta.use_adapters(task=True, shared=True)
+        return out
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"adapter": "ffn", "shared_adapters": 1},
+            {"adapter": "lora", "shared_adapters": 1},
+            {"adapter": "ffn", "shared_adapter": "lora", "shared_adapters": 1},
+            {"adapter": "bottleneck", "shared_adapters": 1},
+            {"adapter": "ffn", "shared_adapters": 1, "shared_place": "beneath"},
+            {"adapter": "lora", "shared_adapter": "ffn", "shared_adapters": 1, "shared_place": "beneath"},
+        ],
+    )
+    def test_from_shared_keeps_what_the_shared_adapter_computes(self, settings: dict[str, Any]) -> None:
+        # Bottlenecks beside are mixed in output space here: half of a bottleneck's weights is not half of its output.
+        mta = made(**settings, mixing="output" if settings["adapter"] == "bottleneck" else "weight")
+        stir(mta)
+        batch = batch_for(mta.model)
+        wanted = self.shared_only(mta, batch)
+        assert (logits(mta, batch, ROWS) - wanted).abs().max() > 1e-2
+        mta.start_adapters("shared")
+        torch.testing.assert_close(logits(mta, batch, ROWS), wanted, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("kind", ["ffn", "lora", "bottleneck"])
+    @pytest.mark.parametrize("start", ["pretrained", "zero"])
+    def test_from_the_pretrained_ffn_gives_the_backbone_back(self, kind: str, start: Any) -> None:
+        mta = made(adapter=kind)
+        stir(mta)
+        mta.start_adapters(start)
+        batch = batch_for(mta.model)
+        torch.testing.assert_close(logits(mta, batch, ROWS), plain_logits(tiny("llama"), batch))
+
+    @pytest.mark.parametrize(
+        ("settings", "start", "says"),
+        [
+            ({}, "shared", "no shared adapter"),
+            ({"shared_adapters": 2}, "shared", "2 shared adapters"),
+            ({"adapter": "lora", "shared_adapter": "ffn", "shared_adapters": 1}, "shared", "the shared one is ffn"),
+            ({"shared_adapter": "bottleneck", "shared_adapters": 1}, "shared", "bottleneck"),
+            ({"shared_adapters": 1, "shared_place": "beneath"}, "pretrained", "use zero"),
+            ({}, "afresh", "pretrained, shared or zero"),
+        ],
+    )
+    def test_a_start_that_cannot_be_says_why(self, settings: dict[str, Any], start: Any, says: str) -> None:
+        with pytest.raises(MTAError, match=says):
+            made(**settings).start_adapters(start)
