@@ -1,0 +1,257 @@
+"""Rows as token ids, which of them each training step takes, and how they lie in a padded batch.
+
+    EncodedRows -> SamplingPlan.rows(step) -> share of a process -> parts -> Batch
+
+All of it is a pure function of the rows, the seed and the step: nothing here needs to be saved to resume.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from alter_core.errors import DataError
+from alter_core.prompts import encode_prompts, encode_targets
+from alter_core.spec import DomainSpec
+from alter_core.workspace import DIGEST_LENGTH
+
+_ENCODED_AT_ONCE = 4096  # rows a call of the tokenizer, between two signs of progress
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+Progress = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of token ids of different lengths, end to end: sequence i is flat[offsets[i]:offsets[i + 1]]."""
+
+    flat: np.ndarray[Any, np.dtype[np.int32]]
+    offsets: Rows
+
+    @classmethod
+    def of(cls, sequences: Iterable[Sequence[int]]) -> "Ragged":
+        listed = list(sequences)
+        offsets = np.zeros(len(listed) + 1, dtype=np.int64)
+        np.cumsum([len(s) for s in listed], out=offsets[1:])
+        flat = np.fromiter((token for s in listed for token in s), dtype=np.int32, count=int(offsets[-1]))
+        return cls(flat, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> Rows:
+        """Tokens of each sequence."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows of one split, of all tasks, as token ids."""
+
+    task_ids: Rows
+    """Number of each row's task, in the order of the spec."""
+    prompts: Ragged
+    """Instruction, input and the words that ask for the answer."""
+    targets: Ragged
+    """The answer and its end token."""
+
+    def __len__(self) -> int:
+        return len(self.task_ids)
+
+    @property
+    def digest(self) -> str:
+        """Of every token: tokenizer, prompts, rows and their order."""
+        parts = (self.task_ids, self.prompts.flat, self.prompts.offsets, self.targets.flat, self.targets.offsets)
+        whole = hashlib.sha256()
+        for part in parts:
+            whole.update(f"{part.dtype} {len(part)}\0".encode())
+            whole.update(np.ascontiguousarray(part).data)
+        return whole.hexdigest()[:DIGEST_LENGTH]
+
+    def take(self, rows: Rows) -> "EncodedRows":
+        """The rows at the places `rows`, in that order."""
+        prompts = Ragged.of([self.prompts[int(r)].tolist() for r in rows])
+        targets = Ragged.of([self.targets[int(r)].tolist() for r in rows])
+        return EncodedRows(self.task_ids[rows], prompts, targets)
+
+
+def encode_rows(
+    dataset: Any,
+    split: str,
+    spec: DomainSpec,
+    tokenizer: Any,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> EncodedRows:
+    """Read a split of `dataset` (a TaskDataset), tasks in the spec's order, at most `limit` rows of each.
+
+    Raises DataError for a row whose target is empty.
+    """
+    numbers: list[int] = []
+    prompts: list[list[int]] = []
+    targets: list[list[int]] = []
+    tables = [dataset.rows(split, task.name) for task in spec.tasks]
+    counts = [min(len(table), limit or len(table)) for table in tables]
+    for number, (task, table, count) in enumerate(zip(spec.tasks, tables, counts, strict=True)):
+        for first in range(0, count, _ENCODED_AT_ONCE):
+            rows = table[first : min(first + _ENCODED_AT_ONCE, count)]
+            empty = [i for i, text in zip(rows["id"], rows["target"], strict=True) if not text]
+            if empty:
+                raise DataError(f"task {task.name}: {len(empty)} {split} rows have no target", [f"row {empty[0]}"])
+            prompts += encode_prompts(tokenizer, task, rows["input"])[0]
+            targets += encode_targets(tokenizer, task, rows["target"])
+            numbers += [number] * len(rows["input"])
+            if progress:
+                progress(len(numbers), sum(counts), text=f"reading {split} rows")
+    return EncodedRows(np.array(numbers, dtype=np.int64), Ragged.of(prompts), Ragged.of(targets))
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """Which rows each step takes: tasks by p proportional to rows^(1/temperature), each task's rows in passes.
+
+    A task's share is met exactly over time, not on average, and it sees all of its rows once before any twice; at
+    temperature 1 an epoch is therefore every row once.
+    """
+
+    draws: np.ndarray[Any, np.dtype[np.int64]]
+    """(step, row of the step): places in EncodedRows."""
+
+    @classmethod
+    def make(cls, task_ids: Rows, steps: int, rows_per_step: int, temperature: float, seed: int) -> "SamplingPlan":
+        """Plan `steps` steps. The same arguments always give the same plan; a longer plan starts as a shorter one."""
+        tasks, counts = np.unique(task_ids, return_counts=True)
+        share = counts ** (1 / temperature)
+        share = share / share.sum()
+        streams = [_Stream(np.flatnonzero(task_ids == task), seed, int(task)) for task in tasks]
+        draws = np.empty((steps, rows_per_step), dtype=np.int64)
+        taken = np.zeros(len(tasks), dtype=np.int64)
+        for step in range(steps):
+            owed = share * rows_per_step * (step + 1) - taken
+            now = np.maximum(np.floor(owed), 0).astype(np.int64)
+            for task in np.argsort(-(owed - now), kind="stable"):  # what is left goes where most is owed
+                if now.sum() >= rows_per_step:
+                    break
+                now[task] += 1
+            for task in np.argsort(owed - now, kind="stable"):
+                surplus = int(now.sum()) - rows_per_step
+                if surplus <= 0:
+                    break
+                now[task] -= min(surplus, now[task])
+            draws[step] = np.concatenate([s.next(int(n)) for s, n in zip(streams, now, strict=True)])
+            taken += now
+        return cls(draws)
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def rows(self, step: int) -> Rows:
+        """Places of the rows of `step`, over all processes."""
+        row: Rows = self.draws[step]
+        return row
+
+
+class _Stream:
+    """A task's rows, pass after pass, each pass in an order of its own."""
+
+    def __init__(self, rows: Rows, seed: int, task: int) -> None:
+        self._rows = rows
+        self._seed = (seed, task)
+        self._pass = 0
+        self._left: Rows = rows[:0]
+
+    def next(self, count: int) -> Rows:
+        parts = []
+        while count > 0:
+            if not len(self._left):
+                self._left = np.random.default_rng((*self._seed, self._pass)).permutation(self._rows)
+                self._pass += 1
+            parts.append(self._left[:count])
+            self._left = self._left[count:]
+            count -= len(parts[-1])
+        return np.concatenate(parts) if parts else self._rows[:0]
+
+
+def divide(rows: Rows, lengths: Rows, process: int, processes: int, parts: int) -> list[Rows]:
+    """The rows of a step that one process takes, in `parts` parts of like lengths, so that little is padded.
+
+    Together, the processes' parts are the step's rows, each once, whatever the number of processes and parts.
+    """
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
+    own = ordered[process::processes]
+    return [part for part in np.array_split(own, parts) if len(part)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows side by side, padded on the right. With a causal model `inputs` is prompt and answer without its end."""
+
+    rows: Rows
+    """Places in EncodedRows."""
+    task_ids: Int[Tensor, " batch"]
+    inputs: Int[Tensor, "batch seq"]
+    lengths: Int[Tensor, " batch"]
+    """Tokens of each row of `inputs`; what follows is padding."""
+    answer_inputs: Int[Tensor, "batch answer"] | None
+    """What the decoder of an encoder-decoder reads: its start token and the answer without its end."""
+    at: Int[Tensor, "target 2"]
+    """(row, place) in `inputs`, or in `answer_inputs`, of each token that predicts a target token; row by row."""
+    targets: Int[Tensor, " target"]
+    weights: Float[Tensor, " target"]
+    """1 / answer tokens of the row, so that the weighted sum of losses is a mean per row, summed."""
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch seq"]:
+        """True where `inputs` is no padding."""
+        return torch.arange(self.inputs.shape[1], device=self.inputs.device) < self.lengths[:, None]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        answer_inputs = None if self.answer_inputs is None else self.answer_inputs.to(device)
+        parts = (self.task_ids, self.inputs, self.lengths, self.at, self.targets, self.weights)
+        task_ids, inputs, lengths, at, targets, weights = (part.to(device) for part in parts)
+        return Batch(self.rows, task_ids, inputs, lengths, answer_inputs, at, targets, weights)
+
+
+def collate(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int | None) -> Batch:
+    """Lay out `rows`. decoder_start: the decoder's first token for an encoder-decoder, None for a causal model."""
+    prompts = [encoded.prompts[int(r)] for r in rows]
+    answers = [encoded.targets[int(r)] for r in rows]
+    sizes = np.array([len(a) for a in answers])
+    if decoder_start is None:
+        inputs = [np.concatenate((p, a[:-1])) for p, a in zip(prompts, answers, strict=True)]
+        first = np.array([len(p) - 1 for p in prompts])
+        answer_inputs = None
+    else:
+        inputs = prompts
+        first = np.zeros(len(rows), dtype=np.int64)
+        start = np.array([decoder_start], dtype=np.int32)
+        answer_inputs = _padded([np.concatenate((start, a[:-1])) for a in answers], pad)
+    row = np.repeat(np.arange(len(rows)), sizes)
+    place = np.concatenate([np.arange(f, f + n) for f, n in zip(first, sizes, strict=True)])
+    return Batch(
+        rows=rows,
+        task_ids=torch.from_numpy(encoded.task_ids[rows]),
+        inputs=_padded(inputs, pad),
+        lengths=torch.tensor([len(i) for i in inputs]),
+        answer_inputs=answer_inputs,
+        at=torch.from_numpy(np.stack((row, place), axis=1)),
+        targets=torch.from_numpy(np.concatenate(answers).astype(np.int64)),
+        weights=torch.from_numpy((1 / sizes).astype(np.float32)[row]),
+    )
+
+
+def _padded(sequences: Sequence[np.ndarray[Any, Any]], pad: int) -> Tensor:
+    out = np.full((len(sequences), max(len(s) for s in sequences)), pad, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        out[row, : len(sequence)] = sequence
+    return torch.from_numpy(out)

@@ -1,0 +1,143 @@
+"""Checkpoints: all that a stage needs to go on as if it had never stopped. Safetensors and JSON, whole or not there.
+
+    <checkpoints>/state/   checkpoint.json (job key, step, scores so far, gate modes, precision)
+                           now.safetensors (trained weights, optimizer moments), best.safetensors (best weights so far)
+
+What the rest is: the sampler's position is the step, and random numbers (dropout) are seeded by the step.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from alter_core.training.precision import Precision
+from alter_core.training.stages import Named
+from alter_core.workspace import written_whole
+
+_FOLDER = "state"
+_FORMAT = 1
+
+
+@dataclass
+class Progressed:
+    """How far a stage is; everything in it is JSON."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    losses: dict[str, dict[str, float]] = field(default_factory=dict)
+    """When ("before", "opened", "after") -> task -> mean validation loss, in nats per token."""
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    """Validation scores in order: step, macro, tasks."""
+    gate_tables: dict[str, Any] = field(default_factory=dict)
+    """"before" and "after" -> layer -> task -> adapter -> weight."""
+    best: float | None = None
+    """Best validation macro score."""
+    best_step: int = 0
+    stopped_early: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What was spent on what: load, cache, train, other; of all processes that worked on the stage, one after the other."""
+    tokens: int = 0
+    """Token positions trained on, padding not counted."""
+    cache_tokens: int = 0
+    flops_per_token: float = 0.0
+    """Of a training step, forward and backward, counted by torch on the first one."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read."""
+
+    progressed: Progressed
+    precision: Precision
+    trained: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+
+
+def save_checkpoint(
+    folder: Path,
+    job_key: str,
+    precision: str,
+    progressed: Progressed,
+    trained: Named,
+    optimizer: Optimizer,
+    best: dict[str, Tensor] | None,
+) -> None:
+    """Write a checkpoint in place of the last one. Raises WorkspaceError when the folder cannot be written."""
+    tensors = {f"trained.{name}": p.detach() for name, p in trained}
+    for name, parameter in trained:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"moment.{key}.{name}"] = value
+    record = {"format": _FORMAT, "job_key": job_key, "precision": precision, "progressed": asdict(progressed)}
+    with written_whole(folder / _FOLDER) as made:
+        made.mkdir()
+        save_file(_storable(tensors), made / "now.safetensors")
+        if best is not None:
+            save_file(_storable(best), made / "best.safetensors")
+        (made / "checkpoint.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def load_checkpoint(folder: Path, job_key: str) -> Checkpoint | None:
+    """The checkpoint of this very job, or None: one of other work is left alone, to be written over."""
+    state = folder / _FOLDER
+    try:
+        record = json.loads((state / "checkpoint.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if record["format"] != _FORMAT or record["job_key"] != job_key:
+        return None
+    tensors = load_file(state / "now.safetensors")
+    best = state / "best.safetensors"
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    return Checkpoint(
+        Progressed(**record["progressed"]),
+        record["precision"],
+        part("trained."),
+        part("moment."),
+        load_file(best) if best.exists() else None,
+    )
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove what a finished stage no longer needs."""
+    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
+
+
+@torch.no_grad()
+def restore(checkpoint: Checkpoint, trained: Named, optimizer: Optimizer) -> None:
+    """Put weights and optimizer moments back."""
+    put_weights(checkpoint.trained, trained)
+    for name, parameter in trained:
+        state = {
+            key.partition(".")[0]: value.to(parameter.device)
+            for key, value in checkpoint.moments.items()
+            if key.partition(".")[2] == name
+        }
+        if state:
+            optimizer.state[parameter] = state
+
+
+@torch.no_grad()
+def put_weights(weights: dict[str, Tensor], trained: Named) -> None:
+    """Copy saved weights over the trained parameters."""
+    for name, parameter in trained:
+        parameter.copy_(weights[name])
+
+
+def copy_weights(trained: Named) -> dict[str, Tensor]:
+    """The trained parameters as they are now, on the CPU."""
+    return {name: p.detach().cpu().clone() for name, p in trained}
+
+
+def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

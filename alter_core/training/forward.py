@@ -1,0 +1,187 @@
+"""Run a model only where training needs it: from the first MTA layer's block up, and at the tokens that predict.
+
+Everything else stays the model's own forward, so that masks, positions, scalings and caps are those of its
+architecture. Three places are stepped into, all exact:
+- blocks below the first MTA layer can be skipped, when what they would compute is given (trunk_cache.py);
+- an MTA layer in the last block works on each token apart, so it runs only where the output is read;
+- the head's logits are computed only there too.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from alter_core.data.batches import Batch
+from alter_core.mta import MTAModel
+from alter_core.mta.architectures import Side
+
+
+class TargetForward:
+    """Logits of a batch at the tokens that predict its targets.
+
+    mta: on any device. first: blocks of `side` below this number are the trunk.
+    """
+
+    def __init__(self, mta: MTAModel) -> None:
+        self.mta = mta
+        self.model: Any = mta.model
+        self.is_encoder_decoder = len(mta.sides) > 1
+        self.side: Side = "encoder" if self.is_encoder_decoder else "decoder"
+        self.blocks = mta.sides[self.side]
+        self.first = min((layer.block for layer in mta.layers if layer.side == self.side), default=len(self.blocks))
+        decoder = mta.sides["decoder"]
+        # Only there does nothing above the FFN look at other tokens.
+        self._last = [la for la in mta.layers if la.side == "decoder" and la.block == len(decoder) - 1]
+        self._at: Tensor | None = None
+
+    @property
+    def decoder_start(self) -> int | None:
+        """First token that an encoder-decoder's decoder reads; None for a causal model."""
+        return int(self.model.config.decoder_start_token_id) if self.is_encoder_decoder else None
+
+    def logits(
+        self, batch: Batch, states: Float[Tensor, "batch seq hidden"] | None = None
+    ) -> Float[Tensor, "target vocab"]:
+        """Run the model on `batch`; with `states`, the hidden states at block `first`, without its trunk."""
+        with ExitStack() as stack:
+            self._at = batch.at
+            for layer in self._last:
+                stack.enter_context(_only_at(layer, batch.at))
+            head = self.model.get_output_embeddings()
+            handle = head.register_forward_pre_hook(self._gather)
+            stack.callback(handle.remove)
+            if states is not None and self.first:
+                stack.enter_context(_skipped(self.blocks, self.first, states))
+            stack.enter_context(self.mta.routing(batch.task_ids))
+            logits: Tensor = self.model(**self._inputs(batch), use_cache=False).logits
+        return logits[0]
+
+    @torch.no_grad()
+    def states(self, batch: Batch) -> Float[Tensor, "batch seq hidden"]:
+        """Run the trunk alone: hidden states at block `first`, or what the last block gives when the trunk is all."""
+        inputs = self._inputs(batch)
+        inputs.pop("decoder_input_ids", None)
+        stack = self.model.get_encoder() if self.is_encoder_decoder else self.model.base_model
+        caught = _Caught()
+
+        def catch(_block: nn.Module, _args: Any, out: Any = None) -> None:
+            hidden = _args[0] if out is None else out
+            caught.hidden = hidden if isinstance(hidden, Tensor) else hidden[0]
+            raise caught
+
+        if self.first < len(self.blocks):
+            handle = self.blocks[self.first].register_forward_pre_hook(catch)
+        else:
+            handle = self.blocks[-1].register_forward_hook(catch)
+        try:
+            stack(**inputs)
+        except _Caught:
+            return caught.hidden
+        finally:
+            handle.remove()
+        raise AssertionError("the model's forward did not run its blocks")
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        if batch.answer_inputs is None:
+            # Padding lies on the right, where a causal model never looks back from: no mask, and faster kernels.
+            return {"input_ids": batch.inputs}
+        return {
+            "input_ids": batch.inputs,
+            "attention_mask": batch.mask.long(),
+            "decoder_input_ids": batch.answer_inputs,
+        }
+
+    def _gather(self, _head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        assert self._at is not None
+        hidden = args[0]
+        return (hidden[self._at[:, 0], self._at[:, 1]][None], *args[1:])
+
+
+class _Caught(Exception):
+    """Ends a forward at the block where the trunk is over."""
+
+    hidden: Tensor
+
+
+class _Skipped(nn.Module):
+    """Stands for a trunk block; the last of them gives the cached states, in the form that the block would."""
+
+    def __init__(self, block: nn.Module, states: Tensor | None) -> None:
+        super().__init__()
+        self._states = states
+        for name in ("attention_type", "layer_type"):  # what some models read off their blocks
+            if hasattr(block, name):
+                setattr(self, name, getattr(block, name))
+
+    def forward(self, hidden: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return hidden if self._states is None else self._states
+
+
+class _SkippedT5(_Skipped):
+    """T5's first block also computes the position bias that all others share; a block hands it on."""
+
+    def __init__(self, block: nn.Module, states: Tensor | None) -> None:
+        super().__init__(block, states)
+        self._attention: Any = [block.layer[0]]  # type: ignore[index]  # in a list: no submodule, it keeps its place
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any
+    ) -> Any:
+        if bias is None:
+            attention = self._attention[0].SelfAttention
+            bias = attention.compute_bias(hidden.shape[1], hidden.shape[1], device=hidden.device)
+            bias = bias if mask is None else bias + mask
+        return super().forward(hidden), bias, None
+
+
+@contextmanager
+def _skipped(blocks: nn.ModuleList, first: int, states: Tensor) -> Iterator[None]:
+    held = {i: blocks[i] for i in range(first)}
+    try:
+        for i, block in held.items():
+            kind = _SkippedT5 if type(block).__name__.endswith("T5Block") else _Skipped
+            blocks._modules[str(i)] = kind(block, states if i == first - 1 else None)
+        yield
+    finally:
+        for i, block in held.items():
+            blocks._modules[str(i)] = block
+
+
+@contextmanager
+def _only_at(layer: nn.Module, at: Tensor) -> Iterator[None]:
+    """Let a layer that works on each token apart run only at the places `at` of (batch, seq); zeros elsewhere.
+
+    The rows of `at` are in order, so each row's places form one run; runs are padded to the longest.
+    """
+    rows = at[:, 0]
+    counts = torch.bincount(rows)
+    index = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[rows]
+    width = int(counts.max())
+
+    def before(_layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        (hidden,) = args
+        if hidden.dim() != 3:
+            return None
+        narrow = hidden.new_zeros(hidden.shape[0], width, hidden.shape[2])
+        narrow[rows, index] = hidden[rows, at[:, 1]]
+        shapes.append(hidden.shape)
+        return (narrow,)
+
+    def after(_layer: nn.Module, _args: Any, out: Tensor) -> Tensor | None:
+        if not shapes:
+            return None
+        whole = out.new_zeros(shapes.pop())
+        whole[rows, at[:, 1]] = out[rows, index]
+        return whole
+
+    shapes: list[torch.Size] = []
+    handles = [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

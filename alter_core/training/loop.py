@@ -1,0 +1,204 @@
+"""The training loop: one, for every stage. It reads from top to bottom; what varies is in StageSpec."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from alter_core.data.batches import Batch, SamplingPlan, collate, divide
+from alter_core.errors import TrainingError
+from alter_core.spec import StageSpec
+from alter_core.training import checkpoint as checkpoints
+from alter_core.training.checkpoint import Progressed
+from alter_core.training.forward import TargetForward
+from alter_core.training.session import Session, Training
+from alter_core.training.stages import (
+    Named,
+    count_steps,
+    learning_parameters,
+    make_optimizer,
+    rate_at,
+    scores_due,
+    set_gates,
+    set_rates,
+)
+from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
+
+
+def train(job: Training) -> tuple[Progressed, Named]:
+    """Train one stage to its end, from its last checkpoint where there is one. The model is left as trained.
+
+    Raises Stopped after writing a checkpoint when the process was asked to end, TrainingError when the loss is no
+    number any more.
+    """
+    stage, mta, accelerator = job.stage, job.mta, job.accelerator
+    forward = TargetForward(mta)
+    found = checkpoints.load_checkpoint(job.checkpoint_folder, job.job_key)
+    done = found.progressed if found else Progressed()
+    session = Session(job, done)
+    steps = count_steps(stage, len(job.rows))
+    plan = SamplingPlan.make(job.rows.task_ids, steps, stage.rows_per_step, stage.sampling_temperature, job.seed)
+    lengths = job.rows.prompts.lengths + job.rows.targets.lengths
+
+    session.fill_caches(plan)
+    if found is None:
+        done.gate_tables["before"] = mta.gate_table()
+        done.losses["before"] = validation_losses(job, forward)
+        job.log(phase="validate", when="before", losses=done.losses["before"])
+    trained = learning_parameters(job.trained(), job.name)
+    opened = set_gates(mta, stage)
+    if found is None and (opened or stage.start):
+        done.losses["opened"] = validation_losses(job, forward)
+        job.log(phase="validate", when="opened", losses=done.losses["opened"])
+    optimizer = make_optimizer(trained, stage)
+    best: dict[str, Tensor] | None = None
+    if found:
+        checkpoints.restore(found, trained, optimizer)
+        best = found.best
+        job.log(phase="resume", step=done.step, steps=steps, text=f"going on after step {done.step} of {steps}")
+    session.save = lambda: checkpoints.save_checkpoint(
+        job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best
+    )
+
+    due = set(scores_due(stage, steps))
+    _training_mode(forward, stage)
+    session.begin()
+    while done.step < steps and not done.stopped_early:
+        step = done.step
+        torch.manual_seed(_step_seed(job, step))  # dropout: a function of the step, so that resuming repeats it
+        set_rates(optimizer, rate_at(stage, step, steps))
+        parts = divide(plan.rows(step), lengths, accelerator.process_index, accelerator.num_processes, stage.accumulate)
+        loss = torch.zeros((), device=accelerator.device)
+        counter = FlopCounterMode(display=False) if step == 0 else nullcontext()
+        with counter:
+            for rows in parts:
+                batch = collate(job.rows, rows, job.pad, forward.decoder_start)
+                part = _loss(job, forward, batch, job.cache) / stage.rows_per_step
+                part.backward()  # type: ignore[no-untyped-call]
+                loss += part.detach()
+        value, stop = _reduced(job, trained, loss)
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"{job.name}: the loss is {value} at step {step + 1} of {steps}; lower learning_rate, or set "
+                "precision: fp32"
+            )
+        torch.nn.utils.clip_grad_norm_([p for _, p in trained], stage.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        done.step += 1
+        done.tokens += int(lengths[plan.rows(step)].sum())
+        if isinstance(counter, FlopCounterMode):
+            done.flops_per_token = counter.get_total_flops() / int(lengths[np.concatenate(parts)].sum())
+        session.tell_step(value, optimizer.param_groups[0]["lr"], steps)
+        if done.step in due and job.score and _is_better(job, done):
+            best = checkpoints.copy_weights(trained)
+        session.keep(stop)
+
+    if best is not None and done.best_step != done.step:
+        checkpoints.put_weights({name: t.to(accelerator.device) for name, t in best.items()}, trained)
+    mta.model.eval()
+    done.losses["after"] = validation_losses(job, forward)
+    job.log(phase="validate", when="after", losses=done.losses["after"])
+    done.gate_tables["after"] = mta.gate_table()
+    session.close()
+    return done, trained
+
+
+@torch.no_grad()
+def validation_losses(job: Training, forward: TargetForward) -> dict[str, float]:
+    """Mean loss of the validation rows of each task, in nats per target token (mean within a row, then over rows)."""
+    was_training = [(module, module.training) for module in job.mta.model.modules()]
+    job.mta.model.eval()
+    sums = np.zeros(len(job.mta.tasks))
+    for batch in _validation_batches(job, forward):
+        losses = F.cross_entropy(
+            _logits(job, forward, batch, job.validation_cache).float(), batch.targets, reduction="none"
+        )
+        per_row = torch.zeros(len(batch.rows), device=losses.device)
+        per_row.index_add_(0, batch.at[:, 0], losses * batch.weights)
+        np.add.at(sums, batch.task_ids.cpu().numpy(), per_row.cpu().numpy())
+    for module, training in was_training:
+        module.training = training
+    counts = np.bincount(job.validation.task_ids, minlength=len(sums))
+    return {task: float(sums[i] / counts[i]) for i, task in enumerate(job.mta.tasks) if counts[i]}
+
+
+def _validation_batches(job: Training, forward: TargetForward) -> Iterator[Batch]:
+    lengths = job.validation.prompts.lengths + job.validation.targets.lengths
+    ordered = np.argsort(-lengths, kind="stable")
+    at = 0
+    while at < len(ordered):
+        count = max(1, TOKENS_PER_BATCH // int(lengths[ordered[at]]))
+        batch = collate(job.validation, ordered[at : at + count], job.pad, forward.decoder_start)
+        yield batch.to(job.accelerator.device)
+        at += count
+
+
+def _logits(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:
+    states = cache.states(batch.rows, batch.inputs.shape[1]).to(batch.inputs.device) if cache else None
+    autocast: AbstractContextManager[Any] = (
+        torch.autocast(job.accelerator.device.type, torch.bfloat16) if job.autocast else nullcontext()
+    )
+    with autocast:
+        return forward.logits(batch, states)
+
+
+def _loss(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:
+    """Sum over rows of the mean loss of the row's target tokens."""
+    batch = batch.to(job.accelerator.device)
+    losses = F.cross_entropy(_logits(job, forward, batch, cache).float(), batch.targets, reduction="none")
+    return (losses * batch.weights).sum()
+
+
+def _reduced(job: Training, trained: Named, loss: Tensor) -> tuple[float, bool]:
+    """Sum gradients and loss over processes, in one message; return the loss and whether any process must stop."""
+    accelerator = job.accelerator
+    for _, parameter in trained:
+        if parameter.grad is None:  # no row of this step reached it; as zeros, whatever the number of processes
+            parameter.grad = torch.zeros_like(parameter)
+    stop = job.stop_asked()
+    if accelerator.num_processes == 1:
+        return float(loss), stop
+    grads = [p.grad for _, p in trained if p.grad is not None]
+    own = torch.stack((loss.float(), torch.tensor(float(stop), device=loss.device)))
+    flat = accelerator.reduce(torch.cat([own, *(g.flatten().float() for g in grads)]), reduction="sum")
+    for grad, summed in zip(grads, flat[2:].split([g.numel() for g in grads]), strict=True):
+        grad.copy_(summed.view_as(grad))
+    return float(flat[0]), bool(flat[1] > 0)
+
+
+def _training_mode(forward: TargetForward, stage: StageSpec) -> None:
+    """Dropout where something trains; a frozen trunk stays as it is cached."""
+    model = forward.model
+    model.train()
+    if "backbone" not in stage.parts:
+        for block in list(forward.blocks)[: forward.first]:
+            block.eval()
+        if not forward.is_encoder_decoder:
+            model.get_input_embeddings().eval()
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _is_better(job: Training, done: Progressed) -> bool:
+    """Take the validation score; True when it is the best so far. Sets `stopped_early` once patience is at its end."""
+    assert job.score is not None
+    score = {"step": done.step, **job.score()}
+    done.scores.append(score)
+    job.log(phase="validate", when="score", **score)
+    if done.best is None or score["macro"] > done.best:
+        done.best, done.best_step = score["macro"], done.step
+        return True
+    patience = job.stage.patience
+    looks_since = sum(1 for s in done.scores if s["step"] > done.best_step)
+    done.stopped_early = patience is not None and looks_since >= patience
+    return False
+
+
+def _step_seed(job: Training, step: int) -> int:
+    return (job.seed * 1_000_003 + step) * 4096 + int(job.accelerator.process_index)

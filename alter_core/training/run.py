@@ -1,0 +1,257 @@
+"""A training job from its files to its bundle: load, train, save, and account for it."""
+
+import hashlib
+import json
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from alter_core.backbone import backbone_record, load_backbone
+from alter_core.data.batches import EncodedRows, encode_rows
+from alter_core.errors import SpecError
+from alter_core.mta import MTAModel, inject, load_bundle, save_bundle
+from alter_core.mta.fingerprint import tensor_digest
+from alter_core.spec import DomainSpec, StageSpec
+from alter_core.training import checkpoint as checkpoints
+from alter_core.training.checkpoint import Progressed
+from alter_core.training.forward import TargetForward
+from alter_core.training.job import TrainingJob
+from alter_core.training.loop import train
+from alter_core.training.precision import choose_precision
+from alter_core.training.session import Training
+from alter_core.training.stages import Named, enter_stage
+from alter_core.training.trunk_cache import TrunkCache, trunk_digest
+from alter_core.workspace import digest_of, write_json
+
+VALIDATION_LOSS_ROWS = 48
+"""Validation rows of each task that the validation loss is taken on: enough to see a stage go wrong, and cheap."""
+
+
+def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], bool]) -> dict[str, Any]:
+    """Do `job`; returns what result.json holds. Raises AlterError subclasses for wrong input, and Stopped."""
+    from alter_core.data.dataset import TaskDataset
+
+    begin = time.monotonic()
+    accelerator = Accelerator()
+    spec, stage = job.spec, stage_of(job)
+    dataset = TaskDataset.open(job.dataset)
+    key = job_key(job, dataset.digest)
+    done_before = _finished(job.output, key)
+    if done_before:
+        return done_before
+
+    found = checkpoints.load_checkpoint(job.checkpoints, key)
+    precision, gain = choose_precision(spec.precision, accelerator.device)
+    if found:
+        precision = found.precision  # the measurement may fall out differently; the job may not
+    log(phase="start", text=f"{job.stage} on {accelerator.device}, {precision}", bf16_gain=gain)
+    torch.manual_seed(job.seed)  # before adapters are made
+    mta, tokenizer = _load(job)
+    trains_backbone = "backbone" in stage.parts
+    own = _to_compute_dtype(mta, torch.bfloat16 if precision == "bf16" and not trains_backbone else torch.float32)
+    mta.model.to(accelerator.device)
+
+    forward = TargetForward(mta)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    tell = _teller(log)
+    rows = encode_rows(dataset, "train", spec, tokenizer, progress=tell)
+    limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
+    validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell)
+    caches = _caches(job, forward, (rows, validation), pad) if not trains_backbone and spec.trunk_cache else None
+
+    training = Training(
+        name=job.stage,
+        stage=stage,
+        mta=mta,
+        trained=lambda: enter_stage(mta, stage, job.seed),
+        rows=rows,
+        validation=validation,
+        cache=caches[0] if caches else None,
+        validation_cache=caches[1] if caches else None,
+        accelerator=accelerator,
+        precision=precision,
+        autocast=trains_backbone and precision == "bf16",
+        pad=pad,
+        seed=job.seed,
+        checkpoint_folder=job.checkpoints,
+        checkpoint_seconds=job.checkpoint_seconds,
+        job_key=key,
+        score=_scorer(mta, tokenizer, spec, dataset) if stage.evaluate_every or stage.patience else None,
+        log=log,
+        began=begin,
+        stop_asked=stop_asked,
+    )
+    done, trained = train(training)
+    result = {
+        "job_key": key,
+        "stage": job.stage,
+        "precision": precision,
+        "bf16_gain": gain,
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "validation": {"losses": done.losses, "scores": done.scores, "best_step": done.best_step},
+        "stopped_early": done.stopped_early,
+        "gates": done.gate_tables,
+        "trained_digest": trained_digest(trained),
+        "cost": _cost(done, mta, stage, forward, training.cache),
+    }
+    if accelerator.is_main_process:
+        _restore_dtypes(own)
+        bundle = job.output / "bundle"
+        shutil.rmtree(bundle, ignore_errors=True)  # of a job that was killed just before its result
+        metadata = {"spec": spec.model_dump(mode="json"), "dataset": dataset.digest, "stage": job.stage, "key": key}
+        source = str(backbone_record(job.backbone)["source"])
+        result["bundle_digest"] = save_bundle(mta, tokenizer, bundle, metadata, backbone="refer", source=source)
+        write_json(job.output / "result.json", result)
+        checkpoints.drop_checkpoints(job.checkpoints)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    log(phase="end", text=f"{job.stage} is done")
+    return result
+
+
+def stage_of(job: TrainingJob) -> StageSpec:
+    """The stage that a job trains. Raises SpecError when the spec has no such stage."""
+    stage = job.spec.stage_one if job.stage == "stage_one" else job.spec.stage_two
+    if stage is None:
+        raise SpecError(f"the job trains {job.stage}, and the spec of {job.spec.name} has no such stage: add one")
+    if job.stage == "stage_two" and job.start is None:
+        raise SpecError("stage_two starts from the bundle of stage_one: give `start`")
+    return stage
+
+
+def job_key(job: TrainingJob, dataset_digest: str) -> str:
+    """Of all that the trained weights depend on, beside the code; a checkpoint or result of another key is not used."""
+    spec = job.spec.model_dump(mode="json", include={"tasks", "mta", "precision", "trunk_cache", "evaluation"})
+    start = hashlib.sha256((job.start / "bundle.json").read_bytes()).hexdigest() if job.start else None
+    backbone = backbone_record(job.backbone)["digest"]
+    stage = stage_of(job).model_dump(mode="json")
+    return digest_of(job.stage, job.task, stage, spec, dataset_digest, backbone, start, job.seed)
+
+
+def trained_digest(trained: Named) -> str:
+    """sha256 of the trained weights, names included."""
+    lines = [f"{name} {tensor_digest(p)}\n" for name, p in sorted(trained, key=lambda item: item[0])]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _finished(output: Path, key: str) -> dict[str, Any] | None:
+    """The result of the same job, where it has been done to its end already."""
+    try:
+        result: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if result.get("job_key") == key and (output / "bundle" / "bundle.json").exists() else None
+
+
+def _load(job: TrainingJob) -> tuple[MTAModel, Any]:
+    if job.start:
+        mta, tokenizer, _ = load_bundle(job.start, backbone=job.backbone)
+        missing = [name for name in job.spec.task_names if name not in mta.tasks]
+        if missing or list(job.spec.task_names) != mta.tasks:
+            raise SpecError(
+                f"{job.start} holds the tasks {', '.join(mta.tasks)}; the spec names {', '.join(job.spec.task_names)}",
+                ["train from the start, or add one task with `alter add-task`"],
+            )
+        return mta, tokenizer
+    model, tokenizer = load_backbone(job.backbone)
+    return inject(model, job.spec.mta, job.spec.task_names, dtype=torch.float32), tokenizer
+
+
+def _to_compute_dtype(mta: MTAModel, dtype: torch.dtype) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Bring the backbone to `dtype` and adapters to fp32; returns backbone tensors beside their former values.
+
+    The former values go back before saving, so that computing in bf16 never rounds a frozen fp32 backbone. What
+    trains is saved as it is trained.
+    """
+    held = []
+    for part, named in mta.parameters_by_part().items():
+        for _, parameter in named:
+            wanted = dtype if part == "backbone" else torch.float32
+            if parameter.dtype != wanted:
+                if part == "backbone":
+                    held.append((parameter, parameter.data))
+                parameter.data = parameter.data.to(wanted)
+    return held
+
+
+def _restore_dtypes(held: list[tuple[nn.Parameter, torch.Tensor]]) -> None:
+    for parameter, before in held:
+        parameter.data = parameter.data.to(before.dtype) if parameter.requires_grad else before
+
+
+def _caches(
+    job: TrainingJob, forward: TargetForward, rows: tuple[EncodedRows, ...], pad: int
+) -> list[TrunkCache] | None:
+    if forward.first == 0:
+        return None  # no trunk below the first MTA layer
+    digest = trunk_digest(forward)
+    return [TrunkCache(job.trunk_cache, forward, part, pad, digest) for part in rows]
+
+
+def _scorer(mta: MTAModel, tokenizer: Any, spec: DomainSpec, dataset: Any) -> Callable[[], dict[str, Any]]:
+    """Validation scores by generating answers, as the scorecard takes them."""
+    from alter_core.evaluation.predict import Predictor
+    from alter_core.evaluation.scorecard import score
+
+    limit = spec.evaluation.max_validation_rows
+    tables = {name: dataset.rows("validation", name) for name in spec.task_names}
+    rows = [row for table in tables.values() for row in table.select(range(min(len(table), limit or len(table))))]
+
+    def take() -> dict[str, Any]:
+        predictor = Predictor(mta.model, tokenizer, spec, mta)
+        predictions = predictor.predict([r["task"] for r in rows], [r["input"] for r in rows])
+        card = score(predictions, rows, spec)
+        return {"macro": card.macro.value, "tasks": {}}
+
+    return take
+
+
+def _teller(log: Callable[..., None]) -> Callable[..., None]:
+    last = [0.0]
+
+    def tell(done: float, total: float, **fields: Any) -> None:
+        if time.monotonic() - last[0] > 0.5 or done >= total:
+            last[0] = time.monotonic()
+            log(phase="read", done=done, total=total, **fields)
+
+    return tell
+
+
+def _cost(
+    done: Progressed, mta: MTAModel, stage: StageSpec, forward: TargetForward, cache: TrunkCache | None
+) -> dict[str, Any]:
+    """What the stage took.
+
+    flops: training's forward and backward, counted by torch.utils.flop_counter on the first step and scaled by tokens;
+    cache_flops: 2 x trunk parameters x tokens (attention's own products left out).
+    """
+    counts = mta.parameter_counts()
+    trunk = sum(p.numel() for block in list(forward.blocks)[: forward.first] for p in block.parameters())
+    device = next(mta.model.parameters()).device
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_bytes()
+    return {
+        "wall_seconds": sum(done.seconds.values()),
+        "train_seconds": done.seconds.get("train", 0.0),
+        "cache_seconds": done.seconds.get("cache", 0.0),
+        "flops": done.flops_per_token * done.tokens,
+        "cache_flops": 2.0 * trunk * done.cache_tokens,
+        "cache_mb": cache.bytes / 1e6 if cache else 0.0,
+        "peak_memory_mb": peak / 1e6,
+        "trained_parameters": counts["trained"],
+        "total_parameters": counts["total"],
+        "steps": done.step,
+        "rows": done.step * stage.rows_per_step,
+        "tokens": done.tokens,
+    }
+
+
+def _peak_bytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0  # Linux gives kilobytes

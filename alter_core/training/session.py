@@ -1,0 +1,129 @@
+"""One process's part in a training: what it is given, what it tells, and when it writes checkpoints."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from alter_core.data.batches import EncodedRows, SamplingPlan
+from alter_core.mta import MTAModel
+from alter_core.spec import StageSpec
+from alter_core.training.checkpoint import Progressed
+from alter_core.training.stages import Named
+from alter_core.training.trunk_cache import TrunkCache
+
+Log = Callable[..., None]
+
+
+class Stopped(Exception):
+    """The process was asked to end (SIGTERM); a checkpoint of all it did is written."""
+
+
+@dataclass
+class Training:
+    """All that one stage's training reads. Rows are encoded, the model is on its device."""
+
+    name: str
+    """stage_one, stage_two or add_task: for messages."""
+    stage: StageSpec
+    mta: MTAModel
+    trained: Callable[[], Named]
+    """Brings the model into the stage and returns what trains, as `enter_stage` does."""
+    rows: EncodedRows
+    validation: EncodedRows
+    """A few rows of each task, for the validation loss."""
+    cache: TrunkCache | None
+    validation_cache: TrunkCache | None
+    """Without them the trunk runs in every step."""
+    accelerator: Accelerator
+    precision: str
+    autocast: bool
+    """Compute in bf16 over fp32 weights: needed when the backbone itself trains."""
+    pad: int
+    seed: int
+    checkpoint_folder: Path
+    checkpoint_seconds: float
+    job_key: str
+    score: Callable[[], dict[str, Any]] | None
+    """Validation scores by generating: {"macro": ..., "tasks": {...}}."""
+    log: Log
+    began: float
+    """time.monotonic() at the start of this process's work."""
+    stop_asked: Callable[[], bool]
+
+
+class Session:
+    """The clock and the voice of a training in this process; it adds to what earlier processes spent."""
+
+    def __init__(self, job: Training, done: Progressed) -> None:
+        self.job = job
+        self.done = done
+        self.save: Callable[[], None] = lambda: None
+        """Writes a checkpoint; set once there is something to save."""
+        self._saved = self._mark = time.monotonic()
+        done.seconds["load"] = done.seconds.get("load", 0.0) + self._mark - job.began
+        self._began: tuple[float, int] = (self._mark, done.step)
+
+    def fill_caches(self, plan: SamplingPlan) -> None:
+        """Bring the trunk's states of every row that this stage will read to disk; the main process does it."""
+        job = self.job
+        for cache, wanted in (
+            (job.cache, np.unique(plan.draws)),
+            (job.validation_cache, np.arange(len(job.validation))),
+        ):
+            if cache and job.accelerator.is_main_process:
+                self.done.cache_tokens += cache.fill(wanted, self._tell_cache, self._end_if_asked)
+        job.accelerator.wait_for_everyone()
+        self._spent("cache")
+
+    def begin(self) -> None:
+        """The steps start now."""
+        self._spent("other")
+        self._began = (time.monotonic(), self.done.step)
+        self._saved = time.monotonic()
+
+    def tell_step(self, loss: float, rate: float, steps: int) -> None:
+        """Log a step that has just been done."""
+        begin, first = self._began
+        done = self.done.step - first
+        per_step = (time.monotonic() - begin) / done
+        self.job.log(
+            phase="train",
+            step=self.done.step,
+            steps=steps,
+            loss=loss,
+            lr=rate,
+            rows_per_second=self.job.stage.rows_per_step / per_step,
+            seconds_left=per_step * (steps - self.done.step),
+        )
+
+    def keep(self, stop: bool) -> None:
+        """Write a checkpoint when one is due. Raises Stopped, after writing one, when the process is to end."""
+        self._spent("train")
+        if stop or time.monotonic() - self._saved >= self.job.checkpoint_seconds:
+            if self.job.accelerator.is_main_process:
+                self.save()
+            self._saved = time.monotonic()
+        if stop:
+            self.job.accelerator.wait_for_everyone()
+            raise Stopped(f"{self.job.name} was asked to stop after step {self.done.step}; it resumes from there")
+
+    def close(self) -> None:
+        """The stage is at its end."""
+        self._spent("other")
+
+    def _spent(self, what: str) -> None:
+        now = time.monotonic()
+        self.done.seconds[what] = self.done.seconds.get(what, 0.0) + now - self._mark
+        self._mark = now
+
+    def _tell_cache(self, done: float, total: float, **fields: Any) -> None:
+        self.job.log(phase="cache", done=done, total=total, **fields)
+
+    def _end_if_asked(self) -> None:
+        if self.job.stop_asked():
+            raise Stopped(f"{self.job.name} was asked to stop while it built the trunk cache; it goes on from there")

@@ -1,0 +1,94 @@
+"""What a stage does to a model before its first step, and the rates it trains at. A stage is data (StageSpec)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+from alter_core.errors import SpecError
+from alter_core.mta import MTAModel
+from alter_core.spec import StageSpec
+
+Named = list[tuple[str, nn.Parameter]]
+
+
+def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> Named:
+    """Bring `mta` into the state that `stage` starts from; return the parameters that train, fp32.
+
+    Raises SpecError when nothing would train, MTAError when adapters cannot take the stage's start.
+    """
+    torch.manual_seed(seed)  # adapters that start anew draw random numbers
+    mta.use_adapters(task=stage.active != "shared", shared=stage.active != "task")
+    if stage.start:
+        mta.start_adapters(stage.start)
+    return mta.set_trainable(stage.parts)
+
+
+def set_gates(mta: MTAModel, stage: StageSpec) -> bool:
+    """Bring the gates into the stage's mode; True when they were opened just now.
+
+    Gates that an earlier stage opened and trained stay as they are.
+    """
+    modes = {layer.gate.mode for layer in mta.layers}
+    if stage.gate == "hard":
+        mta.set_gate_mode("hard")
+        return False
+    if modes == {"soft"}:
+        return False
+    mta.open_gates(stage.keep)
+    return True
+
+
+def learning_parameters(trained: Named, where: str) -> Named:
+    """`trained`, checked. Raises SpecError when it is empty."""
+    if not trained:
+        raise SpecError(
+            f"{where}: nothing would train: the parts that `trains` names hold no parameters",
+            ["task_adapters and gates need MTA layers; shared_adapters need mta.shared_adapters of 1 or more"],
+        )
+    return trained
+
+
+def make_optimizer(trained: Named, stage: StageSpec) -> AdamW:
+    """AdamW with the gates' logits in a group of their own: they have another scale, and are never decayed."""
+    gates = [p for name, p in trained if ".gate.logits" in name]
+    others = [p for name, p in trained if ".gate.logits" not in name]
+    gate_rate = stage.gate_learning_rate or stage.learning_rate
+    groups = [
+        {"params": others, "lr": stage.learning_rate, "peak": stage.learning_rate, "weight_decay": stage.weight_decay},
+        {"params": gates, "lr": gate_rate, "peak": gate_rate, "weight_decay": 0.0},
+    ]
+    return AdamW([g for g in groups if g["params"]], fused=True)
+
+
+def rate_at(stage: StageSpec, step: int, steps: int) -> float:
+    """Share of the peak rate at `step` (from 0) of `steps`: warm-up, then the schedule down to zero after the last."""
+    warm = round(stage.warmup * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    if stage.schedule == "constant":
+        return 1.0
+    share = (step - warm) / max(steps - warm, 1)
+    return 1 - share if stage.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+
+
+def set_rates(optimizer: AdamW, share: float) -> None:
+    """Set every group's rate to `share` of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share
+
+
+def count_steps(stage: StageSpec, rows: int) -> int:
+    """Optimizer steps of a stage over `rows` training rows."""
+    if stage.steps is not None:
+        return stage.steps
+    assert stage.epochs is not None
+    return max(1, math.ceil(stage.epochs * rows / stage.rows_per_step))
+
+
+def scores_due(stage: StageSpec, steps: int) -> Sequence[int]:
+    """Steps after which the validation score is taken. Early stopping without `evaluate_every` looks ten times."""
+    every = stage.evaluate_every or (max(1, steps // 10) if stage.patience else None)
+    return [] if every is None else [*range(every, steps, every), steps]

@@ -1,0 +1,175 @@
+"""The frozen trunk's hidden states of every row, computed once and kept on disk, memory-mapped.
+
+    <trunk cache>/<key>/cache.json   what it holds, for people
+                        states       token states end to end, (token, hidden), bf16 or fp32
+                        filled       a byte per row: 1 once the row's states are on disk
+
+The key is the content: trunk weights, token ids, block number, dtype. So stages, seeds and arms of an ablation that
+share them share the cache. Rows are filled when a training first needs them; a row counts as filled only after its
+states are flushed, so a killed build is continued, and no half-written state is ever read.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from alter_core.data.batches import EncodedRows, Rows, collate
+from alter_core.mta.fingerprint import tensor_digest
+from alter_core.training.forward import TargetForward
+from alter_core.workspace import Workspace, digest_of, write_json
+
+TOKENS_PER_BATCH = 2560
+"""Of the trunk's forward: small enough that activations stay near the processor, large enough for wide matmuls."""
+_FLUSH_SECONDS = 10.0
+
+Progress = Callable[..., None]
+
+
+class TrunkCache:
+    """Hidden states at block `forward.first` for `rows`. Opens or makes the folder; `fill` before `states`."""
+
+    def __init__(self, root: Path, forward: TargetForward, rows: EncodedRows, pad: int, trunk: str) -> None:
+        """trunk: `trunk_digest` of the model."""
+        self.forward = forward
+        self.rows = rows
+        self.pad = pad
+        parameter = next(forward.blocks.parameters())
+        self.dtype = parameter.dtype
+        self.hidden = int(getattr(forward.model.config, "hidden_size", 0) or forward.model.config.d_model)
+        lengths = rows.prompts.lengths + (0 if forward.is_encoder_decoder else rows.targets.lengths - 1)
+        self.lengths = lengths
+        self._offsets = np.concatenate(([0], np.cumsum(lengths)))
+        self.key = digest_of("trunk", 1, trunk, rows.digest, forward.first, str(self.dtype))
+        self.folder = root / self.key
+        self._states: np.ndarray[Any, Any] | None = None
+        self._filled: np.ndarray[Any, Any] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk when every row is filled."""
+        return int(self._offsets[-1]) * self.hidden * self.dtype.itemsize
+
+    def missing(self, wanted: Rows) -> Rows:
+        """Those of `wanted` that are not filled, each once."""
+        wanted = np.unique(wanted)
+        path = self.folder / "filled"
+        if not path.exists():
+            return wanted
+        filled = np.fromfile(path, dtype=np.uint8)
+        missing: Rows = wanted[filled[wanted] == 0]
+        return missing
+
+    def fill(self, wanted: Rows, progress: Progress, stop: Callable[[], None] = lambda: None) -> int:
+        """Compute the states of those of `wanted` that are missing; return how many tokens that were.
+
+        progress: called as progress(rows done, rows in all, tokens_per_second=..., seconds_left=...). stop: called
+        between batches; may raise to end early, which loses nothing.
+        Raises WorkspaceError when the disk is too short for the whole cache.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            todo = self.missing(wanted)
+            if not len(todo):
+                return 0
+            tokens = int(self.lengths[todo].sum())
+            if not (self.folder / "filled").exists():
+                Workspace(self.folder.parent).need(self.bytes, f"the trunk cache of {len(self.rows):,} rows")
+                self._make()
+            states, filled = self._open("r+")
+            begin = last = time.monotonic()
+            done: list[Rows] = []
+            rows_done = tokens_done = 0
+            for batch_rows in self._batches(todo):
+                batch = collate(self.rows, batch_rows, self.pad, self.forward.decoder_start)
+                device = next(self.forward.blocks.parameters()).device
+                hidden = self.forward.states(batch.to(device)).to(self.dtype).cpu()
+                plain = hidden.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
+                for i, row in enumerate(batch_rows):
+                    at, size = self._offsets[row], self.lengths[row]
+                    states[at : at + size] = plain[i, :size]
+                done.append(batch_rows)
+                rows_done += len(batch_rows)
+                tokens_done += int(self.lengths[batch_rows].sum())
+                now = time.monotonic()
+                if now - last > _FLUSH_SECONDS or rows_done == len(todo):
+                    last = now
+                    self._settle(states, filled, done)
+                rate = tokens_done / (now - begin)
+                progress(
+                    rows_done,
+                    len(todo),
+                    tokens_per_second=rate,
+                    seconds_left=(tokens - tokens_done) / rate,
+                    text=f"trunk cache {self.bytes / 1e6:,.0f} MB",
+                )
+                try:
+                    stop()
+                except BaseException:
+                    self._settle(states, filled, done)
+                    raise
+        return tokens
+
+    def states(self, rows: Rows, width: int) -> Tensor:
+        """(batch, width, hidden) states of filled rows, zeros where a row is shorter."""
+        if self._states is None:
+            self._states, self._filled = self._open("r")
+        out = torch.zeros(len(rows), width, self.hidden, dtype=self.dtype)
+        view = out.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
+        for i, row in enumerate(rows):
+            at, size = self._offsets[row], self.lengths[row]
+            view[i, :size] = self._states[at : at + size]
+        return out
+
+    def _make(self) -> None:
+        write_json(
+            self.folder / "cache.json",
+            {"rows": len(self.rows), "tokens": int(self._offsets[-1]), "hidden": self.hidden, "dtype": str(self.dtype)},
+        )
+        with (self.folder / "states").open("wb") as file:
+            file.truncate(self.bytes)  # sparse: the disk fills as rows do
+        scratch = self.folder / ".filled"
+        scratch.write_bytes(bytes(len(self.rows)))
+        scratch.replace(self.folder / "filled")
+
+    def _open(self, mode: Any) -> tuple[Any, Any]:
+        kind = np.int16 if self.dtype.itemsize == 2 else np.int32
+        shape = (int(self._offsets[-1]), self.hidden)
+        states = np.memmap(self.folder / "states", dtype=kind, mode=mode, shape=shape)
+        return states, np.memmap(self.folder / "filled", dtype=np.uint8, mode=mode, shape=(len(self.rows),))
+
+    def _settle(self, states: Any, filled: Any, done: list[Rows]) -> None:
+        """First the states reach the disk, then the marks that say so."""
+        states.flush()
+        for rows in done:
+            filled[rows] = 1
+        filled.flush()
+        done.clear()
+
+    def _batches(self, rows: Rows) -> list[Rows]:
+        ordered = rows[np.argsort(self.lengths[rows], kind="stable")[::-1]]
+        batches = []
+        at = 0
+        while at < len(ordered):
+            count = max(1, TOKENS_PER_BATCH // int(self.lengths[ordered[at]]))
+            batches.append(ordered[at : at + count])
+            at += count
+        return batches
+
+
+def trunk_digest(forward: TargetForward) -> str:
+    """Of all weights that the trunk's states depend on, and of the model's configuration."""
+    model = forward.model
+    whole = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    modules = [model.get_input_embeddings(), *list(forward.blocks)[: forward.first]]
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            whole.update(f"{name} {tensor_digest(tensor)}\n".encode())
+    return whole.hexdigest()
