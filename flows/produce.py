@@ -37,7 +37,6 @@ def produce(domain: str, data_root: str | None = None, force: bool = False) -> O
 
 
 def _produce(plan: Plan, force: bool) -> Outcome:
-    publish.close_abandoned_runs(plan)
     backbone = steps.prepare_backbone(plan)
     data = steps.prepare_data(plan, backbone)
     run_key = plan.run_key(data["digest"], backbone["digest"])
@@ -61,7 +60,8 @@ def _produce(plan: Plan, force: bool) -> Outcome:
         }
         if champion:
             bundles["champion"] = publish.champion_bundle(plan)
-        scorecards = steps.evaluate(plan, data, backbone, bundles)
+        paths = steps.evaluate(plan, data, backbone, bundles)
+        scorecards = publish.read_scorecards(paths)
         decision = publish.decide(plan, scorecards)
         version = publish.register(plan, run, data, backbone, stages, scorecards, decision, champion)
         promoted = publish.promote(plan, version, decision, champion)
@@ -70,7 +70,7 @@ def _produce(plan: Plan, force: bool) -> Outcome:
         "version": version,
         "run_key": run_key,
         "reason": decision["reason"],
-        "scorecards": scorecards,
+        "scorecards": paths,
         "costs": {name: facts["cost"] for name, facts in stages.items()},
         "mlflow_run": run.id,
     }

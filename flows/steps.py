@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from alter_core.backbone import backbone_record, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.data.quality import validate
 from prefect import task
@@ -18,14 +17,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
+from alter_core.backbone import backbone_record, resolve_backbone
 from alter_core.errors import AlterError
-from alter_core.workspace import write_json
+from alter_core.evaluation.job import EvaluationJob, Subject
+from alter_core.training.job import TrainingJob
+from alter_core.workspace import digest_of_files, write_json
 from flows import display
 from flows.jobs import Row, accelerate_command, module_command, run_job
 from flows.plan import Plan
 
 Facts = dict[str, Any]
 ARTIFACT_SECONDS = 2.0
+LOG_SECONDS = 5.0
 
 
 def _heals(_task: Any, _run: Any, state: Any) -> bool:
@@ -41,7 +44,7 @@ def _heals(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-_io = {
+io_retries: dict[str, Any] = {
     "retries": 3,
     "retry_delay_seconds": exponential_backoff(2),
     "retry_jitter_factor": 0.5,
@@ -75,14 +78,14 @@ def say(text: str) -> None:
         shown.note(text)
 
 
-@task(name="prepare backbone", cache_policy=NO_CACHE, **_io)
+@task(name="prepare backbone", cache_policy=NO_CACHE, **io_retries)
 def prepare_backbone(plan: Plan) -> Facts:
     """Bring the backbone into the workspace. Raises BackboneError."""
     folder = resolve_backbone(plan.spec.backbone, plan.workspace, _Follower(plan, "backbone"), base=plan.folder)
     return {**backbone_record(folder), "path": str(folder)}
 
 
-@task(name="prepare data", cache_policy=NO_CACHE, **_io)
+@task(name="prepare data", cache_policy=NO_CACHE, **io_retries)
 def prepare_data(plan: Plan, backbone: Facts) -> Facts:
     """Ingest and validate. Raises DataError, or QualityBlocked with the first bad rows."""
     spec = plan.spec
@@ -127,7 +130,7 @@ def train(
     else:
         job = TrainingJob(
             stage=stage,
-            spec=plan.spec.with_labels(data["labels"]).model_dump(mode="json"),
+            spec=plan.spec.with_labels(data["labels"]),
             dataset=data["path"],
             backbone=backbone["path"],
             start=start,
@@ -168,7 +171,7 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
     All that have no scorecard yet are scored in one process. Raises TrainingError.
     """
     keys = {
-        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else backbone["digest"], data["digest"])
+        name: plan.score_key(_bundle_digest(bundle) if bundle else backbone["digest"], data["digest"])
         for name, bundle in bundles.items()
     }
     folders = {name: plan.run_folder(f"score-{key}") for name, key in keys.items()}
@@ -176,8 +179,8 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
     if missing:
         job = EvaluationJob(
             dataset=data["path"],
-            spec=plan.spec.with_labels(data["labels"]).model_dump(mode="json"),
-            subjects=[{"name": n, "bundle": bundles[n], "output": str(folders[n])} for n in missing],
+            spec=plan.spec.with_labels(data["labels"]),
+            subjects=tuple(Subject(name=n, bundle=bundles[n], output=str(folders[n])) for n in missing),
             backbone=backbone["path"],
             split="test",
             metrics=str(folders[missing[0]] / "metrics.jsonl"),
@@ -189,3 +192,8 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
 
         run_job(module_command("alter_core.evaluation.job"), job.model_dump(mode="json"), folders[missing[0]], on_row)
     return {name: str(folder / "scorecard.json") for name, folder in folders.items()}
+
+
+def _bundle_digest(bundle: str) -> str:
+    """Of the bundle's manifest, which holds the digest of every part."""
+    return digest_of_files({"bundle.json": Path(bundle) / "bundle.json"})

@@ -3,18 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.publish import read_scorecards
+
 SUBJECTS = {"zero_shot": "zero-shot", "stage_one": "stage one", "stage_two": "stage two", "champion": "old champion"}
-
-
-def read_scorecards(paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Scorecards by subject, from their files."""
-    return {name: json.loads(Path(path).read_text(encoding="utf-8")) for name, path in paths.items()}
 
 
 def print_outcome(outcome: Mapping[str, Any], domain: str) -> None:

@@ -1,0 +1,154 @@
+"""The whole path through every real part, on a tiny domain: Prefect, both jobs, MLflow's store and registry."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import tiny_rows, tiny_spec, write_domain
+
+Alter = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def caller(home: Path) -> Alter:
+    """A function that runs the command line in a process of its own, on the workspace `home`."""
+
+    def alter(*arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=home,
+            env={**os.environ, "ALTER_HOME": str(home / "alter"), "PYTHONPATH": os.getcwd(), "COLUMNS": "160"},
+        )
+
+    return alter
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def alter(home: Path) -> Alter:
+    return caller(home)
+
+
+@pytest.fixture(scope="module")
+def first(home: Path, alter: Alter, tiny_backbone: Path) -> dict[str, Any]:
+    """The first run of the tiny domain, as JSON."""
+    spec = write_domain(home / "tiny", tiny_spec(tiny_backbone))
+    done = alter("run", str(spec), "--json")
+    assert done.returncode == 0, done.stderr
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
+
+
+def versions(alter: Alter) -> list[dict[str, Any]]:
+    listed = alter("models", "tiny", "--json")
+    assert listed.returncode == 0, listed.stderr
+    rows: list[dict[str, Any]] = json.loads(listed.stdout)
+    return rows
+
+
+def test_a_run_registers_the_champion_with_a_score_for_each_task(first: dict[str, Any], alter: Alter) -> None:
+    assert first["status"] == "champion"
+    assert set(first["scorecards"]) == {"zero_shot", "stage_one", "stage_two"}
+    for card in first["scorecards"].values():
+        assert set(card["tasks"]) == {"colour", "match", "thing"}
+    (row,) = versions(alter)
+    assert row["version"] == first["version"]
+    assert row["aliases"] == ["champion"]
+    assert row["macro"] == pytest.approx(first["scorecards"]["stage_two"]["macro"]["value"], abs=1e-5)
+
+
+def test_stage_two_reports_what_it_cost(first: dict[str, Any]) -> None:
+    for stage in ("stage_one", "stage_two"):
+        cost = first["costs"][stage]
+        assert cost["train_seconds"] > 0
+        assert cost["flops"] > 0
+        assert 0 < cost["trained_parameters"] < cost["total_parameters"]
+    assert first["costs"]["stage_two"]["steps"] == 3
+
+
+def test_the_champion_answers_in_a_fresh_process(first: dict[str, Any], alter: Alter, home: Path) -> None:
+    answer = alter(
+        "predict", str(home / "tiny"), "--task", "colour", "-", "--json", stdin="the red ball is in the hall"
+    )
+    assert answer.returncode == 0, answer.stderr
+    given = json.loads(answer.stdout)
+    assert given["prediction"] in ("red", "green", "blue")
+    assert 0 < given["score"] <= 1
+
+
+def test_a_second_run_notices_that_nothing_has_changed(first: dict[str, Any], alter: Alter, home: Path) -> None:
+    again = alter("run", str(home / "tiny"), "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["status"] == "unchanged"
+    assert len(versions(alter)) == 1
+
+
+def test_a_stage_two_setting_reuses_stage_one(
+    first: dict[str, Any], alter: Alter, home: Path, tiny_backbone: Path
+) -> None:
+    spec = tiny_spec(tiny_backbone)
+    spec["stage_two"]["steps"] = 4
+    other = write_domain(home / "other", spec)
+    done = alter("run", str(other), "--json")
+    assert done.returncode == 0, done.stderr
+    assert "stage_one: reused" in done.stderr
+    assert "stage_two: reused" not in done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["version"] == 2
+    assert set(outcome["scorecards"]) == {"zero_shot", "stage_one", "stage_two", "champion"}
+    aliases = {row["version"]: row["aliases"] for row in versions(alter)}
+    assert aliases == (
+        {1: [], 2: ["champion"]} if outcome["status"] == "champion" else {1: ["champion"], 2: ["challenger"]}
+    )
+
+
+def _misspelt(spec: dict[str, Any], rows: dict[str, Any]) -> None:
+    spec["tasks"][0]["sorce"] = spec["tasks"][0].pop("source")
+
+
+def _missing_file(spec: dict[str, Any], rows: dict[str, Any]) -> None:
+    spec["tasks"][0]["source"]["path"] = "colours.jsonl"
+
+
+def _foreign_label(spec: dict[str, Any], rows: dict[str, Any]) -> None:
+    rows["colour"][7]["target"] = "mauve"
+
+
+def _empty(spec: dict[str, Any], rows: dict[str, Any]) -> None:
+    rows["colour"] = []
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (_misspelt, "did you mean 'source'?"),
+        (_missing_file, "colours.jsonl"),
+        (_foreign_label, "colour.jsonl:8"),
+        (_empty, "colour"),
+    ],
+)
+def test_wrong_input_ends_with_a_message_and_registers_nothing(
+    tmp_path: Path, tiny_backbone: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], place: str
+) -> None:
+    spec, rows = tiny_spec(tiny_backbone), tiny_rows()
+    change(spec, rows)
+    alter = caller(tmp_path)
+    done = alter("run", str(write_domain(tmp_path / "tiny", spec, rows)))
+    assert done.returncode == 2, done.stderr
+    assert place in done.stderr
+    assert "Traceback" not in done.stderr
+    listed = alter("models", "--json")
+    assert json.loads(listed.stdout) == []
