@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 MAX_ROWS = 10_000  # of one request: more would keep a server busy for minutes; files go through `alter predict`
+MAX_CHARACTERS = 1_000_000  # of one input: far beyond any task's limit, so it is a mistake and not a long text
 SHOWN = 5
 COLUMNS = ("task", "input")
 
@@ -81,6 +82,8 @@ def _problems(frame: pd.DataFrame) -> list[str]:
                 problems.append(f"row {row}: {name} must be a text, got {kind}")
             elif not value.strip():
                 problems.append(f"row {row}: {name} is empty")
+            elif len(value) > MAX_CHARACTERS:
+                problems.append(f"row {row}: {name} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken")
     return problems
 
 

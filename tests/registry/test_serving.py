@@ -1,0 +1,163 @@
+"""A registered model as services meet it: loaded by its URI, and served over HTTP by `mlflow models serve`."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from alter_core.evaluation.predict import Predictor
+from flows.code_wheel import build_wheel
+from tests.conftest import tiny_rows
+from tests.registry.conftest import EXAMPLE, Store
+
+URI = "models:/tiny@champion"
+
+
+def quiet_environment(store: Store) -> dict[str, str]:
+    return {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": store.uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn by name
+    }
+
+
+@pytest.fixture(scope="module")
+def served_store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, bundle: Path) -> Store:
+    folder = tmp_path_factory.mktemp("served")
+    store = Store(folder / "mlflow", empty_store)
+    version = store.register(bundle, "key", code_wheel=build_wheel(folder), example=EXAMPLE)
+    store.models.set_champion("tiny", version, None)
+    return store
+
+
+@pytest.fixture(scope="module")
+def server(served_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`mlflow models serve` of the champion; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("log") / "server.txt"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", URI, "--env-manager", "local"]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env=quiet_environment(served_store),
+            cwd=log.parent,  # not the checkout: what the model needs comes with it or from the environment
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            try:
+                if requests.get(f"{address}/ping", timeout=5).status_code == 200:
+                    break
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        else:
+            pytest.fail(f"the server did not come up:\n{log.read_text()}")
+        yield address
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(20)
+
+
+def mixed_rows(count: int) -> list[dict[str, str]]:
+    rows = [{"task": task, "input": row["input"]} for task, lines in tiny_rows().items() for row in lines]
+    return random.Random(0).choices(rows, k=count)
+
+
+def test_200_mixed_rows_over_http_equal_the_offline_predictions(server: str, bundle: Path) -> None:
+    rows = mixed_rows(200)
+    reply = requests.post(f"{server}/invocations", json={"dataframe_records": rows}, timeout=120)
+    assert reply.status_code == 200, reply.text
+    offline = Predictor.from_bundle(bundle).predict([r["task"] for r in rows], [r["input"] for r in rows])
+    got = reply.json()["predictions"]
+    assert [row["prediction"] for row in got] == [row.text for row in offline]
+    assert [row["score"] for row in got] == pytest.approx([row.score for row in offline], abs=1e-5)
+    assert len({row["prediction"] for row in got}) > 5  # answers differ, so equality says something
+
+
+def test_an_over_long_input_is_answered_and_marked(server: str) -> None:
+    rows = [EXAMPLE, {"task": "colour", "input": "the red ball " * 2000}]
+    reply = requests.post(f"{server}/invocations", json={"dataframe_records": rows}, timeout=60)
+    assert [row["truncated"] for row in reply.json()["predictions"]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"dataframe_records": [{"task": "color", "input": "x"}]}, "unknown task"),
+        ({"dataframe_records": [EXAMPLE, {"task": "colour", "input": None}]}, "row 1: input must be a text, got null"),
+        ({"dataframe_records": [EXAMPLE, {"task": "colour", "input": " "}]}, "row 1: input is empty"),
+        ({"dataframe_split": {"columns": ["task", "input"], "data": []}}, "there are no rows"),
+        ({"dataframe_records": [{"task": "colour"}]}, "input"),
+        ({"dataframe_records": [{"task": "colour", "input": 3}]}, "input"),
+        ({"dataframe_records": [{"task": "colour", "input": "x" * 1_000_001}]}, "1,000,001 characters"),
+        ({"rows": [EXAMPLE]}, "dataframe_split"),
+    ],
+)
+def test_a_bad_payload_is_refused_with_a_4xx_that_says_why(
+    server: str, payload: dict[str, object], expected: str
+) -> None:
+    reply = requests.post(f"{server}/invocations", json=payload, timeout=60)
+    assert 400 <= reply.status_code < 500
+    assert expected in reply.text
+
+
+def test_text_that_is_no_json_is_refused(server: str) -> None:
+    reply = requests.post(
+        f"{server}/invocations", data="{not json", headers={"Content-Type": "application/json"}, timeout=60
+    )
+    assert 400 <= reply.status_code < 500
+
+
+def test_loading_by_uri_needs_no_checkout_and_no_installed_package(served_store: Store, tmp_path: Path) -> None:
+    """In a process where alter_core, registry and flows cannot be imported, the stored wheel is used."""
+    code = f"""
+import importlib.abc, json, sys
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("alter_core", "registry", "flows") and not any(".whl" in p for p in sys.path):
+            raise ModuleNotFoundError(name, name=name.split(".")[0])
+sys.meta_path.insert(0, Hidden())
+sys.path[:] = [p for p in sys.path if p]
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model({URI!r})
+answer = model.predict(pd.DataFrame([{EXAMPLE!r}]))
+import alter_core
+print(json.dumps([alter_core.__file__, answer.to_dict("records")]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=quiet_environment(served_store),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    where, answers = json.loads(ended.stdout.splitlines()[-1])
+    assert ".whl" in where
+    assert answers[0]["prediction"] in ("red", "green", "blue")
+
+
+def test_the_stored_model_holds_no_pickle(served_store: Store) -> None:
+    model = served_store.models.bundle_path("tiny", "champion").parent.parent
+    endings = {file.suffix for file in model.rglob("*") if file.is_file()}
+    assert endings <= {"", ".json", ".safetensors", ".py", ".md", ".txt", ".yaml", ".whl"}
