@@ -83,7 +83,9 @@ def _problems(frame: pd.DataFrame) -> list[str]:
             elif not value.strip():
                 problems.append(f"row {row}: {name} is empty")
             elif len(value) > MAX_CHARACTERS:
-                problems.append(f"row {row}: {name} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken")
+                problems.append(
+                    f"row {row}: {name} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken"
+                )
     return problems
 
 

@@ -1,0 +1,67 @@
+"""What is stored of one version: the bundle as an MLflow model from code, with pins, signature, example and card."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MODEL_CODE = Path(__file__).with_name("scoring_model.py")
+CARD = "card.md"
+MAX_DESCRIPTION = 5000  # what a database keeps of a version's description
+
+
+def write_model(
+    folder: Path,
+    model: Any,
+    run_id: str,
+    bundle: Path,
+    code_wheel: Path | None,
+    card: str,
+    example: Mapping[str, str] | None,
+    requirements: Sequence[str],
+) -> None:
+    """Build the model's folder on local disk. `model` is MLflow's record of it; `folder` must not exist.
+
+    Requirements and signature are given and not inferred: MLflow would load the whole model once more to find them.
+    """
+    import pandas as pd
+    from mlflow.models import Model
+    from mlflow.pyfunc import save_model
+
+    artifacts, pins = {"bundle": str(bundle)}, list(requirements)
+    if code_wheel:
+        code = folder.with_name("code")
+        code.mkdir(parents=True)
+        shutil.copy2(code_wheel, code)  # a link would point out of the folder, which MLflow refuses
+        artifacts["code"] = str(code)
+        pins.append(f"artifacts/code/{code_wheel.name}")  # relative to the model, as pip is run there
+    save_model(
+        str(folder),
+        python_model=str(MODEL_CODE),
+        artifacts=artifacts,
+        pip_requirements=pins,
+        signature=_signature(),
+        input_example=pd.DataFrame([dict(example)]) if example else None,
+        mlflow_model=Model(
+            artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
+        ),
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def as_description(card: str) -> str:
+    """The card as a version's description: cut at a line where a database would cut it anywhere."""
+    if len(card) <= MAX_DESCRIPTION:
+        return card
+    note = f"\n\n*(The whole card is the file `{CARD}` of the model.)*"
+    return card[: MAX_DESCRIPTION - len(note)].rsplit("\n", 1)[0] + note
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "task"), ColSpec("string", "input")]),
+        outputs=Schema([ColSpec("string", "prediction"), ColSpec("double", "score"), ColSpec("boolean", "truncated")]),
+    )

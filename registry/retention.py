@@ -1,0 +1,90 @@
+"""What may go: old versions and half-made models of a store. A plan first, and a dry run unless told otherwise."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from registry.errors import RegistryInputError, reported
+from registry.models import HISTORY, ModelStore
+from registry.store import domain_lock
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing that may go, and why."""
+
+    domain: str
+    version: int | None
+    """None: a logged model that never became a version."""
+    model_id: str
+    reason: str
+    bytes: int
+    """On the local disk; 0 where the store is remote and its size is not known."""
+
+
+def plan_removals(store: ModelStore, domains: Sequence[str] | None = None, keep: int = 3) -> list[Removal]:
+    """Versions of each domain beyond the newest `keep`, and models whose registration was never finished.
+
+    A version under any alias stays, and so does the champion before the present one, which a rollback would need.
+    Raises RegistryInputError for a negative `keep` or an unknown domain.
+    """
+    if keep < 0:
+        raise RegistryInputError(f"keep must be 0 or more versions, got {keep}")
+    found = []
+    for domain in store.domains() if domains is None else domains:
+        versions = store.versions(domain)
+        history = _history(store, domain)
+        safe = {row["version"] for row in versions if row["aliases"]} | set(history[-1:])
+        newest = {row["version"] for row in versions[:keep]}
+        for row in reversed(versions):
+            if row["version"] not in safe | newest:
+                model = store.logged_model(row)
+                found.append(
+                    Removal(domain, row["version"], row["model_id"], f"older than the newest {keep}", _size(model))
+                )
+        registered = {row["model_id"] for row in versions}
+        for model in store.logged_models(domain):
+            if model.model_id not in registered:
+                found.append(Removal(domain, None, model.model_id, "its registration was never finished", _size(model)))
+    return found
+
+
+def remove(store: ModelStore, removals: Sequence[Removal]) -> int:
+    """Delete what a plan names, unless it got an alias since; bytes that were freed. Raises RegistryError."""
+    freed = 0
+    for item in removals:
+        with domain_lock(store.client, store.tracking_uri, item.domain):
+            # Under the lock nothing is half-made: what is registered or aliased by now was not so when we planned.
+            rows = [row for row in store.versions(item.domain) if row["model_id"] == item.model_id]
+            if any(row["version"] != item.version or row["aliases"] for row in rows):
+                continue
+            with reported(f"remove {item.domain} {item.version or item.model_id}", store.tracking_uri):
+                place = _local(store.client.get_logged_model(item.model_id))
+                if item.version is not None:
+                    store.client.delete_model_version(item.domain, str(item.version))
+                store.client.delete_logged_model(item.model_id)
+            if place is not None:  # MLflow only marks a model as deleted; a server's files are its own to collect
+                shutil.rmtree(place, ignore_errors=True)
+                freed += item.bytes
+    return freed
+
+
+def _history(store: ModelStore, domain: str) -> list[int]:
+    with reported(f"read {domain}", store.tracking_uri):
+        text = store.client.get_registered_model(domain).tags.get(HISTORY, "")
+    return [int(part) for part in text.split(",") if part]
+
+
+def _local(model: Any) -> Path | None:
+    """Folder of a model's files when it lies on this machine."""
+    place = urlsplit(str(model.artifact_location))
+    return Path(url2pathname(place.path)).parent if place.scheme in ("", "file") else None
+
+
+def _size(model: Any) -> int:
+    folder = _local(model)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder else 0

@@ -1,0 +1,109 @@
+"""Before a version may be promoted: a fresh process loads it by its URI and must repeat recorded predictions.
+
+What it catches: a bundle that was not stored whole, code or requirements that the stored model lacks, and a model that
+answers otherwise once it is out of the process that trained it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.errors import RegistryInputError, VerificationError
+
+SCORE_TOLERANCE = 0.02
+"""A score may differ by so much: rows lie in other batches than when it was recorded, and bf16 rounds."""
+DIFFERENT_SHARE = 0.05
+"""So large a share of answers may differ in text: two nearly equal tokens can change places by that rounding."""
+SHOWN = 5
+SECONDS = 600.0
+
+
+def verify_in_fresh_process(
+    tracking_uri: str,
+    domain: str,
+    version: int,
+    samples: Sequence[Mapping[str, Any]],
+    timeout: float = SECONDS,
+) -> dict[str, float]:
+    """Load `models:/domain/version` in a new Python process and repeat `samples` (task, input, prediction, score).
+
+    Gives {"rows", "different", "largest_score_difference", "seconds"}. Raises VerificationError with the first
+    differing rows, or with the process's own words when it fails; RegistryInputError when there are no samples.
+    """
+    if not samples:
+        raise RegistryInputError(f"{domain} version {version}: there are no recorded sample predictions to repeat")
+    uri = f"models:/{domain}/{version}"
+    with tempfile.TemporaryDirectory(prefix="alter-verify-") as folder:
+        request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
+        rows = [{"task": row["task"], "input": row["input"]} for row in samples]
+        request.write_text(json.dumps({"uri": uri, "tracking_uri": tracking_uri, "rows": rows}), encoding="utf-8")
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "registry.verification", str(request), str(answer)],
+                env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            raise VerificationError(f"{uri} gave no answer within {timeout:.0f} s in a fresh process") from None
+        if ended.returncode or not answer.exists():
+            tail = [line for line in ended.stderr.splitlines() if line.strip()][-SHOWN:]
+            raise VerificationError(f"{uri} cannot be used in a fresh process (exit code {ended.returncode})", tail)
+        got = json.loads(answer.read_text(encoding="utf-8"))
+    return compare_answers(uri, samples, got["answers"]) | {"seconds": got["seconds"]}
+
+
+def compare_answers(
+    uri: str, recorded: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Hold answers against the recorded ones, row by row. Raises VerificationError as above."""
+    problems, different, largest = [], 0, 0.0
+    for place, (then, now) in enumerate(zip(recorded, got, strict=True)):
+        where = f"row {place} ({then['task']})"
+        if then["prediction"] != now["prediction"]:
+            different += 1
+            problems.append(f"{where}: recorded {then['prediction']!r}, answers {now['prediction']!r}")
+            continue
+        if then.get("score") is None:
+            continue
+        gap = abs(float(then["score"]) - float(now["score"]))
+        largest = max(largest, gap)
+        if not gap <= SCORE_TOLERANCE:  # NaN is no match either
+            problems.append(f"{where}: recorded score {then['score']:.4f}, gives {now['score']:.4f}")
+    wrong_scores = len(problems) - different
+    if wrong_scores or different > DIFFERENT_SHARE * len(recorded):
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise VerificationError(
+            f"{uri}, loaded in a fresh process, does not repeat its recorded predictions: {different} of "
+            f"{len(recorded)} answers and {wrong_scores} scores differ. It stays a candidate; produce the domain "
+            "again, and if that repeats, report it",
+            [*problems[:SHOWN], *more],
+        )
+    return {"rows": len(recorded), "different": different, "largest_score_difference": largest}
+
+
+def _answer(request: Path, target: Path) -> None:
+    """What the fresh process does: load by URI, as any service would, and predict."""
+    import time
+
+    import mlflow
+    import pandas as pd
+
+    begin = time.monotonic()
+    asked = json.loads(request.read_text(encoding="utf-8"))
+    mlflow.set_tracking_uri(asked["tracking_uri"])
+    model = mlflow.pyfunc.load_model(asked["uri"])
+    answers = model.predict(pd.DataFrame(asked["rows"])).to_dict("records")
+    seconds = round(time.monotonic() - begin, 3)
+    target.write_text(json.dumps({"answers": answers, "seconds": seconds}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _answer(Path(sys.argv[1]), Path(sys.argv[2]))

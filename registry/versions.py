@@ -1,0 +1,167 @@
+"""Versions: what is registered in one MLflow store, and where its files lie. The reading side of ModelStore."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from registry.errors import RegistryError, RegistryInputError, reported
+from registry.store import LOCK_PREFIX, open_client
+
+Version = dict[str, Any]
+
+
+class Versions:
+    """Registered versions of every domain in one MLflow store. Sets nothing global.
+
+    A version is a dict: name, version (int), aliases, macro (float or None), created (milliseconds), tags, run_id,
+    model_id, description, uri.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.client = open_client(tracking_uri)
+
+    def domains(self) -> list[str]:
+        """Names of the registered models, in order."""
+        with reported("list models", self.tracking_uri):
+            found = self.client.search_registered_models(max_results=1000)
+        return sorted(model.name for model in found if not model.name.startswith(LOCK_PREFIX))
+
+    def versions(self, domain: str | None = None) -> list[Version]:
+        """Versions of `domain`, or of all domains, newest first within a domain.
+
+        Raises RegistryInputError for a domain that has none.
+        """
+        if domain is None:
+            return [version for name in self.domains() for version in self.versions(name)]
+        with reported(f"list versions of {domain}", self.tracking_uri):
+            found, token = [], None
+            while True:
+                page = self.client.search_model_versions(f"name = '{domain}'", max_results=1000, page_token=token)
+                found += page
+                token = page.token
+                if not token:
+                    break
+            if not found:
+                raise self._unknown(domain)
+            aliases: dict[int, list[str]] = {}
+            for alias, number in self.client.get_registered_model(domain).aliases.items():
+                aliases.setdefault(int(number), []).append(alias)
+        rows = [_version(entity, aliases.get(int(entity.version), [])) for entity in found]
+        return sorted(rows, key=lambda row: -row["version"])
+
+    def alias(self, domain: str, alias: str) -> Version | None:
+        """The version under `alias`; None when the domain or the alias is not there."""
+        from mlflow.exceptions import MlflowException
+
+        with reported(f"read {domain}@{alias}", self.tracking_uri):
+            try:
+                entity = self.client.get_model_version_by_alias(domain, alias)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+            return _version(entity, list(entity.aliases))
+
+    def get(self, domain: str, which: int | str) -> Version:
+        """A version by number or alias. Raises RegistryInputError that names what there is."""
+        if str(which).isdigit():
+            found = next((row for row in self.versions(domain) if row["version"] == int(which)), None)
+        else:
+            found = self.alias(domain, str(which))
+        if found is None:
+            rows = self.versions(domain)
+            names = ", ".join(str(row["version"]) + _in_brackets(row["aliases"]) for row in rows[:10])
+            raise RegistryInputError(f"{domain} has no version or alias {which!r}; it has {names}")
+        return found
+
+    def bundle_path(self, domain: str, which: int | str, cache: Path | None = None) -> Path:
+        """Local folder of a version's bundle: in place when the store is local, else downloaded under `cache`.
+
+        Raises RegistryInputError for an unknown version, RegistryError when its files are gone.
+        """
+        version = self.get(domain, which)
+        model = self.logged_model(version)
+        place = urlsplit(str(model.artifact_location))
+        if place.scheme in ("", "file"):
+            folder = Path(url2pathname(place.path)) / "artifacts" / "bundle"
+        else:
+            folder = self._downloaded(version, cache) / "artifacts" / "bundle"
+        if not folder.is_dir():
+            raise RegistryError(
+                f"{domain} version {version['version']} is registered, but its bundle is not at {folder}: "
+                "restore the store's artifact folder, or choose another version"
+            )
+        return folder
+
+    def _downloaded(self, version: Version, cache: Path | None) -> Path:
+        """A remote model's files, fetched once: they never change under one model id."""
+        from mlflow.artifacts import download_artifacts
+
+        root = cache or Path(tempfile.mkdtemp(prefix="alter-model-"))
+        target = root / str(version["model_id"])
+        if not (target / "MLmodel").exists():
+            root.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".fetch-", dir=root))
+            with reported(f"download {version['uri']}", self.tracking_uri):
+                got = download_artifacts(
+                    f"models:/{version['name']}/{version['version']}",
+                    dst_path=str(scratch),
+                    tracking_uri=self.tracking_uri,
+                    registry_uri=self.tracking_uri,
+                )
+            if not target.exists():  # another process may have been faster
+                Path(got).rename(target)
+        return target
+
+    def logged_model(self, version: Version) -> Any:
+        """MLflow's own record of a version's files."""
+        with reported(f"read {version['uri']}", self.tracking_uri):
+            return self.client.get_logged_model(version["model_id"])
+
+    def logged_models(self, domain: str) -> list[Any]:
+        """MLflow's records of all models that were stored for `domain`, registered or not."""
+        with reported(f"list stored models of {domain}", self.tracking_uri):
+            experiments = {self.client.get_run(row["run_id"]).info.experiment_id for row in self.versions(domain)}
+            found, token = [], None
+            while True:
+                page = self.client.search_logged_models(
+                    sorted(experiments), f"name = '{domain}'", max_results=100, page_token=token
+                )
+                found += page
+                token = page.token
+                if not token:
+                    return found
+
+    def _unknown(self, domain: str) -> RegistryInputError:
+        known = ", ".join(self.domains()) or "none yet"
+        return RegistryInputError(
+            f"no version of {domain!r} is registered (registered: {known}); `alter run` makes one"
+        )
+
+
+def _version(entity: Any, aliases: Sequence[str]) -> Version:
+    tags = dict(entity.tags)
+    try:
+        macro = float(tags["macro"])
+    except (KeyError, ValueError):
+        macro = None
+    return {
+        "name": entity.name,
+        "version": int(entity.version),
+        "aliases": sorted(aliases),
+        "macro": macro,
+        "created": entity.creation_timestamp,
+        "tags": tags,
+        "run_id": entity.run_id,
+        "model_id": tags.get("model_id"),
+        "description": entity.description or "",
+        "uri": f"models:/{entity.name}/{entity.version}",
+    }
+
+
+def _in_brackets(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
