@@ -1,0 +1,81 @@
+"""What becomes of rows with equal inputs: duplicates, contradictions and leakage, in one pass over sorted rows."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from alter_core.data.sorted_rows import Row
+from alter_core.spec import TaskSpec
+
+_RANK = {"test": 0, "validation": 1, "train": 2}
+EXAMPLES = 20
+
+
+class Deduplicated:
+    """Inputs are equal when their case-folded texts are. Of such rows
+
+    - one stays of those whose targets are equal too (the others are duplicates);
+    - one split's stay, test before validation before train (the others leak);
+    - none stays when a label task gives them different labels (they contradict each other); other tasks keep them.
+    """
+
+    def __init__(self, task: TaskSpec) -> None:
+        self._labelled = task.task_type.labelled
+        self._own_test = task.test is not None
+        self._limits = {"source": task.source.limit, "test": task.test.limit if task.test else None}
+        self._kept = {"source": 0, "test": 0}
+        self._counts = {"inputs": 0, "duplicates": 0, "leakage": 0, "contradictions": 0, "contradicting_rows": 0}
+        self._test_inputs = 0
+        self._leaked_inputs = 0
+        self._examples: dict[str, list[dict[str, int]]] = {"duplicates": [], "leakage": [], "contradictions": []}
+
+    def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Rows that stay, in the order given: by key."""
+        for _, same in groupby(rows, key=itemgetter(0)):
+            group = list(same)
+            self._counts["inputs"] += 1
+            if len(group) == 1:
+                self._test_inputs += group[0].split == "test"
+                yield from self._within_limit(group)
+            else:
+                yield from self._within_limit(self._settled(group))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts of rows (inputs: of different inputs), and the first places of each kind."""
+        shared = {"test_inputs": self._test_inputs, "leaked_inputs": self._leaked_inputs}
+        return self._counts | shared | {"examples": self._examples}
+
+    def _settled(self, group: list[Row]) -> list[Row]:
+        splits = {row.split for row in group}
+        self._test_inputs += "test" in splits
+        if len(splits) > 1:
+            best = min(splits, key=_RANK.__getitem__)
+            leaking = [row for row in group if row.split != best]
+            self._note("leakage", leaking)
+            self._leaked_inputs += best == "test" and "train" in splits
+            group = [row for row in group if row.split == best]
+        different: dict[str, Row] = {}
+        extra = [row for row in group if different.setdefault(row.target.casefold(), row) is not row]
+        self._note("duplicates", extra)
+        group = list(different.values())
+        if len(group) > 1:
+            self._counts["contradicting_rows"] += len(group)
+            self._note("contradictions", group, count=1)
+            if self._labelled:
+                return []
+        return group
+
+    def _within_limit(self, group: list[Row]) -> Iterator[Row]:
+        for row in group:
+            role = "test" if self._own_test and row.split == "test" else "source"
+            limit = self._limits[role]
+            if limit is None or self._kept[role] < limit:
+                self._kept[role] += 1
+                yield row
+
+    def _note(self, kind: str, rows: list[Row], count: int | None = None) -> None:
+        self._counts[kind] += len(rows) if count is None else count
+        free = EXAMPLES - len(self._examples[kind])
+        if free > 0:
+            self._examples[kind] += [{"file": row.file, "line": row.line} for row in rows[:free]]

@@ -1,0 +1,130 @@
+"""From a source's row to a canonical one: columns, template, filter, label map and tidy text."""
+
+import string
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from alter_core.data.files import missing_column
+from alter_core.data.text import clean
+from alter_core.spec import SourceSpec, TaskSpec
+
+Scalar = str | int | float | bool
+CANONICAL = ("input", "target", "id", "group")
+
+
+class RowError(Exception):
+    """A row that cannot be used; the text says why and what to do."""
+
+
+class MissingColumn(RowError):
+    """A column is not in the row; `args` are the column and the names that are there."""
+
+    def message(self, place: str) -> str:
+        column, names = self.args
+        return missing_column(place, column, names).removeprefix(f"{place}: ")
+
+
+class Canonical(NamedTuple):
+    """A row as the rest of the factory knows it, before its split is told."""
+
+    input: str
+    target: str
+    id: str
+    group: str
+
+
+Mapper = Callable[[Mapping[str, Any]], Canonical | None]
+
+
+def template_columns(template: str) -> tuple[str, ...]:
+    """Columns that a template names. Raises ValueError for anything but plain {column} fields."""
+    names = []
+    for _, field, format_spec, conversion in string.Formatter().parse(template):
+        if field is not None:
+            if not field or any(c in field for c in ".[]!:") or format_spec or conversion:
+                raise ValueError(f"template: fields are plain column names such as {{title}}, got {{{field}}}")
+            names.append(field)
+    if not names:
+        raise ValueError("template: it names no column; write such as 'question: {question} context: {text}'")
+    return tuple(names)
+
+
+def columns_of(source: SourceSpec, by_group: bool) -> tuple[str, ...]:
+    """Source columns that are read, without doubles."""
+    named = source.columns
+    inputs = template_columns(source.template) if source.template else (named.get("input", "input"),)
+    optional = tuple(named[c] for c in ("id",) if c in named)
+    group = (named.get("group", "group"),) if by_group else ()
+    return tuple(dict.fromkeys((*inputs, named.get("target", "target"), *optional, *group, *source.where)))
+
+
+def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
+    """A function that makes a canonical row, or None where `where` leaves it out. It raises RowError."""
+    named = source.columns
+    input_column = named.get("input", "input")
+    target_column = named.get("target", "target")
+    id_column = named.get("id")
+    group_column = named.get("group", "group") if by_group else None
+    fields = template_columns(source.template) if source.template else ()
+    labels = source.label_map
+    wanted = {column: {_plain(v) for v in _many(value)} for column, value in source.where.items()}
+
+    def make(row: Mapping[str, Any]) -> Canonical | None:
+        try:
+            for column, values in wanted.items():
+                if _plain(row[column]) not in values:
+                    return None
+            target = row[target_column]
+            if type(target) is not str:
+                target = _text(target, target_column)
+            if labels:
+                target = labels.get(target.strip(), target)
+            if fields:
+                parts = {name: clean(_text(row[name], name)) for name in fields}
+                text = source.template.format_map(parts)  # type: ignore[union-attr]
+            else:
+                text = row[input_column]
+                if type(text) is not str:
+                    raise RowError(f"column {input_column!r} must hold text, got {_kind(text)}")
+            own_id = _text(row[id_column], id_column) if id_column else ""
+            group = _text(row[group_column], group_column) if group_column else ""
+        except KeyError as error:
+            raise MissingColumn(error.args[0], tuple(row)) from None
+        text, target = clean(text), clean(target)
+        if not text:
+            raise RowError(f"column {input_column!r} is empty; fill it, or leave the row out with source > where")
+        if not target:
+            raise RowError(f"column {target_column!r} is empty; fill it, or leave the row out with source > where")
+        if "\0" in text or "\0" in target:
+            raise RowError("holds a NUL character; the text is damaged")
+        if group_column and not group:
+            raise RowError(f"column {group_column!r} is empty, and rows are split by it")
+        return Canonical(text, target, own_id, group)
+
+    return make
+
+
+def _many(value: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _plain(value: Any) -> str:
+    """Values of a filter are compared as text: a CSV file knows no numbers."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(value: Any, column: str) -> str:
+    """Text, a number or a truth value as text. Raises RowError for anything else."""
+    if type(value) is str:
+        return value
+    if isinstance(value, bool | int | float):
+        return _plain(value)
+    raise RowError(f"column {column!r} must hold text or a number, got {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, list | tuple | Mapping):
+        return f"a nested value ({type(value).__name__}); flatten it, or use source > template"
+    return f"{type(value).__name__} {value!r}"[:80]

@@ -1,0 +1,200 @@
+"""Which files a source means, and whether it may read them: only what it names, only under its own roots."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from alter_core.errors import DataError
+
+URL_SCHEMES = ("file", "http", "https", "s3", "gs", "gcs", "abfs", "abfss", "az")
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.I)
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The folders that a spec's relative paths lie under: the spec's own, and the data root where one is given."""
+
+    folder: Path
+    data_root: Path | None = None
+
+    def __iter__(self) -> Iterator[Path]:
+        yield self.folder
+        if self.data_root is not None:
+            yield self.data_root
+
+    def __str__(self) -> str:
+        return " or ".join(str(root) for root in self)
+
+    def contain(self, path: Path) -> bool:
+        """Whether `path` really lies under a root, links followed."""
+        real = path.resolve()
+        return any(real.is_relative_to(root.resolve()) for root in self)
+
+    def find(self, given: str) -> Path | None:
+        """The file or folder that a relative path names, in the first root that has it. Raises DataError outside."""
+        for root in self:
+            path = root / Path(given).expanduser()
+            if path.exists() or path.is_symlink():
+                self.check(path, given)
+                return path
+        return None
+
+    def check(self, path: Path, given: str) -> None:
+        """Raises DataError when `path` leads out of the roots, by .., a link or an absolute path."""
+        if not self.contain(path):
+            how = "a link leads" if path.is_symlink() or ".." not in Path(given).parts else "it leads"
+            raise DataError(
+                f"{given}: {how} out of {self}. A spec reads only what lies under its own folder or the data root: "
+                "move the file there, or name the folder that holds it with --data-root"
+            )
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a source: `name` is how messages call it, without secrets; exactly one of path and url is set."""
+
+    name: str
+    path: Path | None = None
+    url: str | None = None
+
+
+def is_url(text: str) -> bool:
+    return bool(_SCHEME.match(text))
+
+
+def shown_url(url: str) -> str:
+    """The URL without user, password, query and fragment: those may be secrets."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def find_files(given: str | Sequence[str], roots: Roots) -> list[File]:
+    """Files that the paths, URLs or globs name, each once, in name order. Raises DataError when one names nothing."""
+    patterns = [given] if isinstance(given, str) else list(given)
+    found: dict[str, File] = {}
+    problems = []
+    for pattern in patterns:
+        try:
+            for file in _files(pattern, roots):
+                found.setdefault(file.name, file)
+        except DataError as error:
+            if error.transient:
+                raise
+            problems.append(error.headline)
+    if problems:
+        raise DataError("source files cannot be read" if len(problems) > 1 else problems[0], problems[1:] and problems)
+    return [found[name] for name in sorted(found)]
+
+
+def _files(pattern: str, roots: Roots) -> list[File]:
+    if pattern.lower().startswith("file://"):
+        pattern = urlsplit(pattern).path
+    if is_url(pattern):
+        return _remote_files(pattern)
+    if "\0" in pattern or "::" in pattern:
+        raise DataError(f"{pattern!r} is no path: chained file systems and NUL characters are not read")
+    if not _MAGIC.search(pattern):
+        path = roots.find(pattern)
+        if path is None:
+            raise DataError(_nothing(pattern, roots))
+        return [_local(path, pattern, roots)]
+    for root in roots:
+        base = Path(pattern).anchor
+        if base:
+            paths = (
+                sorted(Path(base).glob(str(Path(pattern).relative_to(base)))) if roots.contain(_fixed(pattern)) else []
+            )
+            if not roots.contain(_fixed(pattern)):
+                roots.check(_fixed(pattern), pattern)
+        else:
+            roots.check(root / _fixed(pattern), pattern)
+            paths = sorted(root.glob(pattern))
+        paths = [path for path in paths if not path.is_dir()]
+        if paths:
+            return [_local(path, pattern, roots) for path in paths]
+    raise DataError(_nothing(pattern, roots))
+
+
+def _fixed(pattern: str) -> Path:
+    """The leading parts of a glob that hold no wildcard."""
+    parts = []
+    for part in Path(pattern).parts[:-1]:
+        if _MAGIC.search(part):
+            break
+        parts.append(part)
+    return Path(*parts)
+
+
+def _local(path: Path, given: str, roots: Roots) -> File:
+    roots.check(path, given)
+    if path.is_dir():
+        raise DataError(f"{given}: this is a folder; name its files, such as {given.rstrip('/')}/*.jsonl")
+    if not path.is_file():
+        raise DataError(f"{given}: this is no plain file, or a link to nothing")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{given}: may not be read by this user; check its permissions")
+    for root in roots:
+        if path.is_relative_to(root):
+            return File(path.relative_to(root).as_posix(), path=path)
+    return File(str(path), path=path)
+
+
+def _nothing(pattern: str, roots: Roots) -> str:
+    advice = (
+        "" if roots.data_root else "; if the rows lie elsewhere, name their folder with --data-root or ALTER_DATA_ROOT"
+    )
+    return f"{pattern}: no such file under {roots}{advice}"
+
+
+def _remote_files(url: str) -> list[File]:
+    """Files at a URL; a glob is listed by its file system. Raises DataError, transient where a retry may help."""
+    scheme = urlsplit(url).scheme.lower()
+    shown = shown_url(url)
+    if scheme not in URL_SCHEMES or "::" in url:
+        raise DataError(f"{shown}: URLs of the kind {scheme}:// are not read; known kinds are {', '.join(URL_SCHEMES)}")
+    if urlsplit(url).username or urlsplit(url).password:
+        raise DataError(f"{shown}: credentials do not belong in a URL; the file system reads them from the environment")
+    if not _MAGIC.search(urlsplit(url).path) or scheme in ("http", "https"):
+        return [File(shown, url=url)]
+    with remote_errors(shown):
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(url)
+        found = [system.unstrip_protocol(name) for name in sorted(system.glob(path))]
+    if not found:
+        raise DataError(f"{shown}: no such file there")
+    return [File(shown_url(each), url=each) for each in found]
+
+
+class remote_errors:
+    """Turns what a file system raises into a DataError that names the file; connections that fail are transient."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, DataError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, ImportError):
+            package = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(
+                urlsplit(self.shown).scheme, "its fsspec package"
+            )
+            raise DataError(
+                f"{self.shown}: reading this kind of URL needs {package}: install it, then run again"
+            ) from error
+        if isinstance(error, FileNotFoundError):
+            raise DataError(f"{self.shown}: there is no such file") from error
+        if isinstance(error, PermissionError):
+            raise DataError(f"{self.shown}: access was refused; check the credentials in the environment") from error
+        raise DataError(
+            f"{self.shown}: cannot be reached or read ({type(error).__name__}); check the address and the network",
+            transient=True,
+        ) from error

@@ -1,0 +1,38 @@
+"""Problems of a source, gathered while it is read, so that a person sees them all at once."""
+
+from collections.abc import Sequence
+
+from alter_core.errors import DataError
+
+SHOWN = 20
+
+
+class TooManyProblems(Exception):
+    """Enough was found to show; reading on would only take time."""
+
+
+class Problems:
+    """Collects lines of the form `FILE:LINE: what is wrong; what to do`."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, place: str, text: str) -> None:
+        """Raises TooManyProblems when as many are known as a message shows."""
+        self.lines.append(f"{place}: {text}")
+        if len(self.lines) >= SHOWN:
+            raise TooManyProblems
+
+    def raise_if_any(self, headline: str) -> None:
+        """Raises DataError with every line when there is one."""
+        if self.lines:
+            count = "1 problem" if len(self.lines) == 1 else f"{len(self.lines)} problems"
+            if len(self.lines) >= SHOWN:
+                count = f"at least {count}, the first are"
+            raise DataError(f"{headline}: {count}", self.lines)
+
+
+def listed(values: Sequence[str], most: int = 12) -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    text = ", ".join(repr(v) for v in values[:most])
+    return f"{text} and {len(values) - most} more" if len(values) > most else text

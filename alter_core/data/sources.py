@@ -1,0 +1,54 @@
+"""One door to every kind of source: files, hub data sets, databases, callables."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alter_core.data.callables import Callables
+from alter_core.data.files import format_of, read_file
+from alter_core.data.places import Roots, find_files
+from alter_core.data.problems import Problems
+from alter_core.spec import SourceSpec
+
+Rows = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a source whose rows are numbered: a file, a query, a call."""
+
+    name: str
+    by_line: bool
+    """Rows are counted by line of the file; otherwise from 1."""
+    rows: Rows
+
+    def place(self, number: int) -> str:
+        return place(self.name, self.by_line, number)
+
+
+def place(name: str, by_line: bool, number: int) -> str:
+    """How messages name a row: `FILE:LINE`, or `SOURCE, row N`."""
+    return f"{name}:{number}" if by_line else f"{name}, row {number}"
+
+
+def open_source(
+    source: SourceSpec, columns: tuple[str, ...], roots: Roots, callables: Callables, problems: Problems
+) -> Iterator[Part]:
+    """The source's parts, in order; each one's rows are read before the next is asked for.
+
+    Raises DataError when the source cannot be read; single rows that are wrong go to `problems`.
+    """
+    if source.path is not None:
+        for file in find_files(source.path, roots):
+            kind = format_of(file, source.format)
+            yield Part(file.name, kind != "parquet", read_file(file, kind, columns, problems))
+    elif source.callable is not None:
+        yield Part(source.callable, False, callables.rows(source.callable, source.arguments))
+    elif source.sql is not None:
+        from alter_core.data.sql import query_rows, shown_database
+
+        yield Part(shown_database(source.sql), False, query_rows(source, roots))
+    else:
+        from alter_core.data.hub import hub_rows
+
+        yield Part(str(source.hub), False, hub_rows(source, columns, roots))
