@@ -59,6 +59,12 @@ class CardFacts(TypedDict, total=False):
     decided otherwise."""
     versions: Mapping[str, str]
     """What made it: run_key, spec digest, code version, MLflow run, flow run, libraries: name -> value."""
+    training: Mapping[str, Sequence[Mapping[str, float]]]
+    """stage -> rows {"step", "loss"}; for figures."""
+    gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
+    """"before", "after" (stage two) -> layer -> task -> adapter -> weight; for figures."""
+    lengths: Mapping[str, Mapping[str, Sequence[int]]]
+    """task -> {"input": [tokens of each row], "target": [...]}, of a sample of rows; for figures."""
     limits: Sequence[str]
     """Known limits, one sentence each; those that hold for every model are added."""
 
@@ -185,7 +191,8 @@ def _data(facts: CardFacts) -> str:
         text += f"\n\nData digest `{digest}`."
     if quality := data.get("quality"):
         text += f" Quality: **{plain(quality.get('outcome', 'unknown'))}**."
-        text += "".join(f"\n- {plain(warning)}" for warning in quality.get("warnings", ()))
+        if warnings := quality.get("warnings"):
+            text += "\n\n" + "\n".join(f"- {plain(warning)}" for warning in warnings)
     return text
 
 

@@ -35,11 +35,14 @@ class ModelStore(Versions):
         requirements: Sequence[str] = (),
         metrics: Mapping[str, float] | None = None,
         description: str = "",
+        facts: Mapping[str, Any] | None = None,
     ) -> int:
         """Store `bundle` as a model from code and register it; give the version number.
 
         One run_key has one version: a second call with the same key finds the first one's and adds nothing. `metrics`
-        are logged on the run, bound to the model. `description` is that of the domain. Raises RegistryError.
+        are logged on the run, bound to the model. `description` is that of the domain. `facts` (all of registry.card's
+        CardFacts) are kept as JSON; the method `facts` gives them back, for reports and comparisons. Raises
+        RegistryError.
         """
         with self._locked(domain), reported(f"register {domain}", self.tracking_uri):
             self._make_domain(domain, description)
@@ -54,7 +57,7 @@ class ModelStore(Versions):
             try:
                 with tempfile.TemporaryDirectory(prefix="alter-register-") as scratch:
                     folder = Path(scratch) / "model"
-                    write_model(folder, model, run_id, bundle, code_wheel, card, example, requirements)
+                    write_model(folder, model, run_id, bundle, code_wheel, card, example, requirements, facts)
                     self.client.log_model_artifacts(model.model_id, str(folder))
             except BaseException:
                 self.client.finalize_logged_model(model.model_id, "FAILED")

@@ -1,12 +1,13 @@
 """What is stored of one version: the bundle as an MLflow model from code, with pins, signature, example and card."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 MODEL_CODE = Path(__file__).with_name("scoring_model.py")
-CARD = "card.md"
+CARD, FACTS = "card.md", "facts.json"
 MAX_DESCRIPTION = 5000  # what a database keeps of a version's description
 
 
@@ -19,6 +20,7 @@ def write_model(
     card: str,
     example: Mapping[str, str] | None,
     requirements: Sequence[str],
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Build the model's folder on local disk. `model` is MLflow's record of it; `folder` must not exist.
 
@@ -47,6 +49,8 @@ def write_model(
         ),
     )
     (folder / CARD).write_text(card, encoding="utf-8")
+    if facts is not None:
+        (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False, default=str), encoding="utf-8")
 
 
 def as_description(card: str) -> str:

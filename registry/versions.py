@@ -1,5 +1,6 @@
 """Versions: what is registered in one MLflow store, and where its files lie. The reading side of ModelStore."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from registry.errors import RegistryError, RegistryInputError, reported
+from registry.packaging import FACTS
 from registry.store import LOCK_PREFIX, open_client
 
 Version = dict[str, Any]
@@ -84,18 +86,30 @@ class Versions:
         Raises RegistryInputError for an unknown version, RegistryError when its files are gone.
         """
         version = self.get(domain, which)
-        model = self.logged_model(version)
-        place = urlsplit(str(model.artifact_location))
-        if place.scheme in ("", "file"):
-            folder = Path(url2pathname(place.path)) / "artifacts" / "bundle"
-        else:
-            folder = self._downloaded(version, cache) / "artifacts" / "bundle"
+        folder = self._files(version, cache) / "artifacts" / "bundle"
         if not folder.is_dir():
             raise RegistryError(
                 f"{domain} version {version['version']} is registered, but its bundle is not at {folder}: "
                 "restore the store's artifact folder, or choose another version"
             )
         return folder
+
+    def facts(self, domain: str, which: int | str, cache: Path | None = None) -> dict[str, Any]:
+        """What was recorded of a version (registry.card.CardFacts). Raises RegistryInputError when nothing was."""
+        version = self.get(domain, which)
+        file = self._files(version, cache) / FACTS
+        if not file.is_file():
+            raise RegistryInputError(
+                f"{domain} version {version['version']} was registered without its facts, so it can be neither "
+                "compared nor reported; produce the domain again"
+            )
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def _files(self, version: Version, cache: Path | None) -> Path:
+        """Folder of a version's stored model."""
+        place = urlsplit(str(self.logged_model(version).artifact_location))
+        return Path(url2pathname(place.path)) if place.scheme in ("", "file") else self._downloaded(version, cache)
 
     def _downloaded(self, version: Version, cache: Path | None) -> Path:
         """A remote model's files, fetched once: they never change under one model id."""

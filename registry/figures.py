@@ -1,0 +1,256 @@
+"""Figures of one version, from plain values: what the MLflow run and the HTML report show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from registry.card import CardFacts, own_scorecard
+
+# Okabe and Ito's palette: told apart with every kind of colour vision.
+GREY, BLUE, ORANGE, GREEN, SKY, RED = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#56b4e9", "#d55e00"
+SUBJECTS = (
+    ("majority", "majority class", "#c9ccd1"),
+    ("zero_shot", "zero-shot backbone", GREY),
+    ("champion", "champion then", ORANGE),
+    ("stage_one", "stage one", SKY),
+    ("stage_two", "stage two", BLUE),
+)
+STAGE_COLOURS = (SKY, BLUE, GREEN, ORANGE)
+DPI = 144
+SMOOTHED = 0.9  # of the loss curve: weight of what went before
+NAMED_CELLS = 225  # a matrix with more cells shows colours only
+LONGEST_NAME = 24
+
+
+def figures_of(facts: CardFacts) -> dict[str, Figure]:
+    """Every figure that the facts allow: file name -> figure."""
+    figures: dict[str, Figure] = {}
+    if training := facts.get("training"):
+        figures["loss.png"] = loss_curves(training)
+    figures["scores.png"] = score_bars(facts["scorecards"])
+    if gates := facts.get("gates"):
+        figures["gates.png"] = gate_heatmaps(gates)
+    mine = facts["scorecards"][own_scorecard(facts["scorecards"])]
+    for task, score in mine["tasks"].items():
+        if confusion := score.get("confusion"):
+            figures[f"confusion-{task}.png"] = confusion_matrix(task, confusion["labels"], confusion["counts"])
+    if lengths := facts.get("lengths"):
+        figures["lengths.png"] = length_histograms(lengths)
+    return figures
+
+
+def loss_curves(training: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Loss per step, one panel per stage side by side on one scale. training: stage -> rows {"step", "loss"}."""
+    stages = {name: [row for row in rows if row.get("loss") is not None] for name, rows in training.items()}
+    figure = _figure(4.2 * max(1, len(stages)), 3.2)
+    panels = figure.subplots(1, max(1, len(stages)), sharey=True, squeeze=False)[0]
+    for place, (axis, (name, rows)) in enumerate(zip(panels, stages.items(), strict=False)):
+        steps, losses = [row["step"] for row in rows], [float(row["loss"]) for row in rows]
+        colour = STAGE_COLOURS[place % len(STAGE_COLOURS)]
+        axis.plot(steps, losses, color=colour, alpha=0.25, linewidth=0.8)
+        axis.plot(steps, _smoothed(losses), color=colour, linewidth=1.8)
+        axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.set_xlabel("step", fontsize=9)
+        _plain(axis)
+    panels[0].set_ylabel("loss (nats per target token)", fontsize=9)
+    return figure
+
+
+def score_bars(scorecards: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Each task's score beside its baselines; the whisker is the model's own interval."""
+    own = own_scorecard(scorecards)
+    mine = scorecards[own]
+    tasks = list(mine["tasks"])
+    majority = any(task.get("majority") is not None for task in mine["tasks"].values())
+    shown = [part for part in SUBJECTS if part[0] in scorecards or (part[0] == "majority" and majority)]
+    figure = _figure(1.8 + max(len(tasks), 2) * (0.5 + 0.26 * len(shown)), 3.6)
+    axis = figure.subplots()
+    width = 0.8 / len(shown)
+    for place, (subject, label, colour) in enumerate(shown):
+        for number, task in enumerate(tasks):
+            value = _value(scorecards, subject, task, mine["tasks"][task]["metric"])
+            if value is None:
+                continue
+            x = number - 0.4 + (place + 0.5) * width
+            bar = axis.bar(x, value["value"], width * 0.92, color=colour, label=label if number == 0 else None)
+            bar.set_label(label)
+            if subject == own:
+                low, high = value["value"] - value["low"], value["high"] - value["value"]
+                axis.errorbar(x, value["value"], [[max(low, 0)], [max(high, 0)]], color="black", linewidth=1, capsize=2)
+                axis.text(x, value["high"] + 0.015, f"{value['value']:.2f}", ha="center", va="bottom", fontsize=8)
+    names = [f"{_cut(task)}\n{mine['tasks'][task]['metric']}" for task in tasks]
+    axis.set_xticks(range(len(tasks)), names, fontsize=8)
+    axis.set_ylim(0, 1.1)
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(handles.values(), handles.keys(), ncols=len(shown), loc="lower left", bbox_to_anchor=(0, 1), fontsize=8,
+                frameon=False, borderaxespad=0.2, columnspacing=1.2, handlelength=1.2)  # fmt: skip
+    _plain(axis)
+    return figure
+
+
+def gate_heatmaps(gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Figure:
+    """Gate weights in 0..1. gates: moment ("before", "after") -> layer -> task -> adapter -> weight.
+
+    One column per moment, one row per MTA layer; rows of a panel are tasks, its columns adapters.
+    """
+    layers = list(dict.fromkeys(layer for table in gates.values() for layer in table))
+    first = next(iter(next(iter(gates.values())).values()))
+    tasks, adapters = list(first), list(next(iter(first.values())))
+    wide, high = 1.6 + 0.42 * len(adapters), 0.5 + 0.3 * len(tasks)
+    figure = _figure(len(gates) * wide + 1.2, len(layers) * high + 1.2)
+    panels = figure.subplots(len(layers), len(gates), squeeze=False, sharex=True, sharey=True)
+    for column, (moment, table) in enumerate(gates.items()):
+        for line, layer in enumerate(layers):
+            axis = panels[line][column]
+            rows = table.get(layer, {})
+            weights = [[rows.get(task, {}).get(adapter, 0.0) for adapter in adapters] for task in tasks]
+            image = axis.imshow(weights, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+            _numbers(axis, weights, "{:.2f}", 0.6)
+            axis.set_xticks(
+                range(len(adapters)), [_cut(name) for name in adapters], rotation=45, ha="right", fontsize=7
+            )
+            axis.set_yticks(range(len(tasks)), [_cut(name) for name in tasks], fontsize=7)
+            axis.tick_params(length=0)
+            if line == 0:
+                axis.set_title(f"{moment} stage two" if moment in ("before", "after") else moment, fontsize=9)
+            if column == 0:
+                axis.set_ylabel(_cut(layer), fontsize=8)
+    bar = figure.colorbar(image, ax=panels.ravel().tolist(), shrink=0.9, aspect=30, pad=0.02)
+    bar.set_label("gate weight", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def confusion_matrix(task: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
+    """Targets down, predictions across; colours are shares of a target's rows, numbers are rows."""
+    shares = [[n / max(sum(line), 1) for n in line] for line in counts]
+    side = min(1.6 + 0.42 * len(labels), 11)
+    figure = _figure(side + 1.2, side)
+    axis = figure.subplots()
+    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    if len(labels) ** 2 <= NAMED_CELLS:
+        _numbers(axis, counts, "{:d}", 0.6, shares)
+    names = [_cut(label) for label in labels]
+    axis.set_xticks(range(len(labels)), names, rotation=45, ha="right", fontsize=8)
+    axis.set_yticks(range(len(labels)), names, fontsize=8)
+    axis.tick_params(length=0)
+    axis.set_xlabel("prediction", fontsize=9)
+    axis.set_ylabel("target", fontsize=9)
+    axis.set_title(task, fontsize=10)
+    bar = figure.colorbar(image, ax=axis, shrink=0.8)
+    bar.set_label("share of the target's rows", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def length_histograms(lengths: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
+    """Tokens per row. lengths: task -> {"input": [tokens], "target": [tokens]}; one panel per task and side."""
+    sides = ("input", "target")
+    figure = _figure(8.4, 0.6 + 1.5 * len(lengths))
+    panels = figure.subplots(len(lengths), 2, squeeze=False)
+    for line, (task, held) in enumerate(lengths.items()):
+        for axis, side, colour in zip(panels[line], sides, (BLUE, GREEN), strict=True):
+            values = list(held.get(side, ()))
+            whole = len(set(values)) < 30  # few lengths: one bar for each
+            bins: Any = [n - 0.5 for n in range(min(values), max(values) + 2)] if values and whole else 30
+            axis.hist(values, bins=bins, color=colour, edgecolor="white", linewidth=0.4)
+            axis.set_title(f"{_cut(task)}: {side}", fontsize=9, loc="left")
+            axis.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            _plain(axis)
+    for axis in panels[-1]:
+        axis.set_xlabel("tokens", fontsize=9)
+    return figure
+
+
+def macro_history(versions: Sequence[Mapping[str, Any]]) -> Figure:
+    """Macro score by version number; those that were champions are filled. versions: rows of `ModelStore.versions`."""
+    rows = sorted((row for row in versions if row["macro"] is not None), key=lambda row: row["version"])
+    figure = _figure(7.2, 2.4)
+    axis = figure.subplots()
+    numbers, values = [row["version"] for row in rows], [row["macro"] for row in rows]
+    axis.plot(numbers, values, color="#c9ccd1", linewidth=1.2, zorder=1)
+    for row in rows:
+        champion = "champion" in row["aliases"]
+        was = "promoted" in row["tags"]
+        axis.scatter(
+            row["version"],
+            row["macro"],
+            s=70 if champion else 42,
+            color=BLUE if was or champion else "white",
+            edgecolors=BLUE,
+            zorder=2,
+        )
+        text = f"{row['macro']:.3f}" + ("  champion" if champion else "")
+        axis.annotate(
+            text, (row["version"], row["macro"]), (0, 9), textcoords="offset points", ha="center", fontsize=7.5
+        )
+    axis.set_xlabel("version (filled: was promoted)", fontsize=9)
+    axis.set_ylabel("macro score", fontsize=9)
+    axis.margins(x=0.12, y=0.35)
+    axis.set_xticks(numbers if len(numbers) <= 25 else numbers[:: len(numbers) // 20])
+    _plain(axis)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    from io import BytesIO
+
+    sink = BytesIO()
+    figure.savefig(sink, format="png", dpi=DPI)
+    return sink.getvalue()
+
+
+def _figure(wide: float, high: float) -> Figure:
+    # By hand, without pyplot: that would hold every figure, and may look for a display.
+    figure = Figure(figsize=(wide, high), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(labelsize=8)
+
+
+def _numbers(
+    axis: Any,
+    values: Sequence[Sequence[float]],
+    form: str,
+    dark: float,
+    shades: Sequence[Sequence[float]] | None = None,
+) -> None:
+    for y, line in enumerate(values):
+        for x, value in enumerate(line):
+            shade = (shades or values)[y][x]
+            colour = "white" if shade > dark else "#33373d"
+            axis.text(x, y, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)
+
+
+def _value(scorecards: Mapping[str, Any], subject: str, task: str, metric: str) -> Mapping[str, float] | None:
+    if subject == "majority":
+        value = scorecards[own_scorecard(scorecards)]["tasks"][task].get("majority")
+        return None if value is None else {"value": value}
+    held: Mapping[str, float] | None = scorecards[subject]["tasks"].get(task, {}).get("metrics", {}).get(metric)
+    return held
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Exponential mean without the pull towards zero at its start (Kingma and Ba 2015, section 3)."""
+    held, weight, out = 0.0, 0.0, []
+    for value in values:
+        held, weight = SMOOTHED * held + (1 - SMOOTHED) * value, SMOOTHED * weight + 1 - SMOOTHED
+        out.append(held / weight)
+    return out
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

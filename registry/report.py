@@ -1,0 +1,82 @@
+"""The report of a domain for people who will not open MLflow: one HTML file that needs nothing else."""
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from registry.card import CardFacts, own_scorecard, render_card
+from registry.figures import figures_of, macro_history, png
+from registry.versions import Version
+
+TEMPLATE = "report.html.j2"
+
+
+def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> str:
+    """One page on version `shown` of a domain, with the history of all `versions` (as `ModelStore.versions` gives).
+
+    Every text from specs, labels and rows is escaped; the page holds no script and its policy forbids fetching. Raises
+    ValueError when `shown` is not among the versions.
+    """
+    rows = [{**row, "created": _date(row["created"])} for row in versions]
+    mine = next((row for row in rows if row["version"] == shown), None)
+    if mine is None:
+        raise ValueError(f"version {shown} is not among versions {[row['version'] for row in rows]}")
+    figures = {**figures_of(facts), "history.png": macro_history(versions)}
+    # CSS pixels are 1/96 inch: at its own size, text in every figure is as large as its font says.
+    pictures = {
+        name: (round(figure.get_figwidth() * 96), base64.b64encode(png(figure)).decode())
+        for name, figure in figures.items()
+    }
+    cards = facts["scorecards"]
+    own = cards[own_scorecard(cards)]
+
+    def picture(name: str, caption: str) -> Markup:
+        if name not in pictures:
+            return Markup("<p>Nothing was recorded.</p>")
+        width, data = pictures[name]
+        image = '<img alt="{caption}" width="{width}" src="data:image/png;base64,{data}">'
+        page = f"<figure>{image}<figcaption>{{caption}}</figcaption></figure>"
+        return Markup(page).format(caption=caption, width=width, data=data)
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("registry").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        domain=facts["domain"],
+        facts=_whole(facts),
+        shown=mine,
+        versions=rows,
+        macro=own["macro"],
+        zero_shot=cards["zero_shot"]["macro"]["value"] if "zero_shot" in cards else None,
+        quality=facts.get("data", {}).get("quality", {}).get("outcome"),
+        samples=[{"truncated": False, "score": None, **row} for row in own.get("samples", ())],
+        confusions=sorted(name for name in pictures if name.startswith("confusion-")),
+        picture=picture,
+        card=_html(render_card(facts).partition("\n")[2]),  # the page has its own title
+        generated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+
+
+def _whole(facts: CardFacts) -> dict[str, Any]:
+    """Facts with the parts that the page asks for; a misspelt name in the template still fails."""
+    parts: Mapping[str, Any] = {"description": "", "parameters": None, "decision": None}
+    return {**parts, **facts}
+
+
+def _html(markdown: str) -> Markup:
+    """Markdown as HTML. Raw HTML in it is shown as text; headings go one level down, below the page's own."""
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table").disable(["image", "autolink"])
+    text = parser.render(markdown)
+    for level in (3, 2, 1):
+        text = text.replace(f"<h{level}>", f"<h{level + 1}>").replace(f"</h{level}>", f"</h{level + 1}>")
+    text = text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    return Markup(text)  # safe: the parser escapes what is not Markdown
+
+
+def _date(milliseconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(milliseconds / 1000))
