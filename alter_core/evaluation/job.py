@@ -4,12 +4,13 @@ One process, because imports and prompts are paid once; a process of its own, so
 job and not the flow that started it.
 """
 
+import hashlib
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alter_core.errors import AlterError
 from alter_core.evaluation.baselines import majority_targets
 from alter_core.evaluation.predict import Prediction, Predictor
-from alter_core.evaluation.scorecard import Scorecard, score
+from alter_core.evaluation.scorecard import Scorecard, sample, score
 from alter_core.spec import DomainSpec
 from alter_core.workspace import written_whole
 
@@ -68,8 +69,9 @@ def run(job: EvaluationJob) -> dict[str, Scorecard]:
 
     dataset = TaskDataset.open(Path(job.dataset))
     rows = chosen_rows(dataset, job.spec, job.split, job.spec.evaluation.max_rows)
-    training = (row for task in job.spec.tasks for row in dataset.rows("train", task.name))
-    majority = majority_targets(training, job.spec) if "majority" in job.spec.evaluation.baselines else {}
+    labelled = [task.name for task in job.spec.tasks if task.task_type.labelled]
+    wanted = labelled if "majority" in job.spec.evaluation.baselines else []
+    majority = majority_targets({name: dataset.rows("train", name)["target"] for name in wanted})
     report = _reporter(Path(job.metrics), [subject.name for subject in job.subjects], len(rows))
     scorecards = {}
     for number, subject in enumerate(job.subjects):
@@ -77,6 +79,12 @@ def run(job: EvaluationJob) -> dict[str, Scorecard]:
         tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
         predictions = predictor.predict(tasks, inputs, partial(report, number))
         scorecard = score(predictions, rows, job.spec, majority, job.spec.seed)
+        if subject.bundle:
+            # Rounding depends on what else is in a batch. These are what the bundle answers to just these rows, so
+            # that whoever loads it can repeat them.
+            shown = scorecard.samples
+            again = predictor.predict([row["task"] for row in shown], [row["input"] for row in shown])
+            scorecard = replace(scorecard, samples=[sample(*pair) for pair in zip(shown, again, strict=True)])
         scorecards[subject.name] = scorecard
         folder = Path(subject.output)
         write_predictions(folder / "predictions.jsonl", rows, predictions)
@@ -85,12 +93,15 @@ def run(job: EvaluationJob) -> dict[str, Scorecard]:
 
 
 def chosen_rows(dataset: Any, spec: DomainSpec, split: str, limit: int | None) -> list[Row]:
-    """Rows of a split, at most `limit` a task: those with the lowest ids, which are hashes, so that the choice is fair
-    and stays as the data grow."""
+    """Rows of a split, at most `limit` a task, chosen by hash of their ids: a fair choice that stays as data grow."""
     chosen: list[Row] = []
     for task in spec.tasks:
-        held = sorted(dataset.rows(split, task.name), key=lambda row: str(row["id"]))
-        chosen += islice(held, limit)
+        table = dataset.rows(split, task.name)
+        places = list(range(len(table)))
+        if limit is not None and limit < len(table):
+            digests = [hashlib.sha256(str(row).encode()).digest() for row in table["id"]]
+            places = sorted(sorted(places, key=digests.__getitem__)[:limit])
+        chosen += list(table.select(places))
     return chosen
 
 

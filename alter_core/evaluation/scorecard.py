@@ -116,12 +116,13 @@ def score(
         )
         each = row_scores(first, answers, targets)
         by_row[task.name] = {str(rows[i]["id"]): float(s) for i, s in zip(places, each, strict=True)}
-        samples += [_sample(rows[i], predictions[i]) for i in places[:SAMPLES_PER_TASK]]
+        samples += [sample(rows[i], predictions[i]) for i in places[:SAMPLES_PER_TASK]]
     value = float(np.mean([value for value, _ in macro]))
     return Scorecard(tasks, interval(value, np.mean([spread for _, spread in macro], 0)), by_row, tuple(samples))
 
 
-def _sample(row: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
+def sample(row: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
+    """One of a scorecard's samples."""
     kept = {key: row[key] for key in ("task", "id", "input", "target")}
     return {
         **kept,

@@ -1,0 +1,230 @@
+"""A trial: one arm trained once, at one rate and one seed, then scored. Kept under a key of all that it depends on."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alter_core.backbone import backbone_digest, load_backbone
+from alter_core.evaluation.arms import Arm
+from alter_core.evaluation.job import chosen_rows
+from alter_core.evaluation.peft_arms import PeftHandle
+from alter_core.evaluation.predict import Predictor
+from alter_core.evaluation.scorecard import score
+from alter_core.spec import DomainSpec
+from alter_core.training.job import TrainingJob
+from alter_core.workspace import digest_of, write_json, written_whole
+
+Log = Callable[..., None]
+Facts = dict[str, Any]
+_ADAPTERS = "adapters.safetensors"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of an ablation share."""
+
+    spec: DomainSpec
+    dataset: Any
+    """A TaskDataset."""
+    backbone: Path
+    folder: Path
+    trunk_cache: Path
+    code: str
+    """Digest of the code that trains and scores: results of other code are not reused."""
+    log: Log
+    stop_asked: Callable[[], bool]
+
+
+class Trial:
+    """One arm at one rate and seed. What is done already is read, not done again."""
+
+    def __init__(self, bench: Bench, arm: Arm, rate: float | None, seed: int) -> None:
+        """rate: None for an arm that trains nothing."""
+        self.bench = bench
+        self.arm = arm
+        self.rate = rate
+        self.seed = seed
+        self.spec = bench.spec if rate is None else arm.at(rate, seed)
+        peft = (arm.peft.kind, arm.peft.rank) if arm.peft else None
+        kept = self.spec.model_dump(mode="json", include={"tasks", "mta", "precision", "evaluation", "seed"})
+        stages = self.spec.model_dump(mode="json", include={"stage_one", "stage_two"}) if rate is not None else None
+        for task in kept["tasks"]:  # the rows are in the dataset's digest
+            for name in ("source", "test", "quality", "description", "licence"):
+                del task[name]
+        self.key = digest_of(kept, stages, peft, bench.dataset.digest, backbone_digest(bench.backbone), bench.code)
+        self.folder = bench.folder / "trials" / self.key
+
+    def validation(self) -> Facts:
+        """{macro, cost}: the macro score on validation rows; trains first where that is not done yet."""
+        done = _read(self.folder / "validation.json")
+        if done:
+            return done
+        cost = self._train()
+        begin = time.monotonic()
+        card = self._score("validation", self.bench.spec.evaluation.max_validation_rows)
+        cost["seconds"] += time.monotonic() - begin
+        facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed, "macro": card["macro"], "cost": cost}
+        write_json(self.folder / "validation.json", facts)
+        return facts
+
+    def test(self) -> Facts:
+        """The scorecard on test rows, as JSON; trains first where the weights are gone."""
+        done = _read(self.folder / "test.json")
+        if done:
+            return done
+        if not self._has_weights():
+            self._train()
+        card = self._score("test", self.bench.spec.evaluation.max_rows)
+        write_json(self.folder / "test.json", card)
+        return card
+
+    def drop_weights(self) -> None:
+        """Free the disk; the results stay."""
+        for name in ("stage_one", "stage_two"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / _ADAPTERS).unlink(missing_ok=True)
+
+    def _has_weights(self) -> bool:
+        return self.rate is None or (self.folder / _ADAPTERS).exists() or (self._last / "result.json").exists()
+
+    @property
+    def _last(self) -> Path:
+        return self.folder / ("stage_two" if self.spec.stage_two else "stage_one")
+
+    def _train(self) -> Facts:
+        if self.rate is None:
+            return {"seconds": 0.0, "trained_parameters": 0}
+        begin = time.monotonic()
+        if self.arm.peft:
+            cost = self._train_peft()
+        else:
+            from alter_core.training.run import run
+
+            cost = {}
+            start = None
+            for stage in ("stage_one", "stage_two") if self.spec.stage_two else ("stage_one",):
+                job = TrainingJob(
+                    stage=stage,
+                    spec=self.spec,
+                    dataset=self.bench.dataset.path,
+                    backbone=self.bench.backbone,
+                    start=start,
+                    output=self.folder / stage,
+                    checkpoints=self.folder / stage / "checkpoints",
+                    trunk_cache=self.bench.trunk_cache,
+                    metrics=self.folder / "metrics.jsonl",
+                    seed=self.seed,
+                )
+                cost[stage] = run(job, self.bench.log, self.bench.stop_asked)["cost"]
+                start = self.folder / stage / "bundle"
+            # A part that both stages train counts once.
+            cost["trained_parameters"] = max(cost[stage]["trained_parameters"] for stage in cost)
+        return {**cost, "seconds": time.monotonic() - begin}
+
+    def _train_peft(self) -> Facts:
+        from accelerate import Accelerator
+
+        from alter_core.data.batches import encode_rows
+        from alter_core.training.forward import TargetForward
+        from alter_core.training.loop import train
+        from alter_core.training.precision import choose_precision
+        from alter_core.training.run import VALIDATION_LOSS_ROWS
+        from alter_core.training.session import Training
+        from alter_core.training.trunk_cache import TrunkCache, trunk_digest
+
+        assert self.arm.peft is not None
+        begin = time.monotonic()
+        spec, stage = self.spec, self.spec.stage_one
+        accelerator = Accelerator()
+        precision, _ = choose_precision(spec.precision, accelerator.device)
+        torch.manual_seed(self.seed)
+        handle = PeftHandle(self.bench.backbone, spec, self.arm.peft)
+        adapters = handle.adapters()
+        wide = torch.bfloat16 if precision == "bf16" else torch.float32
+        for parameter in handle.model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(wide)
+        handle.model.to(accelerator.device)
+        mta = handle.as_mta()
+        forward = TargetForward(mta)
+        pad = handle.tokenizer.pad_token_id
+        pad = handle.tokenizer.eos_token_id if pad is None else pad
+        rows = encode_rows(self.bench.dataset, "train", spec, handle.tokenizer)
+        validation = encode_rows(self.bench.dataset, "validation", spec, handle.tokenizer, VALIDATION_LOSS_ROWS)
+        digest = trunk_digest(forward)
+        caches = [TrunkCache(self.bench.trunk_cache, forward, part, pad, digest) for part in (rows, validation)]
+        use_cache = spec.trunk_cache and forward.first > 0
+        train(
+            Training(
+                name=self.arm.name,
+                stage=stage,
+                mta=mta,
+                trained=lambda: adapters,
+                rows=rows,
+                validation=validation,
+                cache=caches[0] if use_cache else None,
+                validation_cache=caches[1] if use_cache else None,
+                accelerator=accelerator,
+                precision=precision,
+                autocast=precision == "bf16",
+                pad=pad,
+                seed=self.seed,
+                checkpoint_folder=self.folder / "checkpoints",
+                checkpoint_seconds=60.0,
+                job_key=self.key,
+                score=self._scorer(handle) if stage.evaluate_every or stage.patience else None,
+                log=self.bench.log,
+                began=begin,
+                stop_asked=self.bench.stop_asked,
+            )
+        )
+        with written_whole(self.folder / _ADAPTERS) as path:
+            handle.save(path)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return {"trained_parameters": handle.parameter_counts()["trained"]}
+
+    def _scorer(self, handle: PeftHandle) -> Callable[[], Facts]:
+        """The validation score that early stopping reads."""
+
+        def take() -> Facts:
+            predictor = Predictor(handle.model, handle.tokenizer, self.spec, handle.as_mta())
+            card = self._card(predictor, "validation", self.bench.spec.evaluation.max_validation_rows)
+            return {"macro": card["macro"]["value"], "tasks": {}}
+
+        return take
+
+    def _score(self, split: str, limit: int | None) -> Facts:
+        return self._card(self._predictor(), split, limit)
+
+    def _card(self, predictor: Predictor, split: str, limit: int | None) -> Facts:
+        rows = chosen_rows(self.bench.dataset, self.bench.spec, split, limit)
+        tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
+        answers = predictor.predict(
+            tasks, inputs, lambda done, total: self.bench.log(phase=f"score {split}", done=done, total=total)
+        )
+        return score(answers, rows, self.bench.spec, seed=self.seed).to_json()
+
+    def _predictor(self) -> Predictor:
+        if self.rate is None:
+            model, tokenizer = load_backbone(self.bench.backbone)
+            return Predictor(model, tokenizer, self.bench.spec, None)
+        if self.arm.peft:
+            handle = PeftHandle(self.bench.backbone, self.spec, self.arm.peft)
+            handle.load(self.folder / _ADAPTERS)
+            handle.model.to(handle.model.dtype)  # adapters in the backbone's precision, as MTA layers run theirs
+            return Predictor(handle.model, handle.tokenizer, self.spec, handle.as_mta())
+        return Predictor.from_bundle(self._last / "bundle", self.bench.backbone)
+
+
+def _read(path: Path) -> Facts | None:
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return dict(found)

@@ -1,0 +1,217 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alter_core.backbone import backbone_record, load_backbone, resolve_backbone
+from alter_core.data.ingest import ingest
+from alter_core.errors import SpecError
+from alter_core.evaluation.ablation import AblationJob, run
+from alter_core.evaluation.ablation_table import macro, paired_difference, reading, to_markdown
+from alter_core.evaluation.arms import make_arms
+from alter_core.mta import inject
+from alter_core.spec import load_domain
+from alter_core.training.session import Stopped
+from alter_core.workspace import Workspace
+from tests.conftest import tiny_spec, write_domain
+
+
+@pytest.fixture(scope="module")
+def ready(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    home = tmp_path_factory.mktemp("ablation")
+    workspace = Workspace(home / "home")
+    values = tiny_spec(tiny_backbone) | {"evaluation": {"max_rows": 6, "max_validation_rows": 4}}
+    spec = load_domain(write_domain(home / "domain", values))
+    dataset = ingest(spec, home / "domain", workspace)
+    return {
+        "spec": spec.with_labels(dataset.labels),
+        "dataset": dataset.path,
+        "backbone": resolve_backbone(spec.backbone, workspace),
+        "trunk_cache": workspace.trunk_cache,
+    }
+
+
+def job_for(ready: dict[str, Any], folder: Path, **changes: Any) -> AblationJob:
+    given = {"output": folder, "metrics": folder / "metrics.jsonl", "seeds": 2, "rates": (1e-3,), "max_rates": 2}
+    return AblationJob.model_validate(ready | given | changes)
+
+
+class Log:
+    """Rows told so far, and a stop after so many of a phase."""
+
+    def __init__(self, phase: str = "", stop_after: int = 0) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.phase, self.stop_after = phase, stop_after
+
+    def __call__(self, **fields: Any) -> None:
+        self.rows.append(json.loads(json.dumps(fields)))
+
+    def of(self, phase: str) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["phase"] == phase]
+
+    def stopped(self) -> bool:
+        return bool(self.stop_after) and len(self.of(self.phase)) >= self.stop_after
+
+
+@pytest.fixture(scope="module")
+def finished(ready: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Log]:
+    """A whole ablation of the tiny domain with every arm and one variant."""
+    folder, log = tmp_path_factory.mktemp("table"), Log()
+    variants = {"r2": {"mta": {"shared_place": "beside", "shared_adapter": "lora"}, "stage_one": {"active": "all"}}}
+    return run(job_for(ready, folder, variants=variants), log, log.stopped), folder, log
+
+
+def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    table, folder, _ = finished
+    arms = {arm["name"]: arm for arm in table["arms"]}
+    assert list(arms) == [
+        "zero_shot",
+        "plain_multi_task",
+        "mta_two_stages",
+        "mta_stage_one",
+        "mta_one_stage",
+        "peft_lora",
+        "single_task",
+        "peft_poly",
+        "r2",
+    ]
+    for arm in arms.values():
+        assert arm["macro"]["low"] <= arm["macro"]["value"] <= arm["macro"]["high"]
+        assert arm["macro"]["value"] == pytest.approx(np.mean([task["value"] for task in arm["tasks"].values()]))
+        assert arm["seeds"] == ([0] if arm["name"] == "zero_shot" else [0, 1])
+        assert (arm["trained_parameters"] > 0) == (arm["name"] != "zero_shot")
+    assert json.loads((folder / "ablation.json").read_text()) == json.loads(json.dumps(table))
+    assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    assert to_markdown(table) == (folder / "ablation.md").read_text()
+
+
+def test_the_expected_duration_comes_first(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    first, *_, last = finished[2].rows
+    assert first["phase"] == last["phase"] == "ablate"
+    assert first["seconds_left"] > 0
+    assert "hours" in first["text"]
+    assert (last["done"], last["seconds_left"]) == (last["total"], 0)
+
+
+def test_weights_do_not_stay_on_disk(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    assert list(finished[1].rglob("*.json"))
+    assert not list(finished[1].rglob("*.safetensors"))
+
+
+def test_a_second_run_trains_nothing(finished: tuple[dict[str, Any], Path, Log], ready: dict[str, Any]) -> None:
+    table, folder, _ = finished
+    log = Log()
+    names = [arm["name"] for arm in table["arms"] if arm["name"] != "r2"]
+    again = run(job_for(ready, folder, arms=names), log, log.stopped)
+    assert not log.of("train")
+    assert [arm for arm in table["arms"] if arm["name"] != "r2"] == again["arms"]
+
+
+def test_a_stopped_ablation_goes_on_and_ends_with_the_same_table(
+    finished: tuple[dict[str, Any], Path, Log], ready: dict[str, Any], tmp_path: Path
+) -> None:
+    names = ["plain_multi_task", "mta_two_stages", "peft_lora"]
+    runs = 0
+    for after in (4, 9, 0):
+        log = Log("train", after)
+        try:
+            table = run(job_for(ready, tmp_path, arms=names), log, log.stopped)
+        except Stopped:
+            runs += 1
+    assert runs == 2
+    wanted = {arm["name"]: arm["macro"] for arm in finished[0]["arms"] if arm["name"] in names}
+    assert {arm["name"]: arm["macro"] for arm in table["arms"]} == wanted
+
+
+def test_the_grid_is_widened_until_the_best_rate_is_inside_or_the_limit_is_reached(
+    ready: dict[str, Any], tmp_path: Path
+) -> None:
+    log = Log()
+    job = job_for(ready, tmp_path, arms=["plain_multi_task"], seeds=1, rates=(1e-7, 2e-7), max_rates=4)
+    [arm] = run(job, log, log.stopped)["arms"]
+    tried = {row["text"] for row in log.of("ablate") if "rate" in row["text"]}
+    assert len(tried) >= 3  # one of two rates is at an edge whichever is best
+    assert arm["rate_at_edge"] == (len(tried) == 4)
+
+
+def test_arms_train_about_as_many_parameters_as_the_two_stage_model(ready: dict[str, Any]) -> None:
+    spec, backbone = ready["spec"], ready["backbone"]
+    arms = {arm.name: arm for arm in make_arms(spec, backbone, 100)}
+    model, _ = load_backbone(backbone)
+    whole = (
+        inject(model, spec.mta, spec.task_names).parameter_counts()["total"] - backbone_record(backbone)["parameters"]
+    )
+    model, _ = load_backbone(backbone)
+    single = arms["single_task"].spec
+    assert single is not None
+    mta = inject(model, single.mta, single.task_names)
+    trained = sum(p.numel() for _, p in mta.set_trainable({"task_adapters"}))
+    assert trained == pytest.approx(whole, rel=0.1)
+    assert arms["peft_lora"].peft is not None
+    assert arms["peft_poly"].peft is not None
+    assert arms["peft_poly"].peft.rank == arms["peft_lora"].peft.rank // len(spec.tasks)
+
+
+def test_arms_train_for_as_many_steps_as_both_stages_together(ready: dict[str, Any]) -> None:
+    for arm in make_arms(ready["spec"], ready["backbone"], 100):
+        if arm.spec:
+            stages = [stage for stage in (arm.spec.stage_one, arm.spec.stage_two) if stage]
+            assert sum(stage.steps or 0 for stage in stages) == 9
+
+
+def test_a_rate_scales_both_stages_alike(ready: dict[str, Any]) -> None:
+    two = {arm.name: arm for arm in make_arms(ready["spec"], ready["backbone"], 100)}["mta_two_stages"]
+    before, after = two.spec, two.at(8e-3, seed=5)
+    assert before is not None
+    assert before.stage_two is not None
+    assert after.stage_two is not None
+    ratio = before.stage_two.learning_rate / before.stage_one.learning_rate
+    assert after.stage_two.learning_rate == pytest.approx(8e-3 * ratio)
+    assert (after.stage_one.learning_rate, after.seed) == (pytest.approx(8e-3), 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ["plain"]}, "no such arm: plain; arms are zero_shot"),
+        ({"variants": {"v": {"task": {}}}}, "variant v: task cannot vary"),
+        ({"variants": {"v": {"mta": {"rank": 0}}}}, r"variant v is no domain spec(.|\n)*mta > rank"),
+    ],
+)
+def test_a_wrong_job_is_refused(ready: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        run(job_for(ready, tmp_path, **changes), Log(), lambda: False)
+
+
+def rows(*means: float, noise: float = 0.3) -> dict[str, np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(0)
+    return {"t": np.stack([mean + noise * rng.standard_normal(300) for mean in means])}
+
+
+def test_the_paired_difference_cancels_what_rows_have_in_common() -> None:
+    base = rows(0.5)["t"]
+    found = paired_difference({"t": base + 0.02}, {"t": base}, seed=0)
+    assert found.value == pytest.approx(0.02)
+    assert found.low == pytest.approx(0.02)
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    steady, shaky = rows(0.5, 0.5, 0.5), rows(0.4, 0.5, 0.6)
+    widths = [(d := paired_difference(own, rows(0.4), seed=0)).high - d.low for own in (steady, shaky)]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_the_macro_score_weighs_tasks_alike_whatever_their_rows() -> None:
+    assert macro({"a": np.ones((2, 10)), "b": np.zeros((2, 1000))}) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"), [(0.01, 0.03, "is ahead of"), (-0.03, -0.01, "is behind"), (-0.1, 0.1, "cannot be told")]
+)
+def test_the_reading_says_what_the_interval_allows(low: float, high: float, wanted: str) -> None:
+    arms = [{"name": "m", "title": "MTA"}, {"name": "b", "title": "plain"}]
+    value = (low + high) / 2
+    found = {"mta": "m", "baseline": "b", "value": value, "low": low, "high": high}
+    assert wanted in reading({"arms": arms, "comparison": found})

@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alter_core.backbone import load_backbone, resolve_backbone
+from alter_core.data.dataset import TaskDataset
+from alter_core.data.ingest import ingest
+from alter_core.evaluation.job import EvaluationJob, chosen_rows, main, run
+from alter_core.evaluation.predict import Predictor
+from alter_core.evaluation.scorecard import Scorecard
+from alter_core.mta import inject, save_bundle
+from alter_core.spec import DomainSpec, load_domain
+from alter_core.workspace import Workspace, write_json
+from tests.conftest import tiny_spec, write_domain
+
+
+@pytest.fixture(scope="module")
+def ready(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Dataset, spec with labels, converted backbone, and a bundle whose adapters were disturbed."""
+    home = tmp_path_factory.mktemp("job")
+    workspace = Workspace(home / "home")
+    values = tiny_spec(tiny_backbone) | {"evaluation": {"max_rows": 6}}
+    spec = load_domain(write_domain(home / "domain", values))
+    dataset = ingest(spec, home / "domain", workspace)
+    spec = spec.with_labels(dataset.labels)
+    backbone = resolve_backbone(spec.backbone, workspace)
+    torch.manual_seed(0)
+    model, tokenizer = load_backbone(backbone)
+    mta = inject(model, spec.mta, spec.task_names)
+    with torch.no_grad():
+        for parameter in (p for layer in mta.layers for p in layer.parameters()):
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    save_bundle(mta, tokenizer, home / "bundle", {"spec": spec.model_dump(mode="json")}, backbone="refer")
+    return {"dataset": dataset, "spec": spec, "backbone": backbone, "bundle": home / "bundle"}
+
+
+def job_for(ready: dict[str, Any], folder: Path, **changes: Any) -> EvaluationJob:
+    given = {
+        "dataset": str(ready["dataset"].path),
+        "spec": ready["spec"],
+        "backbone": str(ready["backbone"]),
+        "subjects": [
+            {"name": "zero_shot", "output": str(folder / "zero")},
+            {"name": "stage_one", "bundle": str(ready["bundle"]), "output": str(folder / "one")},
+        ],
+        "metrics": str(folder / "metrics.jsonl"),
+    }
+    return EvaluationJob.model_validate(given | changes)
+
+
+def test_every_subject_gets_its_scorecard_and_predictions(ready: dict[str, Any], tmp_path: Path) -> None:
+    cards = run(job_for(ready, tmp_path))
+    assert list(cards) == ["zero_shot", "stage_one"]
+    for name, folder in (("zero_shot", "zero"), ("stage_one", "one")):
+        card = Scorecard.read(tmp_path / folder / "scorecard.json")
+        assert card.macro == cards[name].macro
+        lines = (tmp_path / folder / "predictions.jsonl").read_text().splitlines()
+        assert len(lines) == sum(task.rows for task in card.tasks.values()) == 18
+        assert {json.loads(line)["id"] for line in lines} == {row for rows in card.row_scores.values() for row in rows}
+    assert cards["zero_shot"].row_scores.keys() == cards["stage_one"].row_scores.keys()
+    assert cards["zero_shot"].tasks["colour"].majority is not None
+
+
+def test_samples_are_what_the_bundle_answers_when_asked_for_them_alone(ready: dict[str, Any], tmp_path: Path) -> None:
+    card = run(job_for(ready, tmp_path))["stage_one"]
+    predictor = Predictor.from_bundle(ready["bundle"], ready["backbone"])
+    again = predictor.predict([s["task"] for s in card.samples], [s["input"] for s in card.samples])
+    assert [(p.text, p.score) for p in again] == [(s["prediction"], s["score"]) for s in card.samples]
+
+
+def test_progress_rows_count_to_the_end_over_all_subjects(ready: dict[str, Any], tmp_path: Path) -> None:
+    run(job_for(ready, tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["phase"] for row in rows} == {"evaluate"}
+    assert [row["subject"] for row in rows if row["done"] in (18, 36)] == ["zero_shot", "stage_one"]
+    assert (rows[-1]["done"], rows[-1]["total"], rows[-1]["seconds_left"]) == (36, 36, 0)
+
+
+def test_the_choice_of_rows_is_the_same_each_time_and_grows(ready: dict[str, Any]) -> None:
+    dataset, spec = ready["dataset"], ready["spec"]
+    few, more = ({row["id"] for row in chosen_rows(dataset, spec, "test", n)} for n in (3, 7))
+    assert few < more
+    assert few == {row["id"] for row in chosen_rows(TaskDataset.open(dataset.path), spec, "test", 3)}
+
+
+def test_the_command_reads_a_job_file(ready: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "job.json", job_for(ready, tmp_path).model_dump(mode="json"))
+    assert main([str(tmp_path / "job.json")]) == 0
+    assert (tmp_path / "one" / "scorecard.json").exists()
+
+
+def test_a_wrong_input_ends_the_command_with_a_message(
+    ready: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_for(ready, tmp_path, dataset=str(tmp_path / "nothing"))
+    write_json(tmp_path / "job.json", job.model_dump(mode="json"))
+    assert main([str(tmp_path / "job.json")]) == 2
+    assert "nothing" in capsys.readouterr().err
+    [row] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert row["phase"] == "error"
+    assert "nothing" in row["headline"]
+
+
+def test_a_file_that_is_no_job_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.json").write_text('{"dataset": 3}')
+    assert main([str(tmp_path / "job.json")]) == 2
+    assert "not an evaluation job" in capsys.readouterr().err
+
+
+def test_labels_of_the_dataset_fill_the_spec(ready: dict[str, Any]) -> None:
+    spec: DomainSpec = ready["spec"]
+    assert set(spec.task("match").labels or ()) == {"yes", "no"}
