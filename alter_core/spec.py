@@ -108,6 +108,13 @@ class QualitySpec(Section):
     """A larger share of inputs with more than one target warns; such inputs are dropped for label tasks."""
     input_pattern: str | None = None
     """A regular expression that inputs should match; others warn."""
+    language: Literal["en", "de", "fr", "es", "it", "pt", "nl"] | None = None
+    """The language that inputs should be in, told by common words; unset: not looked at."""
+    max_other_language: Share = 0.1
+    """A larger share of inputs in another language warns."""
+    max_drift: Share = 0.25
+    """A larger distance from the champion's training rows (total variation of label shares, input lengths or common
+    words) warns."""
     expectations: tuple[ExpectationSpec, ...] = ()
     """Further expectations, on the columns task, input, target, id, split, input_tokens, target_tokens."""
 

@@ -1,0 +1,115 @@
+"""Runs Great Expectations on frames: expectations in, plain results out. The only importer of the library."""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when the library is imported
+
+from alter_core.errors import SpecError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 20
+
+
+@dataclass
+class Result:
+    """What one expectation found, over one or more frames."""
+
+    success: bool
+    checked: int = 0
+    """Values that were looked at; 0 for expectations on a whole table."""
+    unexpected: int = 0
+    indices: list[int] = field(default_factory=list)
+    """The first unexpected rows, numbered from 0 over all frames."""
+    values: list[Any] = field(default_factory=list)
+    """What those rows hold."""
+    observed: Any = None
+    """Of expectations on a whole column or table."""
+    error: str | None = None
+    """Why it could not be computed."""
+
+
+def expectation(name: str, arguments: Mapping[str, Any], severity: str, place: str) -> Any:
+    """A native expectation by its class name. Raises SpecError for an unknown name or arguments that do not fit."""
+    import great_expectations.expectations as gxe
+
+    kind = getattr(gxe, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, gxe.Expectation)):
+        known = [n for n in dir(gxe) if n.startswith("Expect") and n != "Expectation"]
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise SpecError(f"{place}: Great Expectations has no expectation {name!r}{hint}")
+    try:
+        return kind(**arguments, severity="critical" if severity == "block" else "warning")
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SpecError(f"{place}: the arguments of {name} do not fit it: {reason}") from error
+
+
+class Suite:
+    """A suite of expectations that is run on one frame after the other."""
+
+    def __init__(self, name: str, expectations: Sequence[Any]) -> None:
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        # The suite keeps its own copies in an order of its own: results are matched by this number.
+        numbered = [e.model_copy() if hasattr(e, "model_copy") else e.copy() for e in expectations]
+        for number, each in enumerate(numbered):
+            each.meta = {"number": number}
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=numbered))
+        asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+        batch = asset.add_batch_definition_whole_dataframe(name)
+        definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
+        self._definition = context.validation_definitions.add(definition)
+        self.results = [Result(True) for _ in expectations]
+        self.json: list[dict[str, Any]] = []
+        self._rows = 0
+
+    def run(self, frame: "pd.DataFrame") -> None:
+        """Check one frame, and add what is found to `results`."""
+        found = self._definition.run(
+            batch_parameters={"dataframe": frame},
+            result_format={"result_format": "SUMMARY", "partial_unexpected_count": SHOWN},
+        )
+        told = found.to_json_dict()
+        for each in told["results"]:
+            number = each["expectation_config"]["meta"]["number"]
+            self._add(self.results[number], each)
+        told["results"] = [_without_traces(each) for each in told["results"]]
+        self.json.append(told)
+        self._rows += len(frame)
+
+    def _add(self, result: Result, found: dict[str, Any]) -> None:
+        details = found.get("result") or {}
+        result.success = result.success and bool(found["success"])
+        result.error = result.error or _error_of(found)
+        result.checked += int(details.get("element_count") or 0) - int(details.get("missing_count") or 0)
+        result.unexpected += int(details.get("unexpected_count") or 0)
+        result.observed = details.get("observed_value", result.observed)
+        free = SHOWN - len(result.indices)
+        indices = details.get("partial_unexpected_index_list") or []
+        result.indices += [self._rows + int(i) for i in indices[:free]]
+        result.values += (details.get("partial_unexpected_list") or [])[:free]
+
+
+def _error_of(found: Mapping[str, Any]) -> str | None:
+    """The message of an expectation that could not be computed; the library reports it in one of two shapes."""
+    told = found.get("exception_info") or {}
+    each = [told] if "raised_exception" in told else list(told.values())
+    raised = [e for e in each if isinstance(e, Mapping) and e.get("raised_exception")]
+    return str(raised[0].get("exception_message")).strip() if raised else None
+
+
+def _without_traces(found: dict[str, Any]) -> dict[str, Any]:
+    """Tracebacks name files of the machine, and say nothing of the data."""
+    if error := _error_of(found):
+        return found | {"exception_info": {"raised_exception": True, "exception_message": error}}
+    return found
