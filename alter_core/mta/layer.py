@@ -1,5 +1,7 @@
 """MTALayer: stands where a block's FFN stood, and holds that FFN, its adapters and their gate."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,8 +11,8 @@ from alter_core.mta.architectures import Side
 from alter_core.mta.config import MTAConfig
 from alter_core.mta.ffn import FFN, FFNWeights
 from alter_core.mta.gates import Gate
-from alter_core.mta.mixing import Formed, form, run_grouped, run_low_rank, run_outputs
-from alter_core.mta.routing import Router
+from alter_core.mta.mixing import GROUPED_TOKENS, Formed, form, run_grouped, run_low_rank, run_outputs
+from alter_core.mta.routing import Router, Rows
 
 FORMED_KEPT = 32
 """How many tasks' formed weights a layer keeps for generation; the oldest goes first."""
@@ -161,21 +163,22 @@ class MTALayer(nn.Module):
         rows = routing.rows(count, hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             x = hidden.reshape(count, -1, hidden.shape[-1]).to(dtype)
-            banks = self.active_banks()
-            by_output = self.config.mixing == "output" and banks and self.gate.one_hot() is None
-            if not banks and not isinstance(self.beneath(), BottleneckBank):
-                out = self.ffn.run(self.base, x, self.common(dtype))
-            elif by_output:
-                out = run_outputs(self, x, rows)
-            elif self.training or torch.is_grad_enabled():
-                out = (
-                    run_grouped(self, x, rows, form(self, rows.present, dtype))
-                    if self.is_dense()
-                    else run_low_rank(self, x, rows)
-                )
-            elif self.is_dense() or len(rows.present) == 1:
-                out = run_grouped(self, x, rows, [self.formed(task, dtype) for task in rows.present])
-            else:
-                out = run_low_rank(self, x, rows)
+            out = self._mix(x, rows)
             out = out.reshape(hidden.shape)
         return self.ffn.finish(self.base, out)
+
+    def _mix(self, x: Float[Tensor, "batch token hidden"], rows: Rows) -> Float[Tensor, "batch token hidden"]:
+        banks = self.active_banks()
+        if not banks and not isinstance(self.beneath(), BottleneckBank):
+            return self.ffn.run(self.base, x, self.common(x.dtype))
+        if self.config.mixing == "output" and banks and self.gate.one_hot() is None:
+            return run_outputs(self, x, rows)
+        learning = self.training or torch.is_grad_enabled()
+        many = x.shape[0] * x.shape[1] >= GROUPED_TOKENS * len(rows.present)
+        if self.is_dense() or (not learning and (many or len(rows.present) == 1)):
+            own = form if learning else MTALayer._remembered
+            return run_grouped(self, x, rows, own(self, rows.present, x.dtype))
+        return run_low_rank(self, x, rows)
+
+    def _remembered(self, tasks: Sequence[int], dtype: torch.dtype) -> list[Formed]:
+        return [self.formed(task, dtype) for task in tasks]

@@ -21,6 +21,10 @@ from alter_core.mta.routing import Rows
 if TYPE_CHECKING:
     from alter_core.mta.layer import MTALayer
 
+GROUPED_TOKENS = 64
+"""Tokens per present task from which weights formed before beat low-rank deltas on CPU: below, reading one FFN's
+weights per task costs more than the deltas' arithmetic."""
+
 
 @dataclass(frozen=True)
 class Formed:
@@ -158,7 +162,7 @@ def run_low_rank(
         weight = common.weights[role]
         out = F.linear(value.to(weight.dtype), weight.t() if role == DOWN else weight, common.biases.get(role))
         for bank, part in banks:
-            out = out + bank.mixed(role, value, part)
+            out += bank.mixed(role, value, part)  # in place: nothing saved the linear's output
         return out
 
     inner = layer.ffn.activate(layer.base, linear("up", x), linear("gate", x) if "gate" in common.weights else None)
