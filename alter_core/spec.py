@@ -1,6 +1,7 @@
 """DomainSpec: the schema of a domain.yaml, and its manual. `load_domain` reads one."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from alter_core.data.template import template_columns
 from alter_core.errors import SpecError
 from alter_core.mta.config import MTAConfig
 from alter_core.task_types import TASK_TYPES, MetricName, TaskType, TaskTypeName
@@ -77,6 +79,17 @@ class SourceSpec(Section):
             raise ValueError(f"give exactly one of path, hub, sql, callable; got {', '.join(given) or 'none'}")
         if bool(self.sql) != bool(self.query):
             raise ValueError("sql and query go together")
+        if self.query and not re.match(r"\s*(select|with)\b", self.query, re.I):
+            raise ValueError("query: a source only reads; write one SELECT")
+        if self.sql and re.search(r"://[^/@$]*:(?!\$\{)[^@]*@", self.sql):
+            raise ValueError("sql: a password does not belong in a spec; write ${VAR} and set VAR in the environment")
+        if self.template is not None:
+            template_columns(self.template)
+            if "input" in self.columns:
+                raise ValueError("template builds the input; columns > input has no part in it")
+        unknown = sorted(set(self.columns) - {"input", "target", "id", "group"})
+        if unknown:
+            raise ValueError(f"columns: keys are input, target, id, group; got {', '.join(unknown)}")
         return self
 
 

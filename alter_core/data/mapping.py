@@ -1,10 +1,10 @@
 """From a source's row to a canonical one: columns, template, filter, label map and tidy text."""
 
-import string
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from alter_core.data.files import missing_column
+from alter_core.data.template import template_columns
 from alter_core.data.text import clean
 from alter_core.spec import SourceSpec, TaskSpec
 
@@ -34,19 +34,6 @@ class Canonical(NamedTuple):
 
 
 Mapper = Callable[[Mapping[str, Any]], Canonical | None]
-
-
-def template_columns(template: str) -> tuple[str, ...]:
-    """Columns that a template names. Raises ValueError for anything but plain {column} fields."""
-    names = []
-    for _, field, format_spec, conversion in string.Formatter().parse(template):
-        if field is not None:
-            if not field or any(c in field for c in ".[]!:") or format_spec or conversion:
-                raise ValueError(f"template: fields are plain column names such as {{title}}, got {{{field}}}")
-            names.append(field)
-    if not names:
-        raise ValueError("template: it names no column; write such as 'question: {question} context: {text}'")
-    return tuple(names)
 
 
 def columns_of(source: SourceSpec, by_group: bool) -> tuple[str, ...]:
