@@ -1,0 +1,302 @@
+"""Deployments made from domain specs: one per domain, kept equal to its spec by calling `deploy` again.
+
+A deployment's domain parameter is a name where the spec ships with the installed package, else the spec's absolute
+path. Its flow is named by module (`flows.produce.produce`), so a worker needs the package installed and nothing else.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from httpx import HTTPError
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+from prefect.utilities.callables import parameter_schema
+
+from alter_core.errors import AlterError
+from alter_core.spec import DomainSpec, load_domain
+from alter_core.workspace import Workspace
+from flows.plan import find_domain
+from flows.schedules import Schedule, staggered
+from flows.zombies import HEARTBEAT_SECONDS, TAG, apply_automation, zombie_automation
+
+FLOW = "produce"
+ENTRYPOINT = "flows.produce.produce"
+SLUG = "spec"
+"""Of the schedule that comes from the spec; schedules that people add under other names are left alone."""
+DEFAULT_POOL = "alter"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What `deploy` did about one thing."""
+
+    name: str
+    what: str
+    """created, changed, unchanged, removed, or orphan: a deployment whose spec is not among those given."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a domain's deployment is to be."""
+
+    name: str
+    fields: Mapping[str, Any]
+    schedule: Schedule | None
+
+
+def declare(
+    domains: Sequence[str], work_pool: str | None, data_root: Path | None = None, pool_type: str = "process"
+) -> list[Declared]:
+    """Deployments of the domains (names, folders or spec files). Raises AlterError with every wrong spec."""
+    from flows.produce import produce
+
+    specs: dict[str, DomainSpec] = {}
+    found: dict[str, Path] = {}
+    wrong: list[AlterError] = []
+    for given in domains:
+        try:
+            file = find_domain(given)
+            spec = load_domain(file)
+            if found.setdefault(spec.name, file) != file:
+                raise AlterError(f"the name {spec.name} is that of {found[spec.name]} and of {file}: rename one")
+            specs[spec.name] = spec
+        except AlterError as error:
+            wrong.append(error)
+    if wrong:
+        raise AlterError("\n".join(map(str, wrong)))
+    schedules = staggered(specs)
+    schema = parameter_schema(produce).model_dump(exclude_unset=True)
+    root = {"data_root": str(data_root.absolute())} if data_root else {}
+    return [
+        Declared(
+            name,
+            {
+                "description": spec.description,
+                "tags": [TAG, domain_tag(name)],
+                "parameters": {"domain": _reference(found[name]), **root},
+                "parameter_openapi_schema": schema,
+                "enforce_parameter_schema": True,
+                "paused": False,
+                "concurrency_limit": 1,
+                "concurrency_options": {"collision_strategy": ConcurrencyLimitStrategy.CANCEL_NEW.value},
+                "entrypoint": ENTRYPOINT,
+                "work_pool_name": work_pool,
+                "job_variables": {"env": environment(pool_type)} if work_pool else {},
+            },
+            schedules.get(name),
+        )
+        for name, spec in sorted(specs.items())
+    ]
+
+
+def domain_tag(name: str) -> str:
+    """Tag of a domain's flow runs and of its deployment."""
+    return f"domain:{name}"
+
+
+def environment(pool_type: str = "process") -> dict[str, str]:
+    """What a flow run's process finds in its environment: how often to send heartbeats, and the workspace.
+
+    A container has a workspace of its own: its image or its work pool names it.
+    """
+    heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}
+    return {**heartbeat, "ALTER_HOME": str(Workspace.default().home)} if pool_type == "process" else heartbeat
+
+
+def deploy(
+    domains: Sequence[str],
+    work_pool: str | None,
+    *,
+    data_root: Path | None = None,
+    whole: bool = False,
+    prune: bool = False,
+) -> list[Change]:
+    """Make the server's deployments equal to the domains' specs; a second call changes nothing.
+
+    work_pool: where flow runs start; None for deployments that `alter serve` runs itself. A pool called `alter` is made
+    as one of processes when it is missing. whole: the domains are all there are, so that other deployments of ours are
+    orphans: reported, and deleted with `prune`. Raises AlterError when no server answers or the pool is not there.
+    """
+    declare(domains, work_pool, data_root)  # a wrong spec is told before the server is touched
+    with server_client() as client:
+        changes, pool_type = [], "process"
+        if work_pool:
+            change, pool_type = _ensure_pool(client, work_pool)
+            changes.append(change)
+        declared = declare(domains, work_pool, data_root, pool_type)
+        changes += [_apply(client, one) for one in declared]
+        if whole:
+            changes += _orphans(client, {one.name for one in declared}, prune)
+        changes.append(Change("automation", apply_automation(client, zombie_automation())))
+    return changes
+
+
+def prefect_yaml(domains: Sequence[str], work_pool: str, data_root: Path | None = None) -> str:
+    """The same deployments as a prefect.yaml, for teams that use `prefect deploy --all`."""
+    deployments = []
+    for one in declare(domains, work_pool, data_root):
+        fields = one.fields
+        schedules = []
+        if one.schedule:
+            when = {"cron": one.schedule.cron, "timezone": one.schedule.timezone, "active": one.schedule.active}
+            schedules = [{"slug": SLUG, **when}]
+        deployments.append(
+            {
+                "name": one.name,
+                **{key: fields[key] for key in ("description", "entrypoint", "tags", "parameters")},
+                "enforce_parameter_schema": True,
+                "concurrency_limit": {"limit": fields["concurrency_limit"], **fields["concurrency_options"]},
+                "schedules": schedules,
+                "work_pool": {"name": work_pool, "job_variables": fields["job_variables"]},
+            }
+        )
+    head = (
+        "# Written by `alter deploy --yaml`; change the domain specs and write it again.\n"
+        "# `prefect deploy --all` makes these deployments, but neither stops a schedule that left a spec nor makes\n"
+        "# the automation that ends silent runs: `alter deploy` does both.\n"
+    )
+    return head + yaml.safe_dump(
+        {"name": "alter-factory", "pull": [], "deployments": deployments}, sort_keys=False, width=120
+    )
+
+
+def full_name(name: str) -> str:
+    """How Prefect calls a domain's deployment."""
+    return f"{FLOW}/{name}"
+
+
+@contextmanager
+def server_client() -> Iterator[SyncPrefectClient]:
+    """A client of the Prefect server that the environment or profile names. Raises AlterError when there is none."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise AlterError(
+            "deployments live on a Prefect server, and none is named: start one (`prefect server start`) and set "
+            "PREFECT_API_URL, such as http://127.0.0.1:4200/api, or let one machine do it all with `alter serve`"
+        )
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except HTTPError as error:
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        raise AlterError(
+            f"the Prefect server at {url} did not do it: {text}; check PREFECT_API_URL and that it runs", transient=True
+        ) from error
+
+
+def _reference(file: Path) -> str:
+    """How a flow run finds the spec again, from any folder."""
+    shipped = Path(str(files("domains"))).resolve()
+    if file.resolve().parent.parent == shipped and "site-packages" in shipped.parts:
+        return file.parent.name
+    return str(file)
+
+
+def _ensure_pool(client: SyncPrefectClient, name: str) -> tuple[Change, str]:
+    """What was done about the pool, and its type."""
+    try:
+        return Change(f"work pool {name}", "unchanged"), client.read_work_pool(name).type
+    except ObjectNotFound:
+        if name != DEFAULT_POOL:
+            raise AlterError(
+                f"there is no work pool {name!r}; make it with `prefect work-pool create {name} --type process` (or "
+                "docker, kubernetes)"
+            ) from None
+    client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+    return Change(
+        f"work pool {name}", "created", f"start a worker with `prefect worker start --pool {name}`"
+    ), "process"
+
+
+def _apply(client: SyncPrefectClient, one: Declared) -> Change:
+    schedule = _create(one.schedule) if one.schedule else None
+    try:
+        known = client.read_deployment_by_name(full_name(one.name))
+    except ObjectNotFound:
+        flow_id = client.create_flow_from_name(FLOW)
+        fields = {**one.fields, "concurrency_options": ConcurrencyOptions(**one.fields["concurrency_options"])}
+        client.create_deployment(flow_id, one.name, schedules=[schedule] if schedule else None, pull_steps=[], **fields)
+        return Change(one.name, "created", _when(one.schedule))
+    now = _fields(known)
+    differing = [key for key, value in one.fields.items() if now[key] != value]
+    if differing:
+        client.update_deployment(known.id, DeploymentUpdate(**one.fields, pull_steps=[], path=None))
+    if _reschedule(client, known, one.schedule):
+        differing.append("schedule")
+    if not differing:
+        return Change(one.name, "unchanged", _when(one.schedule))
+    return Change(one.name, "changed", f"{', '.join(differing)}; {_when(one.schedule)}")
+
+
+def _fields(known: DeploymentResponse) -> dict[str, Any]:
+    """A deployment as the server has it, in the words of Declared.fields."""
+    limit, options = known.global_concurrency_limit, known.concurrency_options
+    return {
+        **known.model_dump(
+            include={"description", "parameters", "parameter_openapi_schema", "enforce_parameter_schema", "paused"}
+        ),
+        "tags": sorted(known.tags),
+        "concurrency_limit": limit.limit if limit else None,
+        "concurrency_options": {"collision_strategy": options.collision_strategy.value} if options else None,
+        "entrypoint": known.entrypoint,
+        "work_pool_name": known.work_pool_name,
+        "job_variables": known.job_variables,
+    }
+
+
+def _reschedule(client: SyncPrefectClient, known: DeploymentResponse, wanted: Schedule | None) -> bool:
+    """Make the spec's schedule the deployment's; whether anything had to change. Its future runs follow."""
+    own = [schedule for schedule in known.schedules if schedule.slug == SLUG]
+    if wanted is None:
+        for schedule in own:
+            client.delete_deployment_schedule(known.id, schedule.id)
+        return bool(own)
+    if not own:
+        client.create_deployment_schedules(known.id, [_create(wanted)])
+        return True
+    now = own[0].schedule
+    same = isinstance(now, CronSchedule) and (now.cron, now.timezone) == (wanted.cron, wanted.timezone)
+    if same and own[0].active == wanted.active:
+        return False
+    client.update_deployment_schedule(known.id, own[0].id, active=wanted.active, schedule=_create(wanted).schedule)
+    return True
+
+
+def _create(schedule: Schedule) -> DeploymentScheduleCreate:
+    cron = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    return DeploymentScheduleCreate(schedule=cron, active=schedule.active, slug=SLUG)
+
+
+def _orphans(client: SyncPrefectClient, names: set[str], prune: bool) -> list[Change]:
+    """Deployments of ours that no spec asks for."""
+    ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    changes = []
+    for known in ours:
+        if known.name in names or known.entrypoint != ENTRYPOINT:
+            continue
+        if prune:
+            client.delete_deployment(known.id)
+            changes.append(Change(known.name, "removed", "no spec of that name is there"))
+        else:
+            changes.append(
+                Change(known.name, "orphan", "no spec of that name is there; `alter deploy --prune` removes it")
+            )
+    return changes
+
+
+def _when(schedule: Schedule | None) -> str:
+    if schedule is None:
+        return "no schedule"
+    return f"{schedule.cron} {schedule.timezone}" + ("" if schedule.active else " (not active)")

@@ -1,0 +1,42 @@
+"""Tell people when a flow run ends badly, through a notification block of Prefect's own.
+
+ALTER_NOTIFY_BLOCK names the block as TYPE/NAME, such as slack-webhook/platform: any block with `notify`.
+"""
+
+import os
+from inspect import iscoroutine
+from typing import Any, cast
+
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.logging import get_logger
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+VARIABLE = "ALTER_NOTIFY_BLOCK"
+
+
+def notify(flow: Any, flow_run: Any, state: Any) -> None:
+    """Hook of a flow (Prefect calls it with these names): sends the run's name, its state and the reason.
+
+    Does nothing while ALTER_NOTIFY_BLOCK is unset. What goes wrong here is logged and ends nothing else.
+    """
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return
+    log = get_logger("flows.notify")
+    try:
+        block = cast(NotificationBlock, Block.load(name))
+        told: Any = block.notify(message(flow_run, state), subject=f"{flow_run.name}: {state.name}")
+        if iscoroutine(told):  # a hook that a runner calls stands in an event loop
+            run_coro_as_sync(told)
+    except Exception as error:  # whatever a block may raise: the run's own end must not change
+        log.error("the notification block %r of %s was not told: %s", name, VARIABLE, error)
+
+
+def message(flow_run: Any, state: Any) -> str:
+    """What people read: what happened, why, and what to do next."""
+    reason = (state.message or "no reason was given").strip()
+    return (
+        f"{flow_run.name} ended as {state.name}.\n{reason}\n"
+        "The champion has not changed. The domain's next run goes on from the last checkpoint; `alter status` shows it."
+    )
