@@ -5,7 +5,7 @@ The paper's own setting is `MTAConfig(layers="last_1", encoder_layers="last_1", 
 
 from alter_core.mta.bundle import bundle_digest, load_bundle, read_manifest, save_bundle
 from alter_core.mta.config import MTAConfig
-from alter_core.mta.fold import fold, fold_loss
+from alter_core.mta.fold import export, fold, fold_loss
 from alter_core.mta.heatmap import draw_gates
 from alter_core.mta.inject import inject
 from alter_core.mta.layer import MTALayer
@@ -17,6 +17,7 @@ __all__ = [
     "MTAModel",
     "bundle_digest",
     "draw_gates",
+    "export",
     "fold",
     "fold_loss",
     "inject",

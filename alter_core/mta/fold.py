@@ -6,7 +6,11 @@ shape holds them, so approximately they go into the linear on the way down by le
 """
 
 import copy
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,6 +74,37 @@ def fold(mta: MTAModel, task: str, *, approximate: bool = False, probe: Batch | 
     for parameter in plain.parameters():
         parameter.requires_grad_(True).grad = None
     return plain.eval()
+
+
+def export(
+    mta: MTAModel,
+    tokenizer: Any | None,
+    task: str,
+    directory: Path,
+    *,
+    approximate: bool = False,
+    probe: Batch | None = None,
+) -> dict[str, float] | None:
+    """Write `task` folded to `directory`, as transformers alone loads it: safetensors, configuration, tokenizer.
+
+    The folder appears whole or not at all. Returns `fold_loss` on `probe`, or None without one.
+    Raises MTAError as `fold` does, and when `directory` exists.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise MTAError(f"{directory} exists already: export to a folder that does not")
+    plain: Any = fold(mta, task, approximate=approximate, probe=probe)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        plain.save_pretrained(work)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(work)
+        work.chmod(0o755)  # mkdtemp's 0700 would outlive the rename
+        os.replace(work, directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return None if probe is None else fold_loss(mta, plain, task, probe)
 
 
 def task_number(mta: MTAModel, task: str) -> int:

@@ -1,6 +1,6 @@
 """MTALayer: stands where a block's FFN stood, and holds that FFN, its adapters and their gate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,7 @@ class MTALayer(nn.Module):
         names = [f"shared {i}" for i in range(beside)] + adapters
         self.gate = Gate(names, beside, [beside + home for home in homes], config.temperature)
         self.gate.to(like.weights["up"].device)
-        self._memo: tuple[object, dict[tuple[int, torch.dtype], Formed]] = (None, {})
+        self._memo: tuple[object, dict[tuple[int | None, torch.dtype], Formed]] = (None, {})
 
     @property
     def name(self) -> str:
@@ -121,6 +121,15 @@ class MTALayer(nn.Module):
 
         Kept until any parameter is changed in place or replaced, or the gate's state changes.
         """
+        return self._kept(task, dtype, lambda: form(self, [task], dtype)[0])
+
+    def common_for(self, dtype: torch.dtype) -> FFNWeights:
+        """Return `common` in `dtype`; from memory while generating, where casting it anew would cost every token."""
+        if self.training or torch.is_grad_enabled():
+            return self.common(dtype)
+        return self._kept(None, dtype, lambda: Formed(self.common(dtype))).ffn
+
+    def _kept(self, task: int | None, dtype: torch.dtype, make: Callable[[], Formed]) -> Formed:
         stamp = self._stamp()
         memo = self._memo
         if memo[0] != stamp:
@@ -128,7 +137,7 @@ class MTALayer(nn.Module):
             memo = self._memo = (stamp, {})
         found = memo[1].get((task, dtype))
         if found is None:
-            found = form(self, [task], dtype)[0]
+            found = make()
             while len(memo[1]) >= FORMED_KEPT:
                 memo[1].pop(next(iter(memo[1])), None)
             memo[1][task, dtype] = found
@@ -170,7 +179,7 @@ class MTALayer(nn.Module):
     def _mix(self, x: Float[Tensor, "batch token hidden"], rows: Rows) -> Float[Tensor, "batch token hidden"]:
         banks = self.active_banks()
         if not banks and not isinstance(self.beneath(), BottleneckBank):
-            return self.ffn.run(self.base, x, self.common(x.dtype))
+            return self.ffn.run(self.base, x, self.common_for(x.dtype))
         if self.config.mixing == "output" and banks and self.gate.one_hot() is None:
             return run_outputs(self, x, rows)
         learning = self.training or torch.is_grad_enabled()

@@ -155,7 +155,7 @@ def run_low_rank(
     """
     table = layer.gate.table()
     weights = table[rows.ids]
-    common = layer.common(x.dtype)
+    common = layer.common_for(x.dtype)
     banks = [(bank, part) for bank, part in _columns(layer, weights) if isinstance(bank, LoRABank)]
 
     def linear(role: str, value: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def run_outputs(
 ) -> Float[Tensor, "batch token hidden"]:
     """Return output mixing's result: every adapter runs on every row, all of one bank in wide matmuls."""
     weights = layer.gate.table()[rows.ids]
-    common = layer.common(x.dtype)
+    common = layer.common_for(x.dtype)
     parts = _columns(layer, weights)
     out = x.new_zeros(())
     left = torch.ones(len(weights), 1, device=x.device)  # weight of FFN_common itself

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from alter_core.errors import MTAError
-from alter_core.mta import MTAConfig, MTALayer, MTAModel, fold, fold_loss, inject
+from alter_core.mta import MTAConfig, MTALayer, MTAModel, export, fold, fold_loss, inject
 from tests.mta.conftest import TASKS, VOCAB, batch_for, logits, plain_logits, stir, tiny
 
 
@@ -93,6 +93,11 @@ def test_an_unknown_task_lists_the_known() -> None:
     assert "intent, nli, title" in str(caught.value)
 
 
+def test_nothing_is_exported_over_something(tmp_path: Path) -> None:
+    with pytest.raises(MTAError, match="exists already"):
+        export(made(), None, "nli", tmp_path)
+
+
 READER = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -122,10 +127,11 @@ def tokenizer() -> Any:
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
 def test_a_fresh_process_with_transformers_alone_gives_the_same_answers(architecture: str, tmp_path: Path) -> None:
     mta = made(architecture, adapter="lora", shared_adapters=1, shared_adapter="ffn", shared_place="beneath")
-    plain: Any = fold(mta, "title")
-    plain.save_pretrained(tmp_path / "out")
     own = tokenizer()
-    own.save_pretrained(tmp_path / "out")
+    loss = export(mta, own, "title", tmp_path / "out", probe=batch_for(mta.model))
+    assert loss is not None
+    assert loss["largest_logit_change"] < 1e-4
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
     text = "w3 w8 w1 w22"
     done = subprocess.run(
         [sys.executable, "-I", "-c", READER, str(tmp_path / "out"), text], capture_output=True, text=True, check=True

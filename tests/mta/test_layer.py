@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from alter_core.mta import MTAConfig, inject
+from alter_core.mta.mixing import GROUPED_TOKENS
 from tests.mta.conftest import TASKS, batch_for, logits, plain_logits, stir, tiny
 from tests.mta.naive import naive_layer
 
@@ -82,6 +83,18 @@ def test_a_row_alone_gets_what_it_gets_in_a_mixed_batch(settings: dict[str, Any]
     for row, task in enumerate(ROWS):
         alone = logits(mta, {"input_ids": batch["input_ids"][row : row + 1]}, [task])
         torch.testing.assert_close(mixed[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_long_batches_take_another_path_to_the_same_values(settings: dict[str, Any]) -> None:
+    mta = made("gpt2", "weight", settings)
+    mta.set_gate_mode("soft")
+    hidden = torch.randn(5, GROUPED_TOKENS, 16)
+    with mta.routing(ROWS):
+        learning = mta.layers[0](hidden)
+        with torch.no_grad():
+            generating = mta.layers[0](hidden)
+    torch.testing.assert_close(generating, learning, rtol=1e-4, atol=1e-4)
 
 
 def test_tasks_give_different_logits_once_adapters_differ() -> None:
