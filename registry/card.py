@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 SUBJECTS = {
-    "majority": "majority class",
-    "zero_shot": "zero-shot backbone",
+    "majority": "majority",
+    "zero_shot": "zero-shot",
     "stage_one": "stage one",
-    "champion": "champion then",
+    "champion": "champion",
     "stage_two": "**this model**",
 }
 COSTS = (
@@ -126,7 +126,7 @@ def _scores(facts: CardFacts) -> str:
     mine = cards[own]
     majority = any(task.get("majority") is not None for task in mine["tasks"].values())
     shown = [name for name in SUBJECTS if (name in cards and name != own) or (name == "majority" and majority)]
-    header = ["task", "metric", "test rows", *(SUBJECTS[name] for name in shown), "**this model**", "interval"]
+    header = ["task", "metric", "rows", *(SUBJECTS[name] for name in shown), "**this model**", "interval"]
     rows = []
     for task, score in mine["tasks"].items():
         metric = score["metric"]
@@ -184,7 +184,7 @@ def _data(facts: CardFacts) -> str:
         counts = [f"{task.get('rows', {}).get(split, 0):,}" for split in splits]
         cells = [plain(name), plain(task.get("type", "")), about, plain(task.get("source", ""))]
         rows.append([*cells, plain(task.get("licence", "")) or "not stated", *counts])
-    header = ["task", "type", "what it is", "source", "licence", *(f"{split} rows" for split in splits)]
+    header = ["task", "type", "what it is", "source", "licence", *splits]
     text = "## Tasks and data\n\n" + table(header, rows, left=5)
     data = facts.get("data", {})
     if digest := data.get("digest"):

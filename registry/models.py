@@ -72,6 +72,7 @@ class ModelStore(Versions):
                 description=as_description(card),
             )
             self._link(domain, int(version.version), run_id, model.model_id, metrics or {})
+            self.client.set_tag(run_id, "mlflow.note.content", as_description(card))  # the run's page shows it
             return int(version.version)
 
     def _make_domain(self, domain: str, description: str) -> None:

@@ -1,9 +1,11 @@
 """Tracker: one MLflow run per production of a domain, written through a client and never through global state."""
 
+import getpass
 import json
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +62,7 @@ class Tracker:
 
         process = psutil.Process()
         owner = {HOST: socket.gethostname(), PID: process.pid, STARTED: round(process.create_time())}
+        owner |= {"mlflow.user": _user(), "mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
         flat = [Param(key, value) for key, value in _flattened(params)]
         run_tags = [RunTag(key, str(value)) for key, value in {**tags, **owner}.items()]
         with reported("start a run", self.tracking_uri):
@@ -173,6 +176,13 @@ def _alive(tags: Mapping[str, str]) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run under a number that has no name
+        return str(os.getuid())
 
 
 def _flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import yaml
+
 from registry.errors import RegistryError, RegistryInputError, reported
 from registry.packaging import FACTS
 from registry.store import LOCK_PREFIX, open_client
@@ -86,7 +88,8 @@ class Versions:
         Raises RegistryInputError for an unknown version, RegistryError when its files are gone.
         """
         version = self.get(domain, which)
-        folder = self._files(version, cache) / "artifacts" / "bundle"
+        files = self._files(version, cache)
+        folder = files / _bundle_in(files)
         if not folder.is_dir():
             raise RegistryError(
                 f"{domain} version {version['version']} is registered, but its bundle is not at {folder}: "
@@ -121,11 +124,11 @@ class Versions:
             root.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=".fetch-", dir=root))
             with reported(f"download {version['uri']}", self.tracking_uri):
+                # By its place and not by name: a models: URI would be looked up in MLflow's global registry.
                 got = download_artifacts(
-                    f"models:/{version['name']}/{version['version']}",
+                    artifact_uri=str(self.logged_model(version).artifact_location),
                     dst_path=str(scratch),
                     tracking_uri=self.tracking_uri,
-                    registry_uri=self.tracking_uri,
                 )
             if not target.exists():  # another process may have been faster
                 Path(got).rename(target)
@@ -155,6 +158,15 @@ class Versions:
         return RegistryInputError(
             f"no version of {domain!r} is registered (registered: {known}); `alter run` makes one"
         )
+
+
+def _bundle_in(files: Path) -> str:
+    """Where a stored model keeps its bundle: MLflow keeps the name that the folder had when it was stored."""
+    try:
+        model = yaml.safe_load((files / "MLmodel").read_text(encoding="utf-8"))
+        return str(model["flavors"]["python_function"]["artifacts"]["bundle"]["path"])
+    except (OSError, KeyError, yaml.YAMLError):
+        return "artifacts/bundle"
 
 
 def _version(entity: Any, aliases: Sequence[str]) -> Version:
