@@ -21,6 +21,7 @@ _ROW_CODE = (
     "mapping",
     "sorted_rows",
     "sql",
+    "template",
     "text",
 )
 

@@ -45,7 +45,12 @@ def ingest(
     """
     roots = Roots(folder, data_root)
     callables = Callables(folder)
-    fingerprint = source_fingerprint(spec, folder, data_root, callables)
+    try:
+        fingerprint = source_fingerprint(spec, folder, data_root, callables)
+    except DataError as error:
+        if error.transient:
+            raise
+        fingerprint = None  # reading meets the same problem, and all others with it
     if fingerprint is not None:
         finished = workspace.datasets / fingerprint
         if TaskDataset.stands_at(finished):
@@ -113,6 +118,7 @@ class _Reader:
         return {"domain": self._spec.name, "code": code_of_ingestion(), "order": list(tasks), "tasks": tasks}
 
     def _write_task(self, task: TaskSpec, number: int, made: Path) -> dict[str, Any]:
+        self._problems.task = task.name
         parts: list[tuple[str, bool]] = []
         sources = {"source": task.source} | ({"test": task.test} if task.test else {})
         before = len(self._problems.lines)
@@ -155,8 +161,8 @@ class _Reader:
                 if id_number(row["id"]) in repeated:
                     place = dataset.place(task, row["file"], row["line"])
                     if row["id"] in seen:
-                        text = f"the id {row['id']!r} stands also at {seen[row['id']]}; ids must differ"
-                        self._problems.add(f"{task}: {place}", text)
+                        places = " and ".join(sorted((seen[row["id"]], place)))
+                        self._problems.add(places, f"the id {row['id']!r} stands at both; ids must differ")
                     seen.setdefault(row["id"], place)
 
     def _read(
@@ -184,12 +190,12 @@ class _Reader:
                 try:
                     row = make(raw)
                 except MissingColumn as error:
-                    self._problems.add(f"{task.name}: {part.place(line)}", error.message(part.name))
+                    self._problems.add(part.place(line), error.message(part.name))
                     if first:
                         break  # the whole part lacks it
                     continue
                 except RowError as error:
-                    self._problems.add(f"{task.name}: {part.place(line)}", str(error))
+                    self._problems.add(part.place(line), str(error))
                     continue
                 first = False
                 if row is None:

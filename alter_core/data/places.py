@@ -190,7 +190,10 @@ class remote_errors:
             raise DataError(
                 f"{self.shown}: reading this kind of URL needs {package}: install it, then run again"
             ) from error
-        if isinstance(error, FileNotFoundError):
+        # fsspec reports every failure of an HTTP request as a missing file; only a server's own answer has a status.
+        asked = error.__cause__
+        unanswered = asked is not None and not hasattr(asked, "status")
+        if isinstance(error, FileNotFoundError) and not unanswered:
             raise DataError(f"{self.shown}: there is no such file") from error
         if isinstance(error, PermissionError):
             raise DataError(f"{self.shown}: access was refused; check the credentials in the environment") from error

@@ -12,14 +12,16 @@ class TooManyProblems(Exception):
 
 
 class Problems:
-    """Collects lines of the form `FILE:LINE: what is wrong; what to do`."""
+    """Collects lines of the form `TASK: FILE:LINE: what is wrong; what to do`."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.task = ""
+        """Set to the task that is being read."""
 
     def add(self, place: str, text: str) -> None:
         """Raises TooManyProblems when as many are known as a message shows."""
-        self.lines.append(f"{place}: {text}")
+        self.lines.append(f"{self.task}: {place}: {text}")
         if len(self.lines) >= SHOWN:
             raise TooManyProblems
 
