@@ -90,16 +90,17 @@ def encode_rows(
     spec: DomainSpec,
     tokenizer: Any,
     limit: int | None = None,
+    only: str | None = None,
     progress: Progress | None = None,
 ) -> EncodedRows:
-    """Read a split of `dataset` (a TaskDataset), tasks in the spec's order, at most `limit` rows of each.
+    """Read a split of `dataset` (a TaskDataset): tasks in the spec's order, or just `only`; at most `limit` rows each.
 
     Raises DataError for a row whose target is empty.
     """
     numbers: list[int] = []
     prompts: list[list[int]] = []
     targets: list[list[int]] = []
-    tables = [dataset.rows(split, task.name) for task in spec.tasks]
+    tables = [dataset.rows(split, task.name) if only in (None, task.name) else [] for task in spec.tasks]
     counts = [min(len(table), limit or len(table)) for table in tables]
     for number, (task, table, count) in enumerate(zip(spec.tasks, tables, counts, strict=True)):
         for first in range(0, count, _ENCODED_AT_ONCE):

@@ -25,6 +25,10 @@ _FOLDER = "state"
 _FORMAT = 1
 
 
+class Stopped(Exception):
+    """The process was asked to end (SIGTERM); a checkpoint of all it did is written."""
+
+
 @dataclass
 class Progressed:
     """How far a stage is; everything in it is JSON."""
@@ -42,7 +46,7 @@ class Progressed:
     best_step: int = 0
     stopped_early: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    """What was spent on what: load, cache, train, other; of all processes that worked on the stage, one after the other."""
+    """Spent on what: load, cache, train, other; over all processes that worked on the stage one after the other."""
     tokens: int = 0
     """Token positions trained on, padding not counted."""
     cache_tokens: int = 0

@@ -49,8 +49,9 @@ class TargetForward:
         """Run the model on `batch`; with `states`, the hidden states at block `first`, without its trunk."""
         with ExitStack() as stack:
             self._at = batch.at
-            for layer in self._last:
-                stack.enter_context(_only_at(layer, batch.at))
+            if not self.model.is_activation_checkpointing:  # it runs the layer again after these hooks are gone
+                for layer in self._last:
+                    stack.enter_context(_only_at(layer, batch.at))
             head = self.model.get_output_embeddings()
             handle = head.register_forward_pre_hook(self._gather)
             stack.callback(handle.remove)
@@ -78,7 +79,8 @@ class TargetForward:
         else:
             handle = self.blocks[-1].register_forward_hook(catch)
         try:
-            stack(**inputs)
+            with self.mta.routing(batch.task_ids):  # some blocks count their rows at the door
+                stack(**inputs)
         except _Caught:
             return caught.hidden
         finally:
@@ -143,7 +145,7 @@ def _skipped(blocks: nn.ModuleList, first: int, states: Tensor) -> Iterator[None
     held = {i: blocks[i] for i in range(first)}
     try:
         for i, block in held.items():
-            kind = _SkippedT5 if type(block).__name__.endswith("T5Block") else _Skipped
+            kind = _SkippedT5 if type(block).__name__ in ("T5Block", "MT5Block") else _Skipped
             blocks._modules[str(i)] = kind(block, states if i == first - 1 else None)
         yield
     finally:

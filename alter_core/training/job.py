@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alter_core.errors import AlterError, SpecError
 from alter_core.spec import DomainSpec
-from alter_core.training.session import Stopped
+from alter_core.training.checkpoint import Stopped
 
 EXIT_STOPPED = 143
 

@@ -20,11 +20,9 @@ from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
     Named,
     count_steps,
-    learning_parameters,
     make_optimizer,
     rate_at,
     scores_due,
-    set_gates,
     set_rates,
 )
 from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
@@ -50,9 +48,8 @@ def train(job: Training) -> tuple[Progressed, Named]:
         done.gate_tables["before"] = mta.gate_table()
         done.losses["before"] = validation_losses(job, forward)
         job.log(phase="validate", when="before", losses=done.losses["before"])
-    trained = learning_parameters(job.trained(), job.name)
-    opened = set_gates(mta, stage)
-    if found is None and (opened or stage.start):
+    trained, changed = job.enter()
+    if found is None and changed:
         done.losses["opened"] = validation_losses(job, forward)
         job.log(phase="validate", when="opened", losses=done.losses["opened"])
     optimizer = make_optimizer(trained, stage)
@@ -182,7 +179,7 @@ def _training_mode(forward: TargetForward, stage: StageSpec) -> None:
         if not forward.is_encoder_decoder:
             model.get_input_embeddings().eval()
     if stage.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _is_better(job: Training, done: Progressed) -> bool:

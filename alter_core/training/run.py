@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from alter_core.backbone import backbone_record, load_backbone
 from alter_core.data.batches import EncodedRows, encode_rows
-from alter_core.errors import SpecError
-from alter_core.mta import MTAModel, inject, load_bundle, save_bundle
+from alter_core.errors import BundleError, SpecError, TrainingError
+from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
+from alter_core.mta.bundle import MANIFEST
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
@@ -53,15 +55,16 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         precision = found.precision  # the measurement may fall out differently; the job may not
     log(phase="start", text=f"{job.stage} on {accelerator.device}, {precision}", bf16_gain=gain)
     torch.manual_seed(job.seed)  # before adapters are made
-    mta, tokenizer = _load(job)
-    trains_backbone = "backbone" in stage.parts
+    mta, tokenizer, added = _load(job)
+    spec = spec.model_copy(update={"tasks": tuple(spec.task(name) for name in mta.tasks)})  # task ids are the model's
+    trains_backbone = "backbone" in stage.parts and not added
     own = _to_compute_dtype(mta, torch.bfloat16 if precision == "bf16" and not trains_backbone else torch.float32)
     mta.model.to(accelerator.device)
 
     forward = TargetForward(mta)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     tell = _teller(log)
-    rows = encode_rows(dataset, "train", spec, tokenizer, progress=tell)
+    rows = encode_rows(dataset, "train", spec, tokenizer, only=job.task, progress=tell)
     limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
     validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell)
     caches = _caches(job, forward, (rows, validation), pad) if not trains_backbone and spec.trunk_cache else None
@@ -70,7 +73,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         name=job.stage,
         stage=stage,
         mta=mta,
-        trained=lambda: enter_stage(mta, stage, job.seed),
+        enter=(lambda: (added, True)) if added else (lambda: enter_stage(mta, stage, job.seed)),
         rows=rows,
         validation=validation,
         cache=caches[0] if caches else None,
@@ -83,11 +86,12 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         checkpoint_folder=job.checkpoints,
         checkpoint_seconds=job.checkpoint_seconds,
         job_key=key,
-        score=_scorer(mta, tokenizer, spec, dataset) if stage.evaluate_every or stage.patience else None,
+        score=_scorer(mta, tokenizer, spec, dataset, accelerator) if stage.evaluate_every or stage.patience else None,
         log=log,
         began=begin,
         stop_asked=stop_asked,
     )
+    untouched = _digest_of_others(mta, added)
     done, trained = train(training)
     result = {
         "job_key": key,
@@ -100,8 +104,11 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         "stopped_early": done.stopped_early,
         "gates": done.gate_tables,
         "trained_digest": trained_digest(trained),
+        "untouched_digest": untouched,
         "cost": _cost(done, mta, stage, forward, training.cache),
     }
+    if untouched != _digest_of_others(mta, added):
+        raise TrainingError(f"adding {job.task} changed weights of other tasks; the bundle is not written")
     if accelerator.is_main_process:
         _restore_dtypes(own)
         bundle = job.output / "bundle"
@@ -119,18 +126,27 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
 
 def stage_of(job: TrainingJob) -> StageSpec:
     """The stage that a job trains. Raises SpecError when the spec has no such stage."""
-    stage = job.spec.stage_one if job.stage == "stage_one" else job.spec.stage_two
+    spec = job.spec
+    stage = spec.stage_one if job.stage == "stage_one" else spec.stage_two
+    if job.stage == "add_task":
+        stage = stage or spec.stage_one
+        if job.task not in spec.task_names:
+            raise SpecError(f"task: {job.task!r} is no task of the spec; its tasks are {', '.join(spec.task_names)}")
+    elif job.task is not None:
+        raise SpecError(f"task: only a job of stage add_task adds one, this is {job.stage}")
     if stage is None:
-        raise SpecError(f"the job trains {job.stage}, and the spec of {job.spec.name} has no such stage: add one")
-    if job.stage == "stage_two" and job.start is None:
-        raise SpecError("stage_two starts from the bundle of stage_one: give `start`")
+        raise SpecError(f"the job trains {job.stage}, and the spec of {spec.name} has no such stage: add one")
+    if job.stage != "stage_one" and job.start is None:
+        raise SpecError(f"{job.stage} starts from a bundle: give `start`")
     return stage
 
 
 def job_key(job: TrainingJob, dataset_digest: str) -> str:
     """Of all that the trained weights depend on, beside the code; a checkpoint or result of another key is not used."""
     spec = job.spec.model_dump(mode="json", include={"tasks", "mta", "precision", "trunk_cache", "evaluation"})
-    start = hashlib.sha256((job.start / "bundle.json").read_bytes()).hexdigest() if job.start else None
+    if job.start and not (job.start / MANIFEST).is_file():
+        raise BundleError(f"{job.start} is no bundle: it has no {MANIFEST}; give the folder that a stage wrote")
+    start = bundle_digest(job.start) if job.start else None
     backbone = backbone_record(job.backbone)["digest"]
     stage = stage_of(job).model_dump(mode="json")
     return digest_of(job.stage, job.task, stage, spec, dataset_digest, backbone, start, job.seed)
@@ -148,21 +164,31 @@ def _finished(output: Path, key: str) -> dict[str, Any] | None:
         result: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if result.get("job_key") == key and (output / "bundle" / "bundle.json").exists() else None
+    return result if result.get("job_key") == key and (output / "bundle" / MANIFEST).exists() else None
 
 
-def _load(job: TrainingJob) -> tuple[MTAModel, Any]:
-    if job.start:
-        mta, tokenizer, _ = load_bundle(job.start, backbone=job.backbone)
-        missing = [name for name in job.spec.task_names if name not in mta.tasks]
-        if missing or list(job.spec.task_names) != mta.tasks:
-            raise SpecError(
-                f"{job.start} holds the tasks {', '.join(mta.tasks)}; the spec names {', '.join(job.spec.task_names)}",
-                ["train from the start, or add one task with `alter add-task`"],
-            )
-        return mta, tokenizer
-    model, tokenizer = load_backbone(job.backbone)
-    return inject(model, job.spec.mta, job.spec.task_names, dtype=torch.float32), tokenizer
+def _load(job: TrainingJob) -> tuple[MTAModel, Any, Named]:
+    """The model to train, its tokenizer, and what alone may train where the job adds a task."""
+    names = job.spec.task_names
+    if job.start is None:
+        model, tokenizer = load_backbone(job.backbone)
+        return inject(model, job.spec.mta, names, dtype=torch.float32), tokenizer, []
+    mta, tokenizer, _ = load_bundle(job.start, backbone=job.backbone)
+    wanted = set(names) - {job.task}
+    if wanted != set(mta.tasks):
+        raise SpecError(
+            f"{job.start} holds the tasks {', '.join(mta.tasks)}, and the job needs {', '.join(sorted(wanted))}",
+            ["train from the backbone, or add one task at a time with `alter add-task`"],
+        )
+    added = mta.add_task(job.task, job.spec.mta.homes.get(job.task)) if job.task else []
+    return mta, tokenizer, added
+
+
+def _digest_of_others(mta: MTAModel, added: Named) -> str | None:
+    """Digest of all weights that adding a task must not change; None where none is added."""
+    names = {name for name, _ in added}
+    others = [(name, p) for name, p in mta.model.named_parameters() if name not in names]
+    return trained_digest(others) if added else None
 
 
 def _to_compute_dtype(mta: MTAModel, dtype: torch.dtype) -> list[tuple[nn.Parameter, torch.Tensor]]:
@@ -196,20 +222,26 @@ def _caches(
     return [TrunkCache(job.trunk_cache, forward, part, pad, digest) for part in rows]
 
 
-def _scorer(mta: MTAModel, tokenizer: Any, spec: DomainSpec, dataset: Any) -> Callable[[], dict[str, Any]]:
-    """Validation scores by generating answers, as the scorecard takes them."""
+def _scorer(
+    mta: MTAModel, tokenizer: Any, spec: DomainSpec, dataset: Any, accelerator: Accelerator
+) -> Callable[[], dict[str, Any]]:
+    """Validation scores by generating answers, as the scorecard takes them; the main process takes them for all."""
     from alter_core.evaluation.predict import Predictor
     from alter_core.evaluation.scorecard import score
 
     limit = spec.evaluation.max_validation_rows
-    tables = {name: dataset.rows("validation", name) for name in spec.task_names}
-    rows = [row for table in tables.values() for row in table.select(range(min(len(table), limit or len(table))))]
+    tables = [dataset.rows("validation", name) for name in spec.task_names]
+    rows = [row for table in tables for row in table.select(range(min(len(table), limit or len(table))))]
 
     def take() -> dict[str, Any]:
-        predictor = Predictor(mta.model, tokenizer, spec, mta)
-        predictions = predictor.predict([r["task"] for r in rows], [r["input"] for r in rows])
-        card = score(predictions, rows, spec)
-        return {"macro": card.macro.value, "tasks": {}}
+        taken: list[dict[str, Any]] = [{}]
+        if accelerator.is_main_process:
+            predictor = Predictor(mta.model, tokenizer, spec, mta)
+            predictions = predictor.predict([row["task"] for row in rows], [row["input"] for row in rows])
+            card = score(predictions, rows, spec)
+            taken = [{"macro": card.macro.value, "tasks": {name: task.score for name, task in card.tasks.items()}}]
+        broadcast_object_list(taken)
+        return taken[0]
 
     return take
 

@@ -12,15 +12,11 @@ from accelerate import Accelerator
 from alter_core.data.batches import EncodedRows, SamplingPlan
 from alter_core.mta import MTAModel
 from alter_core.spec import StageSpec
-from alter_core.training.checkpoint import Progressed
+from alter_core.training.checkpoint import Progressed, Stopped
 from alter_core.training.stages import Named
 from alter_core.training.trunk_cache import TrunkCache
 
 Log = Callable[..., None]
-
-
-class Stopped(Exception):
-    """The process was asked to end (SIGTERM); a checkpoint of all it did is written."""
 
 
 @dataclass
@@ -31,8 +27,8 @@ class Training:
     """stage_one, stage_two or add_task: for messages."""
     stage: StageSpec
     mta: MTAModel
-    trained: Callable[[], Named]
-    """Brings the model into the stage and returns what trains, as `enter_stage` does."""
+    enter: Callable[[], tuple[Named, bool]]
+    """Brings the model into the stage, as `enter_stage` does: what trains, and whether the model was changed by it."""
     rows: EncodedRows
     validation: EncodedRows
     """A few rows of each task, for the validation loss."""

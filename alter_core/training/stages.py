@@ -14,41 +14,29 @@ from alter_core.spec import StageSpec
 Named = list[tuple[str, nn.Parameter]]
 
 
-def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> Named:
-    """Bring `mta` into the state that `stage` starts from; return the parameters that train, fp32.
+def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> tuple[Named, bool]:
+    """Bring `mta` into the state that `stage` starts from.
 
+    Returns the parameters that train, and whether other adapters, weights of a gate or starts now make the model
+    another than before. Gates that an earlier stage opened and trained stay as they are.
     Raises SpecError when nothing would train, MTAError when adapters cannot take the stage's start.
     """
     torch.manual_seed(seed)  # adapters that start anew draw random numbers
+    before = mta.gate_table()
     mta.use_adapters(task=stage.active != "shared", shared=stage.active != "task")
     if stage.start:
         mta.start_adapters(stage.start)
-    return mta.set_trainable(stage.parts)
-
-
-def set_gates(mta: MTAModel, stage: StageSpec) -> bool:
-    """Bring the gates into the stage's mode; True when they were opened just now.
-
-    Gates that an earlier stage opened and trained stay as they are.
-    """
-    modes = {layer.gate.mode for layer in mta.layers}
     if stage.gate == "hard":
         mta.set_gate_mode("hard")
-        return False
-    if modes == {"soft"}:
-        return False
-    mta.open_gates(stage.keep)
-    return True
-
-
-def learning_parameters(trained: Named, where: str) -> Named:
-    """`trained`, checked. Raises SpecError when it is empty."""
+    elif any(layer.gate.mode == "hard" for layer in mta.layers):
+        mta.open_gates(stage.keep)
+    trained = mta.set_trainable(stage.parts)
     if not trained:
         raise SpecError(
-            f"{where}: nothing would train: the parts that `trains` names hold no parameters",
+            f"nothing would train: trains names {', '.join(stage.trains)}, which hold no parameters here",
             ["task_adapters and gates need MTA layers; shared_adapters need mta.shared_adapters of 1 or more"],
         )
-    return trained
+    return trained, stage.start is not None or mta.gate_table() != before
 
 
 def make_optimizer(trained: Named, stage: StageSpec) -> AdamW:

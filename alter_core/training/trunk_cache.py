@@ -167,9 +167,10 @@ class TrunkCache:
 def trunk_digest(forward: TargetForward) -> str:
     """Of all weights that the trunk's states depend on, and of the model's configuration."""
     model = forward.model
+    stack = model.get_encoder() if forward.is_encoder_decoder else model.base_model
+    above = {id(tensor) for block in list(forward.blocks)[forward.first :] for tensor in block.parameters()}
     whole = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
-    modules = [model.get_input_embeddings(), *list(forward.blocks)[: forward.first]]
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(stack.named_parameters()):
+        if id(tensor) not in above:
             whole.update(f"{name} {tensor_digest(tensor)}\n".encode())
     return whole.hexdigest()

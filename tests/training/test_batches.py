@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from alter_core.data.batches import EncodedRows, Ragged, SamplingPlan, collate, divide
+
+PAD = 0
+
+
+def encoded(lengths: list[tuple[int, int]], tasks: list[int] | None = None) -> EncodedRows:
+    """Rows of given (prompt, answer) lengths; tokens tell the row and the place."""
+    prompts = Ragged.of([[100 * row + i + 1 for i in range(n)] for row, (n, _) in enumerate(lengths)])
+    targets = Ragged.of([[100 * row + 50 + i for i in range(n)] for row, (_, n) in enumerate(lengths)])
+    return EncodedRows(np.array(tasks or [0] * len(lengths), dtype=np.int64), prompts, targets)
+
+
+def test_an_epoch_at_temperature_one_is_every_row_once() -> None:
+    tasks = np.repeat([0, 1, 2], [50, 30, 16])
+    plan = SamplingPlan.make(tasks, steps=12, rows_per_step=8, temperature=1, seed=3)
+    assert sorted(plan.draws.flatten()) == list(range(96))
+
+
+def test_every_step_of_a_plan_is_full_and_a_longer_plan_starts_as_a_shorter_one() -> None:
+    tasks = np.repeat([0, 1, 2, 3, 4, 5, 6], [100, 1, 7, 40, 3, 2, 90])
+    short, long = (SamplingPlan.make(tasks, n, 4, 2.0, seed=1) for n in (10, 60))
+    assert long.draws.shape == (60, 4)
+    assert np.array_equal(short.draws, long.draws[:10])
+
+
+def test_a_high_temperature_gives_tasks_equal_shares() -> None:
+    tasks = np.repeat([0, 1], [900, 100])
+    draws = SamplingPlan.make(tasks, 50, 16, 1e6, seed=0).draws.flatten()
+    assert (tasks[draws] == 1).sum() == 400
+
+
+def test_temperature_two_takes_tasks_by_the_root_of_their_rows() -> None:
+    tasks = np.repeat([0, 1], [900, 100])
+    draws = SamplingPlan.make(tasks, 50, 16, 2, seed=0).draws.flatten()
+    assert (tasks[draws] == 1).sum() == 200  # 30 to 10
+
+
+def test_seeds_differ_in_order_and_not_in_shares() -> None:
+    tasks = np.repeat([0, 1], [40, 24])
+    one, two = (SamplingPlan.make(tasks, 4, 8, 1, seed=s).draws for s in (0, 1))
+    assert not np.array_equal(one, two)
+    assert [(tasks[r] == 0).sum() for r in one] == [(tasks[r] == 0).sum() for r in two]
+
+
+@pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (2, 3), (3, 2), (1, 40)])
+def test_processes_and_parts_share_out_a_step_without_loss_or_double(processes: int, parts: int) -> None:
+    rows = np.array([5, 2, 9, 30, 11, 7, 8])
+    lengths = np.arange(40)[::-1].copy()
+    shares = [part for p in range(processes) for part in divide(rows, lengths, p, processes, parts)]
+    assert sorted(np.concatenate(shares)) == sorted(rows)
+
+
+def test_a_causal_batch_predicts_each_answer_token_from_the_token_before_it() -> None:
+    rows = encoded([(3, 2), (5, 1)])
+    batch = collate(rows, np.array([0, 1]), PAD, None)
+    assert batch.inputs.tolist() == [[1, 2, 3, 50, PAD], [101, 102, 103, 104, 105]]
+    read = batch.inputs[batch.at[:, 0], batch.at[:, 1]]
+    assert list(zip(read.tolist(), batch.targets.tolist(), strict=True)) == [(3, 50), (50, 51), (105, 150)]
+    assert batch.mask.sum(1).tolist() == [4, 5]
+
+
+def test_an_encoder_decoder_batch_keeps_prompt_and_answer_apart() -> None:
+    batch = collate(encoded([(3, 2), (2, 3)]), np.array([0, 1]), PAD, decoder_start=9)
+    assert batch.inputs.tolist() == [[1, 2, 3], [101, 102, PAD]]
+    assert batch.answer_inputs is not None
+    assert batch.answer_inputs.tolist() == [[9, 50, PAD], [9, 150, 151]]
+    assert batch.at.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [1, 2]]
+
+
+def test_long_answers_weigh_as_much_as_short_ones() -> None:
+    batch = collate(encoded([(2, 4), (2, 1)]), np.array([0, 1]), PAD, None)
+    per_row = torch.zeros(2).index_add_(0, batch.at[:, 0], batch.weights)
+    assert per_row.tolist() == [1.0, 1.0]
+
+
+def test_the_digest_of_rows_sees_every_token_and_their_order() -> None:
+    rows = encoded([(3, 2), (2, 3)])
+    other = EncodedRows(rows.task_ids, rows.prompts, Ragged(rows.targets.flat[::-1].copy(), rows.targets.offsets))
+    assert len({rows.digest, other.digest, encoded([(2, 3), (3, 2)]).digest}) == 3
+    assert rows.digest == encoded([(3, 2), (2, 3)]).digest

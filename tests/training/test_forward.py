@@ -1,0 +1,83 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alter_core.data.batches import Batch, collate
+from alter_core.mta import MTAConfig, inject
+from alter_core.training.forward import TargetForward
+from tests.mta.conftest import MODELS, TASKS, stir, tiny
+from tests.training.test_batches import encoded
+
+LENGTHS = [(4, 2), (2, 3), (5, 1), (1, 2)]
+
+
+def forward_and_batch(architecture: str, **config: Any) -> tuple[TargetForward, Batch]:
+    settings = {"layers": "last_1", "adapter": "ffn", "shared_adapters": 1, **config}
+    mta = inject(tiny(architecture), MTAConfig(**settings), TASKS)
+    stir(mta)
+    forward = TargetForward(mta)
+    rows = encoded(LENGTHS, [2, 0, 1, 0])
+    rows = type(rows)(rows.task_ids, *(type(r)(r.flat % 40 + 3, r.offsets) for r in (rows.prompts, rows.targets)))
+    return forward, collate(rows, np.arange(len(LENGTHS)), 0, forward.decoder_start)
+
+
+def logits_by_the_whole_model(forward: TargetForward, batch: Batch) -> torch.Tensor:
+    """The model's own forward with an attention mask, all logits, then those at the targets."""
+    inputs: dict[str, Any] = {"input_ids": batch.inputs, "attention_mask": batch.mask.long()}
+    if batch.answer_inputs is not None:
+        inputs["decoder_input_ids"] = batch.answer_inputs
+    with forward.mta.routing(batch.task_ids):
+        whole: torch.Tensor = forward.model(**inputs, use_cache=False).logits
+    return whole[batch.at[:, 0], batch.at[:, 1]]
+
+
+def gradients(forward: TargetForward, logits: torch.Tensor) -> list[torch.Tensor]:
+    trained = [p for _, p in forward.mta.set_trainable({"task_adapters", "gates"})]
+    return list(torch.autograd.grad(logits.square().sum(), trained, allow_unused=True, materialize_grads=True))
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_logits_at_targets_are_those_of_the_whole_forward(architecture: str) -> None:
+    forward, batch = forward_and_batch(architecture)
+    torch.testing.assert_close(forward.logits(batch), logits_by_the_whole_model(forward, batch))
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_a_skipped_trunk_changes_neither_logits_nor_gradients(architecture: str) -> None:
+    forward, batch = forward_and_batch(architecture)
+    assert forward.first == 1
+    forward.mta.set_gate_mode("soft")
+    forward.mta.set_trainable({"task_adapters", "gates"})
+    cached = forward.logits(batch, forward.states(batch))
+    whole = logits_by_the_whole_model(forward, batch)
+    torch.testing.assert_close(cached, whole)
+    for one, two in zip(gradients(forward, cached), gradients(forward, whole), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["t5", "mt5", "umt5", "bart"])
+def test_an_encoder_without_mta_layers_is_all_trunk(architecture: str) -> None:
+    forward, batch = forward_and_batch(architecture, encoder_layers="none")
+    assert forward.first == 2
+    torch.testing.assert_close(forward.logits(batch, forward.states(batch)), logits_by_the_whole_model(forward, batch))
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    forward, batch = forward_and_batch("llama")
+    forward.mta.set_trainable({"task_adapters", "gates"})
+    plain = gradients(forward, forward.logits(batch))
+    forward.model.train()
+    forward.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    for one, two in zip(plain, gradients(forward, forward.logits(batch)), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    forward, batch = forward_and_batch("llama")
+    names = [name for name, _ in forward.model.named_modules()]
+    before = logits_by_the_whole_model(forward, batch)
+    forward.logits(batch, forward.states(batch))
+    assert [name for name, _ in forward.model.named_modules()] == names
+    torch.testing.assert_close(logits_by_the_whole_model(forward, batch), before, rtol=0, atol=0)

@@ -1,0 +1,261 @@
+"""The job as a process: what it refuses, and that being killed leaves no trace in what it ends with."""
+
+import json
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alter_core.mta import load_bundle
+from alter_core.training.job import TrainingJob, main
+from alter_core.training.run import trained_digest
+from tests.training.conftest import Domain, start
+
+Train = Callable[..., Any]
+DEADLINE = 120.0  # seconds; only to end a test that would hang
+
+
+def rows_of(job: TrainingJob) -> list[dict[str, Any]]:
+    if not job.metrics.exists():
+        return []
+    whole = job.metrics.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def result_of(job: TrainingJob) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((job.output / "result.json").read_text())
+    return result
+
+
+def test_kills_at_ten_random_moments_of_both_stages_change_no_bit(
+    domain: Domain, train: Train, forked: ForkServerContext, tmp_path: Path
+) -> None:
+    """Dropout-free here; the moments reach from building the trunk cache to the last step."""
+    chance = random.Random(20)
+    home = tmp_path / "trunk"
+    smooth: Path | None = None
+    rough: Path | None = None
+    kills = 0
+    resumed: list[int] = []
+    for stage in ("stage_one", "stage_two"):
+        job = domain.job(tmp_path / "smooth" / stage, stage, start=smooth, steps=40)
+        expected, _ = train(job)
+        killed = domain.job(
+            tmp_path / "rough" / stage, stage, start=rough, steps=40, checkpoint_seconds=0, trunk_cache=home
+        )
+        for _ in range(5):
+            wanted = len(rows_of(killed)) + chance.randrange(1, 25)
+            process = start(forked, killed)
+            while len(rows_of(killed)) < wanted and process.is_alive():
+                time.sleep(0.0005)
+            process.kill()
+            process.join(DEADLINE)
+            kills += process.exitcode == -signal.SIGKILL
+        process = start(forked, killed)
+        process.join(DEADLINE)
+        assert process.exitcode == 0
+        assert result_of(killed)["trained_digest"] == expected["trained_digest"]
+        resumed += [row["step"] for row in rows_of(killed) if row["phase"] == "resume"]
+        smooth, rough = job.output / "bundle", killed.output / "bundle"
+    assert kills == 10
+    assert any(resumed)
+
+
+def test_sigterm_writes_a_checkpoint_and_the_next_process_goes_on(
+    domain: Domain, train: Train, forked: ForkServerContext, tmp_path: Path
+) -> None:
+    expected, _ = train(domain.job(tmp_path / "smooth", steps=200, accumulate=2))
+    job = domain.job(tmp_path / "stopped", steps=200, accumulate=2)
+    process = start(forked, job)
+    while not any(row["phase"] == "train" for row in rows_of(job)) and process.is_alive():
+        time.sleep(0.001)
+    process.terminate()
+    process.join(DEADLINE)
+    assert process.exitcode == 143
+    done = [row["step"] for row in rows_of(job) if row["phase"] == "train"][-1]
+    assert done < 200
+    result, rows = train(job)
+    assert [row["step"] for row in rows if row["phase"] == "resume"] == [done]
+    assert result["trained_digest"] == expected["trained_digest"]
+    assert not (job.checkpoints / "state").exists()
+
+
+def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped(
+    domain: Domain, train: Train, tmp_path: Path
+) -> None:
+    from alter_core.training.checkpoint import Stopped
+    from alter_core.training.run import run
+
+    backbone = tmp_path / "dropping"
+    config = json.loads((domain.backbone / "config.json").read_text())
+    backbone.mkdir()
+    for file in domain.backbone.iterdir():
+        (backbone / file.name).write_bytes(file.read_bytes())
+    (backbone / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.3}))
+    expected, _ = train(domain.job(tmp_path / "smooth", steps=8, backbone=backbone))
+    plain, _ = train(domain.job(tmp_path / "plain", steps=8))
+    assert plain["trained_digest"] != expected["trained_digest"]
+    job = domain.job(tmp_path / "stopped", steps=8, backbone=backbone)
+    steps: list[int] = []
+
+    def log(**fields: Any) -> None:
+        steps.extend([fields["step"]] if fields["phase"] == "train" else [])
+
+    with pytest.raises(Stopped):
+        run(job, log, lambda: len(steps) >= 3)
+    resumed, _ = train(job)
+    assert resumed["trained_digest"] == expected["trained_digest"]
+
+
+def test_two_processes_take_the_same_global_batches(
+    domain: Domain, train: Train, forked: ForkServerContext, tmp_path: Path
+) -> None:
+    alone, told = train(domain.job(tmp_path / "alone", steps=5))
+    job = domain.job(tmp_path / "both", steps=5)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [
+        start(
+            forked, job, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port, ACCELERATE_USE_CPU="true",
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        process.join(DEADLINE)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert result_of(job)["processes"] == 2
+    losses = [[row["loss"] for row in rows if row["phase"] == "train"] for rows in (told, rows_of(job))]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert result_of(job)["validation"]["losses"]["after"] == pytest.approx(
+        alone["validation"]["losses"]["after"], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("change", [{"accumulate": 4}, {"gradient_checkpointing": True}, {"trunk_cache_off": True}])
+def test_ways_to_save_memory_or_time_change_the_loss_by_rounding_only(
+    change: dict[str, Any], domain: Domain, train: Train, tmp_path: Path
+) -> None:
+    plain, told = train(domain.job(tmp_path / "plain", steps=6))
+    job = domain.job(tmp_path / "other", steps=6, **{k: v for k, v in change.items() if k != "trunk_cache_off"})
+    if "trunk_cache_off" in change:
+        job = job.model_copy(update={"spec": job.spec.model_copy(update={"trunk_cache": False})})
+    result, rows = train(job)
+    losses = [[row["loss"] for row in given if row["phase"] == "train"] for given in (told, rows)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert result["validation"]["losses"]["after"] == pytest.approx(plain["validation"]["losses"]["after"], rel=1e-3)
+    assert ("trunk_cache_off" in change) == (result["cost"]["cache_mb"] == 0)
+
+
+def test_a_second_seed_reuses_the_trunk_cache(domain: Domain, train: Train, tmp_path: Path) -> None:
+    train(domain.job(tmp_path / "one", epochs=1.0, steps=None))
+    result, rows = train(domain.job(tmp_path / "two", epochs=1.0, steps=None, seed=1))
+    assert not [row for row in rows if row["phase"] == "cache"]
+    assert result["cost"]["cache_flops"] == 0
+
+
+def test_the_result_says_what_the_stage_cost(domain: Domain, train: Train, tmp_path: Path) -> None:
+    result, rows = train(domain.job(tmp_path, steps=5))
+    cost = result["cost"]
+    counts = {name: cost[name] for name in ("steps", "rows", "trained_parameters")}
+    assert counts == {"steps": 5, "rows": 40, "trained_parameters": 3 * 32 * 48}  # the shared FFN's three linears
+    assert cost["total_parameters"] > cost["trained_parameters"]
+    assert cost["wall_seconds"] >= cost["train_seconds"] > 0
+    assert cost["flops"] > 2 * cost["trained_parameters"] * 5
+    assert cost["peak_memory_mb"] > 50
+    step = next(row for row in rows if row["phase"] == "train")
+    assert {"step", "steps", "loss", "lr", "rows_per_second", "seconds_left"} <= step.keys()
+
+
+def test_a_job_that_is_done_is_not_done_again(domain: Domain, train: Train, tmp_path: Path) -> None:
+    first, _ = train(domain.job(tmp_path, steps=2))
+    again, rows = train(domain.job(tmp_path, steps=2))
+    assert again == first
+    assert rows == []
+    other, rows = train(domain.job(tmp_path, steps=3))
+    assert other["cost"]["steps"] == 3
+
+
+def test_a_checkpoint_of_another_job_is_not_taken_up(domain: Domain, train: Train, tmp_path: Path) -> None:
+    from alter_core.training.checkpoint import Stopped
+    from alter_core.training.run import run
+
+    with pytest.raises(Stopped):
+        run(domain.job(tmp_path, steps=4), lambda **_: None, lambda: True)
+    _, rows = train(domain.job(tmp_path, steps=4, learning_rate=1e-4))
+    assert not [row for row in rows if row["phase"] == "resume"]
+
+
+def test_adding_a_task_trains_its_own_weights_only(domain: Domain, train: Train, tmp_path: Path) -> None:
+    two = [task for task in domain.job(tmp_path).spec.model_dump(mode="json")["tasks"] if task["name"] != "thing"]
+    one = domain.job(tmp_path / "one", tasks=two, steps=4)
+    train(one)
+    stage_two = domain.job(tmp_path / "two", "stage_two", start=one.output / "bundle", tasks=two, steps=4)
+    train(stage_two)
+    champion = stage_two.output / "bundle"
+    result, _ = train(
+        domain.job(tmp_path / "added", "add_task", task="thing", start=champion, steps=6, stage_two={"steps": 6})
+    )
+    losses = result["validation"]["losses"]
+    assert {t: losses["after"][t] for t in ("colour", "match")} == {t: losses["before"][t] for t in ("colour", "match")}
+    assert losses["after"]["thing"] < losses["before"]["thing"]
+    before, _, _ = load_bundle(champion, domain.backbone)
+    after, _, _ = load_bundle(tmp_path / "added" / "bundle", domain.backbone)
+    old = dict(before.model.named_parameters())
+    kept = [(name, p) for name, p in after.model.named_parameters() if name in old]
+    assert trained_digest(kept) == trained_digest(list(old.items()))
+    assert after.tasks == ["colour", "match", "thing"]
+
+
+WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "unknown key": (lambda job: job.update(colour="red"), "colour: Extra inputs"),
+    "no such stage": (lambda job: job["spec"].update(stage_two=None) or job.update(stage="stage_two"), "no such stage"),
+    "stage two without a start": (lambda job: job.update(stage="stage_two"), "stage_two starts from a bundle"),
+    "task outside of add_task": (lambda job: job.update(task="thing"), "only a job of stage add_task"),
+    "unknown task": (lambda job: job.update(stage="add_task", task="taste", start="/no"), "'taste' is no task"),
+    "no data set": (lambda job: job.update(dataset="/no/such"), "/no/such"),
+    "no backbone": (lambda job: job.update(backbone="/no/such"), "no converted backbone"),
+    "no bundle": (lambda job: job.update(start="/no/such"), "/no/such is no bundle"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_told_without_a_traceback(
+    name: str, domain: Domain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = json.loads(domain.job(tmp_path, steps=2).model_dump_json())
+    change, message = WRONG[name]
+    change(values)
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(values))
+    assert main([str(file)]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+    if name != "unknown key":
+        last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+        assert last["phase"] == "error"
+        assert message in "\n".join([last["headline"], *last["problems"]])
+
+
+def test_a_missing_job_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.json")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_training_needs_neither_prefect_nor_mlflow() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, alter_core.training.run; sys.exit('prefect' in sys.modules or 'mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 0

@@ -1,0 +1,97 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alter_core.errors import SpecError
+from alter_core.mta import load_bundle
+from alter_core.spec import StageSpec
+from alter_core.training.stages import count_steps, rate_at, scores_due
+from tests.training.conftest import Domain
+
+RECIPES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
+Train = Callable[..., Any]
+
+
+def stage(**fields: Any) -> StageSpec:
+    return StageSpec.model_validate({"trains": ["gates"], **({} if "epochs" in fields else {"steps": 10}), **fields})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_pair_of_stages_and_each_lowers_the_loss(
+    name: str, domain: Domain, train: Train, tmp_path: Path
+) -> None:
+    recipe = RECIPES[name]
+    common = {"steps": 12, "rows_per_step": 16, "learning_rate": 3e-3}
+    stages = {s: {**common, **recipe[s]} for s in ("stage_one", "stage_two") if s in recipe}
+    start = None
+    loss = float("inf")
+    for which in stages:
+        job = domain.job(tmp_path / which, which, start=start, mta=recipe["mta"], stage_one=stages["stage_one"])
+        spec = job.spec.model_copy(update={s: StageSpec.model_validate(v) for s, v in stages.items()})
+        result, _ = train(job.model_copy(update={"spec": spec}))
+        losses = {when: sum(tasks.values()) for when, tasks in result["validation"]["losses"].items()}
+        assert losses["after"] < losses["before"] < loss
+        loss = losses["after"] + 1e-3
+        start = tmp_path / which / "bundle"
+    assert start is not None
+    mta, _, metadata = load_bundle(start, domain.backbone)
+    assert {layer.gate.mode for layer in mta.layers} == {"soft"}
+    assert metadata["spec"]["name"] == "tiny"
+
+
+def test_opening_the_gates_costs_nothing_that_shows(domain: Domain, train: Train, tmp_path: Path) -> None:
+    recipe = RECIPES["R2 shared and home adapters together in weight space, then gates open"]
+    one = domain.job(tmp_path / "one", mta=recipe["mta"], trains=["adapters"], active="all", steps=30)
+    train(one)
+    two = domain.job(tmp_path / "two", "stage_two", start=tmp_path / "one" / "bundle", mta=recipe["mta"], steps=1)
+    result, rows = train(two)
+    losses = result["validation"]["losses"]
+    assert [row["when"] for row in rows if row["phase"] == "validate"] == ["before", "opened", "after"]
+    assert losses["opened"] == pytest.approx(losses["before"], abs=0.01)
+    assert losses["opened"] != losses["before"]
+    assert result["gates"]["before"]["decoder.1"]["colour"]["match"] == 0
+    assert result["gates"]["after"]["decoder.1"]["colour"]["match"] > 0
+
+
+def test_a_stage_that_would_train_nothing_is_refused(domain: Domain, train: Train, tmp_path: Path) -> None:
+    job = domain.job(tmp_path, mta={"layers": "last_1", "adapter": "ffn"}, trains=["shared_adapters"])
+    with pytest.raises(SpecError, match=r"nothing would train: trains names shared_adapters"):
+        train(job)
+
+
+def test_early_stopping_keeps_the_best(domain: Domain, train: Train, tmp_path: Path) -> None:
+    # So high a rate that the first score is hardly ever beaten.
+    job = domain.job(tmp_path, steps=40, evaluate_every=2, patience=2, learning_rate=3.0, warmup=0)
+    result, _ = train(job)
+    scores = result["validation"]["scores"]
+    best = max(scores, key=lambda s: (s["macro"], -s["step"]))
+    assert result["stopped_early"]
+    assert result["validation"]["best_step"] == best["step"]
+    assert result["cost"]["steps"] == scores[-1]["step"] < 40
+    assert set(scores[0]["tasks"]) == {"colour", "match", "thing"}
+    shorter, _ = train(domain.job(tmp_path / "x", steps=40, evaluate_every=2, patience=2, learning_rate=3.0, warmup=0))
+    assert shorter["trained_digest"] == result["trained_digest"]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_rate_rises_and_then_follows_its_schedule(schedule: str) -> None:
+    given = stage(schedule=schedule, warmup=0.2)
+    rates = [rate_at(given, step, 20) for step in range(20)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1
+    assert rates[19] == 1 if schedule == "constant" else rates[19] < 0.1
+
+
+def test_steps_are_given_or_counted_from_epochs() -> None:
+    assert count_steps(stage(), 1000) == 10
+    assert count_steps(stage(epochs=1.5, rows_per_step=32), 100) == 5
+    assert count_steps(stage(epochs=0.1, rows_per_step=32), 10) == 1
+
+
+def test_scores_are_taken_as_often_as_the_stage_asks() -> None:
+    assert scores_due(stage(), 10) == []
+    assert list(scores_due(stage(evaluate_every=4), 10)) == [4, 8, 10]
+    assert list(scores_due(stage(patience=1), 50))[:2] == [5, 10]
