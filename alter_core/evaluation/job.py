@@ -121,7 +121,7 @@ def _predictor(subject: Subject, job: EvaluationJob) -> Predictor:
     from alter_core.backbone import load_backbone
 
     model, tokenizer = load_backbone(Path(job.backbone))
-    return Predictor(model, tokenizer, job.spec, None)
+    return Predictor.placed(model, tokenizer, job.spec, None)
 
 
 def _reporter(path: Path, names: Sequence[str], rows: int) -> Callable[[int, int, int], None]:

@@ -79,6 +79,10 @@ class PeftHandle:
     def set_gate_mode(self, _mode: str) -> None:
         """Nothing: there are no gates."""
 
+    def parameters_by_part(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """All under `backbone`: to predict, adapters take its precision too, as MTA layers mix theirs into it."""
+        return {"backbone": list(self.model.named_parameters())}
+
     def parameter_counts(self) -> dict[str, int]:
         """Trained and total parameters."""
         trained = sum(parameter.numel() for _, parameter in self.adapters())

@@ -14,6 +14,7 @@ from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle, read_manifest
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
+from alter_core.training.precision import choose_precision
 
 TOKENS_PER_BATCH = 16_384
 """Prompt and answer tokens of one batch, padding counted: what bounds the memory of its cache."""
@@ -49,9 +50,11 @@ class Predictor:
     ) -> None:
         """spec: with labels filled in. mta None: `model` is the plain backbone, which reads the same prompts.
 
-        device, dtype: `model` is moved there when given. Raises SpecError when a label task has no labels.
+        device: `model` is moved there when given. dtype: the backbone's parameters take it when given; adapters stay
+        as they are, and are mixed in their own precision.
+        Raises SpecError when a label task has no labels.
         """
-        self.model = model if device is None and dtype is None else model.to(device=device, dtype=dtype)
+        self.model = _placed(model, mta, device, dtype)
         self.tokenizer = tokenizer
         self.spec = spec
         self.mta = mta
@@ -65,9 +68,13 @@ class Predictor:
         self._decoder = Decoder(self.model, tries, _ends(self.model, tokenizer), pad, routing)
 
     @classmethod
-    def from_bundle(cls, path: Path | str, backbone: Path | None = None) -> "Predictor":
-        """A predictor for a saved bundle. backbone: a converted folder, read where the bundle only refers to one.
+    def from_bundle(
+        cls, path: Path | str, backbone: Path | None = None, device: torch.device | str | None = None
+    ) -> "Predictor":
+        """A predictor for a saved bundle, in the precision that its spec asks for.
 
+        backbone: a converted folder, read where the bundle only refers to one. device: unset takes a GPU if
+        there is one.
         Raises BundleError when the bundle is not whole.
         """
         path = Path(path)
@@ -75,14 +82,30 @@ class Predictor:
         mta, tokenizer, metadata = load_bundle(path, backbone=None if held else backbone)
         if "spec" not in metadata:
             raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
-        return cls(mta.model.eval(), tokenizer, DomainSpec.model_validate(metadata["spec"]), mta)
+        return cls.placed(mta.model, tokenizer, DomainSpec.model_validate(metadata["spec"]), mta, device)
+
+    @classmethod
+    def placed(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        spec: DomainSpec,
+        mta: MTAModel | None,
+        device: torch.device | str | None = None,
+    ) -> "Predictor":
+        """A predictor on `device` (unset: a GPU if there is one) in the precision that the spec asks for."""
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        precision, _ = choose_precision(spec.precision, where)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return cls(model.eval(), tokenizer, spec, mta, where, dtype)
 
     def predict(
         self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None = None
     ) -> list[Prediction]:
         """One prediction per row, in the caller's order. progress: called as progress(rows done, rows in all).
 
-        Raises TaskIdError for unknown tasks, and DataError for rows without text; every such row is named.
+        Raises TaskIdError for unknown tasks, and DataError for rows without text; every such row is named. Raises
+        SpecError when a prompt, as the spec lets it be, is longer than the backbone can read.
         """
         self._check(tasks, inputs)
         requests, truncated = self._requests(tasks, inputs)
@@ -129,10 +152,20 @@ class Predictor:
             prompts, truncated = encode_prompts(self.tokenizer, task, [inputs[row] for row in rows])
             # A label's own length bounds its steps; a free answer needs room for the end token beside its text.
             limit = task.effective_max_target_tokens + 1
+            self._check_room(name, prompts, 0 if self.model.config.is_encoder_decoder else limit)
             for row, prompt, is_cut in zip(rows, prompts, truncated, strict=True):
                 requests[row] = Request(name, prompt, self._roots[name], limit)
                 cut[row] = is_cut
         return [requests[row] for row in range(len(inputs))], [cut[row] for row in range(len(inputs))]
+
+    def _check_room(self, task: str, prompts: Sequence[Sequence[int]], answer: int) -> None:
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, prompts)) + answer
+        if most is not None and longest > most:
+            raise SpecError(
+                f"task {task}: prompt and answer take up to {longest} tokens, and the backbone reads at most {most}: "
+                f"lower the task's max_input_tokens by {longest - most} or more"
+            )
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
         """Row numbers, batch by batch: rows that write alike and are alike in length lie together.
@@ -164,6 +197,17 @@ class Predictor:
             text if answer.label is None else self._labels[tasks[row]][answer.label]
             for row, text, answer in zip(rows, free, answers, strict=True)
         ]
+
+
+def _placed(model: Any, mta: MTAModel | None, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+    if device is not None:
+        model.to(device)
+    if dtype is not None:
+        # Parameters alone: rotary frequencies and the like are buffers, and lose too much in bf16.
+        held = mta.parameters_by_part()["backbone"] if mta else model.named_parameters()
+        for _, parameter in held:
+            parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _room(request: Request) -> int:

@@ -165,7 +165,7 @@ class Trial:
                 name=self.arm.name,
                 stage=stage,
                 mta=mta,
-                trained=lambda: adapters,
+                enter=lambda: (adapters, False),
                 rows=rows,
                 validation=validation,
                 cache=caches[0] if use_cache else None,
@@ -213,12 +213,11 @@ class Trial:
     def _predictor(self) -> Predictor:
         if self.rate is None:
             model, tokenizer = load_backbone(self.bench.backbone)
-            return Predictor(model, tokenizer, self.bench.spec, None)
+            return Predictor.placed(model, tokenizer, self.bench.spec, None)
         if self.arm.peft:
             handle = PeftHandle(self.bench.backbone, self.spec, self.arm.peft)
             handle.load(self.folder / _ADAPTERS)
-            handle.model.to(handle.model.dtype)  # adapters in the backbone's precision, as MTA layers run theirs
-            return Predictor(handle.model, handle.tokenizer, self.spec, handle.as_mta())
+            return Predictor.placed(handle.model, handle.tokenizer, self.spec, handle.as_mta())
         return Predictor.from_bundle(self._last / "bundle", self.bench.backbone)
 
 

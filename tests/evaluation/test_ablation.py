@@ -13,7 +13,7 @@ from alter_core.evaluation.ablation_table import macro, paired_difference, readi
 from alter_core.evaluation.arms import make_arms
 from alter_core.mta import inject
 from alter_core.spec import load_domain
-from alter_core.training.session import Stopped
+from alter_core.training.checkpoint import Stopped
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain
 

@@ -117,3 +117,24 @@ def test_a_bundle_answers_as_the_model_it_was_saved_from(
     save_bundle(mta, tokenizer, tmp_path / "bundle", {"spec": spec.model_dump(mode="json")})
     loaded = Predictor.from_bundle(tmp_path / "bundle")
     assert loaded.predict(*mixed_rows) == Predictor(model, tokenizer, spec, mta).predict(*mixed_rows)
+
+
+@pytest.mark.parametrize("subject", ["llama"], indirect=True)
+def test_prompts_that_do_not_fit_the_backbone_are_refused_with_the_remedy(subject: Subject, spec: DomainSpec) -> None:
+    model, tokenizer, mta = subject
+    wide = tuple(task.model_copy(update={"max_input_tokens": 300}) for task in spec.tasks)
+    predictor = Predictor(model, tokenizer, spec.model_copy(update={"tasks": wide}), mta)
+    with pytest.raises(SpecError, match=r"task topic: .* at most 256: lower the task's max_input_tokens by \d+"):
+        predictor.predict(["topic"], ["where is it now? " * 40])
+
+
+@pytest.mark.parametrize("subject", ["llama mta"], indirect=True)
+def test_a_precision_is_taken_by_the_backbone_alone(subject: Subject, spec: DomainSpec) -> None:
+    model, tokenizer, mta = subject
+    assert mta is not None
+    predictor = Predictor(model, tokenizer, spec, mta, dtype=torch.bfloat16)
+    kinds = {part: {p.dtype for _, p in named} for part, named in mta.parameters_by_part().items()}
+    assert kinds["backbone"] == {torch.bfloat16}
+    assert kinds["task_adapters"] == {torch.float32}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert predictor.predict(["topic"], ["card"])[0].text in (spec.task("topic").labels or ())
