@@ -73,6 +73,7 @@ def render_card(facts: CardFacts) -> str:
     """The card. Text from specs and data is escaped, so that it cannot change the page. Raises KeyError naming a fact
     that must be there."""
     parts = [
+        _summary(facts),
         f"# {plain(facts['domain'])}",
         plain(facts.get("description", "")),
         _decision(facts),
@@ -85,6 +86,18 @@ def render_card(facts: CardFacts) -> str:
         _versions(facts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _summary(facts: CardFacts) -> str:
+    """One line, first because lists of versions show no more than that."""
+    cards = facts["scorecards"]
+    macro = cards[own_scorecard(cards)]["macro"]
+    text = (
+        f"Macro score {macro['value']:.3f} ({macro['low']:.3f} to {macro['high']:.3f}) over {len(facts['tasks'])} tasks"
+    )
+    if "zero_shot" in cards:
+        text += f"; the backbone alone {cards['zero_shot']['macro']['value']:.3f}"
+    return text + "."
 
 
 def own_scorecard(scorecards: Mapping[str, Mapping[str, Any]]) -> str:

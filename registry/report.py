@@ -57,7 +57,7 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
         samples=[{"truncated": False, "score": None, **row} for row in own.get("samples", ())],
         confusions=sorted(name for name in pictures if name.startswith("confusion-")),
         picture=picture,
-        card=_html(render_card(facts).partition("\n")[2]),  # the page has its own title
+        card=_html(_untitled(render_card(facts))),
         generated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
 
@@ -66,6 +66,11 @@ def _whole(facts: CardFacts) -> dict[str, Any]:
     """Facts with the parts that the page asks for; a misspelt name in the template still fails."""
     parts: Mapping[str, Any] = {"description": "", "parameters": None, "decision": None}
     return {**parts, **facts}
+
+
+def _untitled(card: str) -> str:
+    """The card without its first heading: the page has its own."""
+    return "\n".join(line for line in card.splitlines() if not line.startswith("# "))
 
 
 def _html(markdown: str) -> Markup:

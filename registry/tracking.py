@@ -21,6 +21,7 @@ MAX_BATCH = 100  # parameters or tags in one call
 MAX_METRICS = 1000  # metrics in one call
 DATASET_DIGEST = 36  # longest digest that MLflow keeps
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows what belongs to training, not to agents
 HOST, PID, STARTED = "alter.host", "alter.pid", "alter.process_started"
 
 
@@ -43,7 +44,7 @@ class Tracker:
         known = self._client.get_experiment_by_name(name)
         if known is None:
             try:
-                return str(self._client.create_experiment(name, artifact_location))
+                return str(self._client.create_experiment(name, artifact_location, tags=KIND))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by another process since we asked
                     raise

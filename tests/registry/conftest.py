@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,12 +39,12 @@ class Store:
     def tracker(self, experiment: str = "tiny") -> Tracker:
         return Tracker(self.uri, str(self.folder / "artifacts"), experiment)
 
-    def register(self, bundle: Path, key: str, domain: str = "tiny", **more: object) -> int:
+    def register(self, bundle: Path, key: str, domain: str = "tiny", **more: Any) -> int:
         """Register under a run of its own."""
         tracker = self.tracker(domain)
         run = tracker.start_run(f"{domain} {key}", {}, {})
         version = self.models.register(
-            domain, run, bundle, run_key=key, card=f"# {domain}\n", **{"tags": {"macro": 0.5}, **more}
+            domain, run, bundle, run_key=key, **{"card": f"# {domain}\n", "tags": {"macro": 0.5}, **more}
         )
         tracker.end_run(run, "FINISHED")
         return version

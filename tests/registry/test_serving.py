@@ -96,6 +96,7 @@ def test_200_mixed_rows_over_http_equal_the_offline_predictions(server: str, bun
 def test_an_over_long_input_is_answered_and_marked(server: str) -> None:
     rows = [EXAMPLE, {"task": "colour", "input": "the red ball " * 2000}]
     reply = requests.post(f"{server}/invocations", json={"dataframe_records": rows}, timeout=60)
+    assert reply.status_code == 200, reply.text
     assert [row["truncated"] for row in reply.json()["predictions"]] == [False, True]
 
 

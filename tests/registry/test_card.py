@@ -1,0 +1,80 @@
+"""The model card: what it says, and that nothing in a spec can change what it looks like."""
+
+from markdown_it import MarkdownIt
+
+from registry.card import CardFacts, plain, render_card
+from tests.registry.facts import EVIL, card_facts
+
+
+def test_the_card_states_scores_with_intervals_beside_zero_shot_and_champion() -> None:
+    row = next(line for line in render_card(card_facts(level=0.7)).splitlines() if line.startswith("| intent |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["intent", "accuracy", "200", "0.300", "0.100", "0.650", "0.680", "**0.700**", "0.660 to 0.740"]
+
+
+def test_the_first_line_is_a_summary_that_a_list_of_versions_can_show() -> None:
+    first = render_card(card_facts(level=0.7)).splitlines()[0]
+    assert first == "Macro score 0.750 (0.730 to 0.770) over 3 tasks; the backbone alone 0.150."
+
+
+def test_the_card_states_data_backbone_licences_costs_decision_and_origin() -> None:
+    card = render_card(card_facts())
+    for part in (
+        "`0123456789abcdef`",
+        "Quality: **warn**",
+        "CC-BY-4.0",
+        "not stated",
+        "1,234",
+        "licence Apache-2.0",
+        "150.0M in all, 18.9M of them trained (12.6%)",
+        "| training time (s) | 100.0 | 15.0 | 15% |",
+        "**Promoted to champion** against champion version 7: macro score +0.021 over 3 tasks.",
+        "English only.",
+        "| run key | aaaabbbbccccdddd |",
+        "mlflow models serve -m models:/support@champion --env-manager local",
+    ):
+        assert part in card, part
+
+
+def test_a_candidate_that_stays_one_says_why() -> None:
+    facts = card_facts()
+    facts["decision"] = {"promote": False, "reason": "title falls by 0.200", "numbers": {}}
+    assert "**Stays a candidate** against champion version 7: title falls by 0.200." in render_card(facts)
+
+
+def test_a_decision_that_a_person_took_carries_name_and_reason() -> None:
+    facts = card_facts()
+    facts["decision"] = {"promote": True, "reason": "rule says no", "by": "Ada", "person_reason": "title is unused"}
+    assert "Decided by Ada: title is unused" in render_card(facts)
+
+
+def test_only_domain_tasks_and_scorecards_are_needed() -> None:
+    whole = card_facts()
+    facts: CardFacts = {
+        "domain": whole["domain"],
+        "tasks": {"intent": {}},
+        "scorecards": {"stage_one": whole["scorecards"]["stage_one"]},
+    }
+    card = render_card(facts)
+    assert "**0.650**" in card
+    assert "stage two" not in card
+
+
+def test_text_of_others_is_shown_as_it_is_and_never_as_markup() -> None:
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(render_card(card_facts()))
+    assert "<script>" not in html
+    assert "<img" not in html
+    assert "javascript:" not in "".join(part.split(">")[0] for part in html.split("<a ")[1:])
+    rows = [line for line in html.splitlines() if line == "<tr>"]
+    cells = html.count("<td")
+    clean = card_facts()
+    clean["description"] = "plain"
+    for task in clean["tasks"].values():
+        task["description"] = "plain"
+    other = MarkdownIt("commonmark").enable("table").render(render_card(clean))
+    assert (len(rows), cells) == (other.count("<tr>"), other.count("<td"))  # a pipe in a text ends no cell
+
+
+def test_plain_text_survives_escaping_and_markdown() -> None:
+    html = MarkdownIt("commonmark", {"html": True}).renderInline(plain(EVIL))
+    assert html == EVIL.replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,210 @@
+"""Registered versions and the aliases that users load."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable
+from registry.models import ModelStore
+from registry.packaging import MAX_DESCRIPTION
+from registry.store import domain_lock
+from tests.registry.conftest import EXAMPLE, Store
+from tests.registry.facts import card_facts
+
+Parallel = Callable[..., None]
+
+
+def test_a_registered_version_carries_its_card_tags_run_and_files(store: Store, parts: Path) -> None:
+    version = store.register(parts, "k1", card="# tiny\n\nSmall.", tags={"macro": 0.25, "quality": "ok"})
+    (row,) = store.models.versions("tiny")
+    assert (row["version"], row["macro"], row["description"]) == (version, 0.25, "# tiny\n\nSmall.")
+    assert row["tags"]["quality"] == "ok"
+    assert row["tags"]["run_key"] == "k1"
+    assert store.models.client.get_run(row["run_id"]).data.tags["alter.version"] == "tiny 1"
+    bundle = store.models.bundle_path("tiny", 1)
+    assert {file.name for file in bundle.iterdir()} == {"bundle.json", "mta.safetensors"}
+
+
+def test_signature_example_and_pins_are_stored(store: Store, parts: Path, tmp_path: Path) -> None:
+    wheel = tmp_path / "alter_factory-0.1.0+abc-py3-none-any.whl"
+    wheel.write_bytes(b"PK")
+    store.register(parts, "k1", example=EXAMPLE, requirements=["mlflow==3.17.2", "numpy==2.4.6"], code_wheel=wheel)
+    model = store.models.bundle_path("tiny", 1).parent.parent
+    assert (model / "requirements.txt").read_text().split() == [
+        "mlflow==3.17.2",
+        "numpy==2.4.6",
+        f"artifacts/code/{wheel.name}",
+    ]
+    assert (model / "artifacts" / "code" / wheel.name).exists()
+    assert json.loads((model / "input_example.json").read_text())["data"] == [list(EXAMPLE.values())]
+    from mlflow.models import Model
+
+    signature = Model.load(str(model)).signature
+    assert signature.inputs.input_names() == ["task", "input"]
+    assert signature.outputs.input_names() == ["prediction", "score", "truncated"]
+
+
+def test_metrics_are_bound_to_the_model(store: Store, parts: Path) -> None:
+    store.register(parts, "k1", metrics={"test.colour.accuracy": 0.75})
+    (row,) = store.models.versions("tiny")
+    assert store.models.client.get_run(row["run_id"]).data.metrics == {"test.colour.accuracy": 0.75}
+    (bound,) = store.models.logged_model(row).metrics
+    assert (bound.key, bound.value) == ("test.colour.accuracy", 0.75)
+
+
+def test_one_run_key_has_one_version(store: Store, parts: Path) -> None:
+    assert store.register(parts, "same") == 1
+    assert store.register(parts, "other") == 2
+    assert store.register(parts, "same") == 1
+    assert [row["version"] for row in store.models.versions("tiny")] == [2, 1]
+
+
+def test_a_registration_that_fails_leaves_no_version(store: Store, parts: Path, tmp_path: Path) -> None:
+    with pytest.raises((RegistryError, OSError)):
+        store.register(parts, "k1", code_wheel=tmp_path / "missing.whl")
+    with pytest.raises(RegistryInputError, match=r"no version of 'tiny' is registered .*`alter run` makes one"):
+        store.models.versions("tiny")
+    assert store.register(parts, "k1") == 1
+
+
+def test_a_card_longer_than_a_description_is_cut_at_a_line_and_kept_whole_in_the_model(
+    store: Store, parts: Path
+) -> None:
+    card = "# tiny\n" + "one line of text\n" * 1000
+    store.register(parts, "k1", card=card)
+    (row,) = store.models.versions("tiny")
+    assert len(row["description"]) <= MAX_DESCRIPTION
+    assert row["description"].rstrip().endswith("of the model.)*")
+    assert (store.models.bundle_path("tiny", 1).parent.parent / "card.md").read_text() == card
+
+
+def test_facts_come_back_as_they_were(store: Store, parts: Path) -> None:
+    facts = card_facts()
+    store.register(parts, "k1", facts=facts)
+    store.register(parts, "k2")
+    assert store.models.facts("tiny", 1) == facts
+    with pytest.raises(RegistryInputError, match="version 2 was registered without its facts"):
+        store.models.facts("tiny", 2)
+
+
+def test_champion_is_an_alias_that_moves(store: Store, parts: Path) -> None:
+    assert store.models.alias("tiny", "champion") is None
+    store.register(parts, "k1")
+    store.register(parts, "k2")
+    store.models.set_champion("tiny", 1, None)
+    store.models.set_challenger("tiny", 2)
+    assert store.models.get("tiny", "challenger")["version"] == 2
+    store.models.set_champion("tiny", 2, 1)
+    champion = store.models.alias("tiny", "champion")
+    assert champion
+    assert champion["version"] == 2
+    assert champion["aliases"] == ["champion"]  # no longer its own challenger
+
+
+def test_a_champion_that_changed_in_between_is_not_overwritten(store: Store, parts: Path) -> None:
+    for key in ("k1", "k2", "k3"):
+        store.register(parts, key)
+    store.models.set_champion("tiny", 1, None)
+    store.models.set_champion("tiny", 2, 1)
+    with pytest.raises(AliasConflict, match=r"compared with champion 1, but the champion is 2 by now.*alter promote"):
+        store.models.set_champion("tiny", 3, 1)
+    assert store.models.get("tiny", "champion")["version"] == 2
+
+
+def test_promoting_the_champion_again_changes_nothing(store: Store, parts: Path) -> None:
+    store.register(parts, "k1")
+    store.models.set_champion("tiny", 1, None)
+    store.models.set_champion("tiny", 1, None)
+    with pytest.raises(RegistryInputError, match="no earlier champion"):
+        store.models.rollback("tiny")
+
+
+def test_rollback_goes_back_one_champion_at_a_time(store: Store, parts: Path) -> None:
+    for number, key in enumerate(("k1", "k2", "k3"), start=1):
+        store.register(parts, key)
+        store.models.set_champion("tiny", number, number - 1 or None)
+    assert store.models.rollback("tiny") == (3, 2)
+    assert store.models.rollback("tiny") == (2, 1)
+    with pytest.raises(RegistryInputError, match=r"no earlier champion to go back to; `alter promote tiny VERSION`"):
+        store.models.rollback("tiny")
+    assert "rolled_back" in store.models.get("tiny", 3)["tags"]
+
+
+def test_two_finishers_at_once_lose_neither_version_nor_champion(store: Store, parts: Path, parallel: Parallel) -> None:
+    """Each promotes against the champion that it saw; the one that comes second compares again."""
+    conflicts = []
+
+    def finish(key: str) -> None:
+        own = ModelStore(store.uri)
+        version = store.register(parts, key)
+        while True:
+            before = own.alias("tiny", "champion")
+            try:
+                own.set_champion("tiny", version, before["version"] if before else None)
+                return
+            except AliasConflict as error:
+                conflicts.append(error)
+
+    parallel(*[lambda key=key: finish(key) for key in ("k1", "k2", "k3", "k4")])
+    assert sorted(row["version"] for row in store.models.versions("tiny")) == [1, 2, 3, 4]
+    seen = [store.models.get("tiny", "champion")["version"]]
+    seen += [store.models.rollback("tiny")[1] for _ in range(3)]
+    assert sorted(seen) == [1, 2, 3, 4]
+
+
+def test_the_same_run_registered_twice_at_once_is_one_version(store: Store, parts: Path, parallel: Parallel) -> None:
+    store.tracker()  # the experiment is there, as it is when a flow registers
+    parallel(*[lambda: store.register(parts, "same") for _ in range(4)])
+    assert [row["version"] for row in store.models.versions("tiny")] == [1]
+
+
+def test_a_process_that_holds_the_lock_is_waited_for_and_then_named(store: Store) -> None:
+    code = (
+        "import sys; from registry.store import open_client, domain_lock\n"
+        f"with domain_lock(open_client({store.uri!r}), {store.uri!r}, 'tiny'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreUnavailable, match="tiny is being registered or promoted by another process"):
+            with domain_lock(store.models.client, store.uri, "tiny", timeout=0.2):
+                pytest.fail("the lock was not held")
+    finally:
+        holder.communicate("", timeout=20)
+    with domain_lock(store.models.client, store.uri, "tiny", timeout=5):
+        pass
+
+
+def test_an_unknown_version_domain_or_alias_names_what_there_is(store: Store, parts: Path) -> None:
+    store.register(parts, "k1")
+    store.models.set_champion("tiny", 1, None)
+    with pytest.raises(RegistryInputError, match=r"tiny has no version or alias 7; it has 1 \(champion\)"):
+        store.models.bundle_path("tiny", 7)
+    with pytest.raises(RegistryInputError, match="tiny has no version or alias 'best'"):
+        store.models.get("tiny", "best")
+    with pytest.raises(RegistryInputError, match=r"no version of 'tinny' is registered \(registered: tiny\)") as caught:
+        store.models.get("tinny", "champion")
+    assert caught.value.exit_code == 2
+
+
+def test_a_version_whose_files_are_gone_is_reported(store: Store, parts: Path) -> None:
+    import shutil
+
+    store.register(parts, "k1")
+    shutil.rmtree(store.models.bundle_path("tiny", 1))
+    with pytest.raises(RegistryError, match=r"tiny version 1 is registered, but its bundle is not at .*restore"):
+        store.models.bundle_path("tiny", 1)
+
+
+def test_domains_and_versions_of_all(store: Store, parts: Path) -> None:
+    store.register(parts, "k1", domain="b")
+    store.register(parts, "k1", domain="a")
+    store.register(parts, "k2", domain="a")
+    assert store.models.domains() == ["a", "b"]
+    assert [(row["name"], row["version"]) for row in store.models.versions()] == [("a", 2), ("a", 1), ("b", 1)]

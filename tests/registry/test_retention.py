@@ -1,0 +1,65 @@
+"""What may be deleted, and what never is."""
+
+from pathlib import Path
+
+import pytest
+
+from registry.errors import RegistryInputError
+from registry.retention import plan_removals, remove
+from tests.registry.conftest import Store
+
+
+@pytest.fixture
+def five(store: Store, parts: Path) -> Store:
+    """Versions 1 to 5; champions were 1, 2, then 3; 4 is challenger."""
+    for number in range(1, 6):
+        store.register(parts, f"k{number}")
+    for number in (1, 2, 3):
+        store.models.set_champion("tiny", number, number - 1 or None)
+    store.models.set_challenger("tiny", 4)
+    return store
+
+
+def test_a_plan_names_old_versions_and_deletes_nothing(five: Store) -> None:
+    plan = plan_removals(five.models, keep=1)
+    assert [(item.domain, item.version) for item in plan] == [("tiny", 1)]
+    assert plan[0].bytes > 64
+    assert plan[0].reason == "older than the newest 1"
+    assert len(five.models.versions("tiny")) == 5
+
+
+def test_an_aliased_version_and_the_one_that_a_rollback_needs_are_never_in_a_plan(five: Store) -> None:
+    assert [item.version for item in plan_removals(five.models, keep=0)] == [1, 5]
+
+
+def test_removing_frees_the_files_and_keeps_the_rest(five: Store) -> None:
+    folder = five.models.bundle_path("tiny", 1).parent.parent.parent
+    plan = plan_removals(five.models, keep=1)
+    assert remove(five.models, plan) == plan[0].bytes
+    assert not folder.exists()
+    assert [row["version"] for row in five.models.versions("tiny")] == [5, 4, 3, 2]
+    assert five.models.bundle_path("tiny", "champion").is_dir()
+    assert five.models.rollback("tiny") == (3, 2)
+    assert plan_removals(five.models, keep=3) == []
+
+
+def test_a_version_that_got_an_alias_after_the_plan_stays(five: Store) -> None:
+    plan = plan_removals(five.models, keep=0)
+    five.models.set_champion("tiny", 5, 3)
+    remove(five.models, plan)
+    assert five.models.get("tiny", "champion")["version"] == 5
+    assert five.models.bundle_path("tiny", 5).is_dir()
+
+
+def test_a_model_whose_registration_broke_off_is_found(five: Store, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"missing\.whl"):
+        five.register(tmp_path, "k9", code_wheel=tmp_path / "missing.whl")
+    (item,) = plan_removals(five.models, keep=5)
+    assert (item.version, item.reason) == (None, "its registration was never finished")
+    remove(five.models, [item])
+    assert plan_removals(five.models, keep=5) == []
+
+
+def test_keep_must_not_be_negative(five: Store) -> None:
+    with pytest.raises(RegistryInputError, match="keep must be 0 or more"):
+        plan_removals(five.models, keep=-1)

@@ -1,0 +1,75 @@
+"""A version must repeat its recorded predictions in a fresh process."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alter_core.evaluation.predict import Predictor
+from registry.errors import RegistryInputError, VerificationError
+from registry.verification import compare_answers, verify_in_fresh_process
+from tests.conftest import tiny_rows
+from tests.registry.conftest import Store
+
+
+@pytest.fixture(scope="module")
+def samples(bundle: Path) -> list[dict[str, Any]]:
+    rows = [{"task": task, "input": row["input"]} for task, lines in tiny_rows().items() for row in lines[:4]]
+    answers = Predictor.from_bundle(bundle).predict([row["task"] for row in rows], [row["input"] for row in rows])
+    return [
+        {**row, "prediction": answer.text, "score": answer.score} for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def test_a_whole_version_repeats_its_predictions_in_a_fresh_process(
+    store: Store, bundle: Path, samples: list[dict[str, Any]]
+) -> None:
+    version = store.register(bundle, "k1")
+    result = verify_in_fresh_process(store.uri, "tiny", version, samples)
+    assert (result["rows"], result["different"]) == (len(samples), 0)
+
+
+def test_a_tampered_bundle_is_refused_with_its_reason(
+    store: Store, bundle: Path, samples: list[dict[str, Any]]
+) -> None:
+    version = store.register(bundle, "k1")
+    part = store.models.bundle_path("tiny", version) / "mta.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 0xFF
+    part.write_bytes(data)
+    with pytest.raises(VerificationError, match=r"models:/tiny/1 cannot be used in a fresh process") as caught:
+        verify_in_fresh_process(store.uri, "tiny", version, samples)
+    assert "mta.safetensors" in str(caught.value)
+
+
+def test_without_samples_there_is_nothing_to_verify(store: Store) -> None:
+    with pytest.raises(RegistryInputError, match="no recorded sample predictions"):
+        verify_in_fresh_process(store.uri, "tiny", 1, [])
+
+
+def answers(count: int, **changes: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = [{"task": "t", "input": "x", "prediction": "yes", "score": 0.5} for _ in range(count)]
+    for place, change in changes.items():
+        rows[int(place.removeprefix("row"))].update(change)
+    return rows
+
+
+def test_a_differing_answer_is_named() -> None:
+    with pytest.raises(VerificationError, match="1 of 4 answers and 0 scores differ") as caught:
+        compare_answers("models:/t/1", answers(4), answers(4, row2={"prediction": "no"}))
+    assert caught.value.problems == ("row 2 (t): recorded 'yes', answers 'no'",)
+
+
+def test_one_answer_in_twenty_may_fall_the_other_way_by_rounding() -> None:
+    assert compare_answers("u", answers(20), answers(20, row3={"prediction": "no"}))["different"] == 1
+
+
+@pytest.mark.parametrize("score", [0.6, math.nan])
+def test_a_score_that_is_far_off_or_no_number_is_refused(score: float) -> None:
+    with pytest.raises(VerificationError, match="0 of 30 answers and 1 scores differ"):
+        compare_answers("u", answers(30), answers(30, row7={"score": score}))
+
+
+def test_a_score_within_rounding_is_the_same() -> None:
+    assert compare_answers("u", answers(3), answers(3, row0={"score": 0.505}))["largest_score_difference"] < 0.02
