@@ -99,6 +99,7 @@ def spec() -> DomainSpec:
             ],
             "mta": {"layers": "last_1", "adapter": "ffn", "shared_adapters": 1, "mixing": "weight"},
             "stage_one": {"trains": ["adapters"], "steps": 1},
+            "precision": "fp32",
         }
     )
 
