@@ -77,8 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
         job = read_job(Path(given[0]))
         log = _Metrics(job.metrics)
         # Heavy imports only now: a wrong job file is told at once.
+        from transformers.utils import logging
+
         from alter_core.training.run import run
 
+        logging.disable_progress_bar()  # progress goes to the metrics file
         run(job, log, _asked_to_stop())
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")

@@ -45,10 +45,10 @@ def test_kills_at_ten_random_moments_of_both_stages_change_no_bit(
     kills = 0
     resumed: list[int] = []
     for stage in ("stage_one", "stage_two"):
-        job = domain.job(tmp_path / "smooth" / stage, stage, start=smooth, steps=40)
+        job = domain.job(tmp_path / "smooth" / stage, stage, start=smooth, steps=150)
         expected, _ = train(job)
         killed = domain.job(
-            tmp_path / "rough" / stage, stage, start=rough, steps=40, checkpoint_seconds=0, trunk_cache=home
+            tmp_path / "rough" / stage, stage, start=rough, steps=150, checkpoint_seconds=0, trunk_cache=home
         )
         for _ in range(5):
             wanted = len(rows_of(killed)) + chance.randrange(1, 25)
