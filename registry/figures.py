@@ -1,5 +1,6 @@
 """Figures of one version, from plain values: what the MLflow run and the HTML report show."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def figures_of(facts: CardFacts) -> dict[str, Figure]:
     if training := facts.get("training"):
         figures["loss.png"] = loss_curves(training)
     figures["scores.png"] = score_bars(facts["scorecards"])
-    if gates := facts.get("gates"):
+    # Before stage two there may be no gates yet: then only what came after is drawn.
+    if gates := {moment: table for moment, table in facts.get("gates", {}).items() if table}:
         figures["gates.png"] = gate_heatmaps(gates)
     mine = facts["scorecards"][own_scorecard(facts["scorecards"])]
     for task, score in mine["tasks"].items():
@@ -96,9 +98,10 @@ def gate_heatmaps(gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, flo
 
     One column per moment, one row per MTA layer; rows of a panel are tasks, its columns adapters.
     """
+    rows_of = [rows for table in gates.values() for rows in table.values()]
     layers = list(dict.fromkeys(layer for table in gates.values() for layer in table))
-    first = next(iter(next(iter(gates.values())).values()))
-    tasks, adapters = list(first), list(next(iter(first.values())))
+    tasks = list(dict.fromkeys(task for rows in rows_of for task in rows))
+    adapters = list(dict.fromkeys(name for rows in rows_of for weights in rows.values() for name in weights))
     wide, high = 1.6 + 0.42 * len(adapters), 0.5 + 0.3 * len(tasks)
     figure = _figure(len(gates) * wide + 1.2, len(layers) * high + 1.2)
     panels = figure.subplots(len(layers), len(gates), squeeze=False, sharex=True, sharey=True)
@@ -106,7 +109,7 @@ def gate_heatmaps(gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, flo
         for line, layer in enumerate(layers):
             axis = panels[line][column]
             rows = table.get(layer, {})
-            weights = [[rows.get(task, {}).get(adapter, 0.0) for adapter in adapters] for task in tasks]
+            weights = [[rows.get(task, {}).get(adapter, math.nan) for adapter in adapters] for task in tasks]
             image = axis.imshow(weights, vmin=0, vmax=1, cmap="Blues", aspect="auto")
             _numbers(axis, weights, "{:.2f}", 0.6)
             axis.set_xticks(
@@ -230,6 +233,8 @@ def _numbers(
 ) -> None:
     for y, line in enumerate(values):
         for x, value in enumerate(line):
+            if math.isnan(value):  # no such adapter there and then
+                continue
             shade = (shades or values)[y][x]
             colour = "white" if shade > dark else "#33373d"
             axis.text(x, y, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)

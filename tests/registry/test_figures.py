@@ -1,0 +1,64 @@
+"""Figures from plain values: which are drawn, and that they show the numbers they were given."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from registry.card import CardFacts
+from registry.figures import figures_of, gate_heatmaps, loss_curves, macro_history, png, score_bars
+from tests.registry.facts import TASKS, card_facts
+
+
+def words(figure: Figure) -> set[str]:
+    return {part.get_text() for part in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
+
+
+def test_every_figure_that_the_facts_allow_is_drawn() -> None:
+    figures = figures_of(card_facts())
+    assert set(figures) == {"loss.png", "scores.png", "gates.png", "confusion-intent.png", "lengths.png"}
+    assert png(figures["scores.png"]).startswith(b"\x89PNG")
+
+
+def test_facts_without_training_gates_or_lengths_still_give_the_scores() -> None:
+    whole = card_facts()
+    facts: CardFacts = {
+        "domain": "bare",
+        "tasks": {"intent": {}},
+        "scorecards": {"stage_one": whole["scorecards"]["stage_one"]},
+        "gates": {"before": {}, "after": {}},
+    }
+    facts["scorecards"]["stage_one"]["tasks"]["intent"]["confusion"] = None  # type: ignore[index]
+    assert set(figures_of(facts)) == {"scores.png"}
+
+
+def test_bars_and_whisker_are_as_high_as_the_scores() -> None:
+    cards = card_facts(level=0.7)["scorecards"]
+    axis = score_bars(cards).axes[0]
+    heights = sorted(round(bar.get_height(), 6) for bar in axis.patches)
+    given = [
+        card["tasks"][task]["metrics"][metric]["value"] for card in cards.values() for task, metric in TASKS.items()
+    ]
+    assert heights == sorted(round(value, 6) for value in [*given, 0.3])  # and the majority class of the one label task
+
+
+def test_gates_before_stage_two_may_hold_fewer_adapters_than_after() -> None:
+    gates: dict[str, Any] = {
+        "before": {"layers.4": {"intent": {"shared": 1.0}}},
+        "after": {"layers.4": {"intent": {"shared": 0.25, "intent": 0.75}}, "layers.5": {"intent": {"intent": 1.0}}},
+    }
+    shown = words(gate_heatmaps(gates))
+    assert "0.00" not in shown  # an adapter that was not there has no weight, not a weight of zero
+    assert {"0.25", "0.75", "before stage two", "after stage two", "layers.5"} <= shown
+
+
+def test_the_smoothed_loss_starts_where_the_loss_starts() -> None:
+    axis = loss_curves({"stage_one": [{"step": step, "loss": 4.0} for step in range(5)]}).axes[0]
+    assert all(abs(value - 4.0) < 1e-9 for line in axis.lines for value in line.get_ydata())
+
+
+def test_the_history_names_the_champion() -> None:
+    rows = [
+        {"version": number, "macro": 0.5 + number / 100, "aliases": ["champion"] if number == 2 else [], "tags": {}}
+        for number in (3, 2, 1)
+    ]
+    assert "0.520  champion" in words(macro_history([*rows, {"version": 4, "macro": None, "aliases": [], "tags": {}}]))
