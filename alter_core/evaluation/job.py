@@ -76,9 +76,11 @@ def run(job: EvaluationJob) -> dict[str, Scorecard]:
     scorecards = {}
     for number, subject in enumerate(job.subjects):
         predictor = _predictor(subject, job)
-        tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
+        # An older bundle may lack a task that the domain has by now: it is scored on those that it has.
+        own = [row for row in rows if row["task"] in predictor.spec.task_names]
+        tasks, inputs = [row["task"] for row in own], [row["input"] for row in own]
         predictions = predictor.predict(tasks, inputs, partial(report, number))
-        scorecard = score(predictions, rows, job.spec, majority, job.spec.seed)
+        scorecard = score(predictions, own, job.spec, majority, job.spec.seed)
         if subject.bundle:
             # Rounding depends on what else is in a batch. These are what the bundle answers to just these rows, so
             # that whoever loads it can repeat them.
@@ -87,7 +89,7 @@ def run(job: EvaluationJob) -> dict[str, Scorecard]:
             scorecard = replace(scorecard, samples=[sample(*pair) for pair in zip(shown, again, strict=True)])
         scorecards[subject.name] = scorecard
         folder = Path(subject.output)
-        write_predictions(folder / "predictions.jsonl", rows, predictions)
+        write_predictions(folder / "predictions.jsonl", own, predictions)
         scorecard.write(folder / "scorecard.json")
     return scorecards
 

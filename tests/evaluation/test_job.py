@@ -71,6 +71,17 @@ def test_samples_are_what_the_bundle_answers_when_asked_for_them_alone(ready: di
     assert [(p.text, p.score) for p in again] == [(s["prediction"], s["score"]) for s in card.samples]
 
 
+def test_a_bundle_without_one_of_the_tasks_is_scored_on_the_others(ready: dict[str, Any], tmp_path: Path) -> None:
+    spec: DomainSpec = ready["spec"]
+    older = spec.model_copy(update={"tasks": spec.tasks[:2]})
+    model, tokenizer = load_backbone(ready["backbone"])
+    mta = inject(model, older.mta, older.task_names)
+    save_bundle(mta, tokenizer, tmp_path / "older", {"spec": older.model_dump(mode="json")}, backbone="refer")
+    subject = {"name": "champion", "bundle": str(tmp_path / "older"), "output": str(tmp_path / "out")}
+    card = run(job_for(ready, tmp_path, subjects=[subject]))["champion"]
+    assert list(card.tasks) == list(older.task_names)
+
+
 def test_progress_rows_count_to_the_end_over_all_subjects(ready: dict[str, Any], tmp_path: Path) -> None:
     run(job_for(ready, tmp_path))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
