@@ -1,0 +1,93 @@
+"""Commands on registered versions: promote, rollback, compare, report, export, gc."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.options import Domain, Json
+
+app = typer.Typer()
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version number or an alias.")]
+
+
+@app.command()
+def promote(
+    domain: Domain,
+    version: Version = "challenger",
+    reason: Annotated[str | None, typer.Option(help="Why, where the promotion rule says no; kept with it.")] = None,
+) -> None:
+    """Make a version the champion that users load."""
+    from flows import decisions
+
+    typer.echo(decisions.promote(domain, version, reason))
+
+
+@app.command()
+def rollback(domain: Domain) -> None:
+    """Give the champion's place back to the version before it; again goes one further back."""
+    from flows import decisions
+
+    typer.echo(decisions.rollback(domain))
+
+
+@app.command()
+def compare(domain: Domain, first: Version, second: Version, as_json: Json = False) -> None:
+    """Two versions side by side, per task, and what the promotion rule says of the second."""
+    from flows import decisions
+
+    found = decisions.compare(domain, first, second)
+    typer.echo(json.dumps(found, indent=2)) if as_json else decisions.print_comparison(found, first, second)
+
+
+@app.command()
+def report(
+    domain: Domain,
+    version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
+    output: Annotated[Path | None, typer.Option(help="File to write; unset: DOMAIN-VERSION.html here.")] = None,
+) -> None:
+    """Write a version's report as one HTML file that needs nothing else."""
+    from flows import decisions
+    from flows.publish import model_name
+
+    file = output or Path(f"{model_name(domain)}-{version}.html")
+    file.write_text(decisions.report(domain, version), encoding="utf-8")
+    typer.echo(f"wrote {file}")
+
+
+@app.command()
+def export(
+    domain: Domain,
+    task: Annotated[str, typer.Option(help="Which of the domain's tasks.")],
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is not there yet.")],
+    version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
+    approximate: Annotated[bool, typer.Option(help="Allow a fold that is not exact.")] = False,
+) -> None:
+    """Write one task as a plain transformers model, without MTA layers."""
+    from flows import decisions
+
+    decisions.export(domain, task, version, output, approximate)
+    typer.echo(f'wrote {output}: AutoModelForCausalLM.from_pretrained("{output}") loads it')
+
+
+@app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=0, help="Newest versions of each domain that stay.")] = 3,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only the plan is shown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what may go from the registry, and with --yes remove it. Aliased versions and the last champion stay."""
+    from flows import decisions
+
+    plan = decisions.plan_gc(keep)
+    if as_json:
+        typer.echo(decisions.removals_json(plan))
+    else:
+        for item in plan:
+            what = f"version {item.version}" if item.version is not None else f"unfinished model {item.model_id}"
+            typer.echo(f"{item.domain} {what}: {item.reason}, {item.bytes / 1e6:,.1f} MB")
+    if yes:
+        typer.echo(f"freed {decisions.gc(plan) / 1e6:,.1f} MB", err=True)
+    elif not as_json:
+        typer.echo("nothing was removed; add --yes" if plan else "there is nothing to remove")

@@ -1,0 +1,145 @@
+"""Several domains in one go: one after another here, or side by side through their deployments. One that fails stops
+no other.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import tags
+from rich.console import Console
+from rich.table import Table
+
+from alter_core.errors import AlterError
+from flows.declarations import domain_tag, full_name
+from flows.plan import Plan
+from flows.zombies import TAG
+
+POLL_SECONDS = 2.0
+FAILED = 1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one domain's run ended."""
+
+    domain: str
+    outcome: Mapping[str, Any] | None
+    """What the flow gave back; None when it failed."""
+    message: str
+    exit_code: int
+
+
+def read_plans(domains: Sequence[str], data_root: Path | None) -> tuple[list[Plan], list[Ended]]:
+    """Plans of the domains whose specs are right, and how the others ended: before they began."""
+    plans, wrong = [], []
+    for given in domains:
+        try:
+            plans.append(Plan.read(given, data_root))
+        except AlterError as error:
+            wrong.append(Ended(given, None, str(error), error.exit_code))
+    return plans, wrong
+
+
+def produce_here(plan: Plan, data_root: str | None, force: bool) -> dict[str, Any]:
+    """One domain in this process, tagged so that `alter status` finds its flow run. Raises what the flow raises."""
+    from flows.produce import produce
+
+    with tags(TAG, domain_tag(plan.spec.name)):
+        return produce(str(plan.file), data_root, force)
+
+
+def produce_each(
+    plans: Sequence[Plan], data_root: str | None, force: bool, told: Callable[[Ended], None]
+) -> list[Ended]:
+    """The domains one after another in this process; `told` hears of each as it ends."""
+    ended = []
+    for plan in plans:
+        name = plan.spec.name
+        try:
+            outcome = produce_here(plan, data_root, force)
+            one = Ended(name, outcome, str(outcome.get("reason", "")), 0)
+        except Exception as error:  # also a defect: the other domains are not to blame
+            code = getattr(error, "exit_code", FAILED)
+            known = isinstance(getattr(error, "exit_code", None), int)
+            one = Ended(name, None, str(error) if known else f"{type(error).__name__}: {error}", int(code))
+        told(one)
+        ended.append(one)
+    return ended
+
+
+def produce_deployed(plans: Sequence[Plan], force: bool, told: Callable[[Ended], None]) -> list[Ended]:
+    """The domains as flow runs of their deployments, side by side as far as workers go; waits for all.
+
+    Raises AlterError when no server answers. A domain that is not deployed ends with a message.
+    """
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.deploy import server_client
+
+    ended: dict[str, Ended] = {}
+
+    def tell(one: Ended) -> None:
+        told(one)
+        ended[one.domain] = one
+
+    with server_client() as client:
+        waiting: dict[str, Any] = {}
+        for plan in plans:
+            name = plan.spec.name
+            try:
+                run: Any = run_deployment(
+                    full_name(name), parameters={"force": force}, timeout=0, as_subflow=False, tags=[TAG]
+                )
+                waiting[name] = run.id
+            except ObjectNotFound:
+                tell(Ended(name, None, f"it is not deployed yet: run `alter deploy {plan.file}` first", 2))
+        while waiting:
+            for name, run_id in list(waiting.items()):
+                state = client.read_flow_run(run_id).state
+                if state is not None and state.is_final():
+                    del waiting[name]
+                    code = 0 if state.is_completed() else FAILED
+                    tell(Ended(name, None, f"{state.name}: {state.message or ''}".strip(": "), code))
+            if waiting:
+                time.sleep(POLL_SECONDS)
+    return [ended[plan.spec.name] for plan in plans]
+
+
+def exit_code(ended: Sequence[Ended]) -> int:
+    """0 when all ended well; otherwise that of the failures where they agree, else 1."""
+    codes = {one.exit_code for one in ended} - {0}
+    return codes.pop() if len(codes) == 1 else FAILED if codes else 0
+
+
+def ended_json(ended: Sequence[Ended]) -> str:
+    """How the domains ended, for programs."""
+    rows = []
+    for one in ended:
+        outcome = dict(one.outcome or {})
+        kept = {key: outcome.get(key) for key in ("status", "version", "run_key", "seconds")}
+        rows.append({"domain": one.domain, "exit_code": one.exit_code, "message": one.message, **kept})
+    return json.dumps(rows, indent=2)
+
+
+def print_ended(ended: Sequence[Ended]) -> None:
+    """How the domains ended, for people."""
+    out = Console(soft_wrap=True)
+    table = Table("domain", "ended", "version", "seconds")
+    for one in ended:
+        outcome = one.outcome or {}
+        version, seconds = outcome.get("version"), outcome.get("seconds")
+        table.add_row(
+            one.domain,
+            outcome.get("status") or ("done" if one.exit_code == 0 else "failed"),
+            "" if version is None else str(version),
+            "" if seconds is None else f"{seconds:.0f}",
+        )
+    out.print(table)
+    for one in ended:
+        if one.message:
+            out.print(f"{one.domain}: {one.message}", markup=False, highlight=False)

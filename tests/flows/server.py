@@ -1,0 +1,129 @@
+"""A real Prefect server and a real process worker on loopback, each a process of its own, in a temporary folder."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+
+Found = TypeVar("Found")
+SECONDS = 240.0  # far above what anything takes: a busy machine is no failure
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A folder with a server's address and the environment of everything that is started there."""
+
+    home: Path
+    url: str
+    environment: dict[str, str]
+
+    def alter(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        """Run the command line in a process of its own."""
+        return subprocess.run(
+            [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            cwd=self.home,
+            env={**self.environment, **more},
+        )
+
+    def start(self, *command: str, **more: str) -> "subprocess.Popen[bytes]":
+        """Start a Python module; its output goes to a file named after it."""
+        with (self.home / f"{command[0]}-{command[1]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+                env={**self.environment, **more},
+                start_new_session=True,
+            )
+
+    def jobs(self) -> list[psutil.Process]:
+        """Training and evaluation processes that work in this folder."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if any(word.startswith(str(self.home)) and word.endswith("/job.json") for word in words):
+                found.append(process)
+        return found
+
+
+@contextmanager
+def factory(home: Path) -> Iterator[Factory]:
+    """A server on a free port, stopped at the end with all that was started beside it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **os.environ,
+        "ALTER_HOME": str(home / "alter"),
+        "ALTER_CHECKPOINT_SECONDS": "0.5",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "true",
+        "PYTHONPATH": os.getcwd(),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+    }
+    made = Factory(home, url, environment)
+    (home / "prefect").mkdir()
+    server = made.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    try:
+        wait_for(lambda: _answers(url), "the server answers")
+        yield made
+    finally:
+        end(server)
+        for job in made.jobs():
+            job.kill()
+
+
+def end(process: "subprocess.Popen[bytes]", how: int = signal.SIGTERM) -> None:
+    """End a process and its children, and wait for it."""
+    if process.poll() is None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(how)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _, alive = psutil.wait_procs(children, 10)
+        for child in alive:
+            child.kill()
+
+
+def wait_for(found: Callable[[], Found], what: str, seconds: float = SECONDS) -> Found:
+    """The first true value; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := found():
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds:.0f} s in vain until {what}")
+
+
+def _answers(url: str) -> Any:
+    try:
+        with urlopen(f"{url}/health", timeout=2) as answer:
+            return answer.status == 200
+    except (URLError, OSError):
+        return False
