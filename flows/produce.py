@@ -1,6 +1,7 @@
 """The flow that produces one domain: data in, one registered version out, champion or candidate with a reason."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def _produce(plan: Plan, force: bool) -> Outcome:
         stages = {}
         bundle = None
         for name, _ in plan.stages():
-            stages[name] = steps.train(plan, name, data, backbone, bundle, run.log_training)
+            stages[name] = steps.train(plan, name, data, backbone, bundle, partial(run.log_training, name))
             bundle = stages[name]["bundle"]
         bundles: dict[str, str | None] = {
             "zero_shot": None,
@@ -64,6 +65,7 @@ def _produce(plan: Plan, force: bool) -> Outcome:
         scorecards = publish.read_scorecards(paths)
         decision = publish.decide(plan, scorecards)
         version = publish.register(plan, run, data, backbone, stages, scorecards, decision, champion)
+        publish.verify(plan, version, scorecards[name]["samples"])
         promoted = publish.promote(plan, version, decision, champion)
     return {
         "status": "champion" if promoted else "candidate",

@@ -25,9 +25,12 @@ from flows.jobs import Row
 from flows.plan import Plan, code_digest, find_domain
 from flows.steps import Facts, io_retries, say
 from registry.card import CardFacts, render_card
-from registry.models import CHAMPION, ModelStore, Version
+from registry.figures import figures_of
+from registry.models import CHAMPION, ModelStore
 from registry.promotion import decide as decide_by_rule
 from registry.tracking import Tracker
+from registry.verification import verify_in_fresh_process
+from registry.versions import Version
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
     from alter_core.evaluation.predict import Predictor
@@ -90,15 +93,12 @@ class Run:
     id: str
     tracker: Tracker
 
-    def log_training(self, rows: Sequence[Row]) -> None:
+    def log_training(self, stage: str, rows: Sequence[Row]) -> None:
         """Metrics per step, named after their stage."""
         kept = ("loss", "lr", "rows_per_second")
         self.tracker.log_metrics(
             self.id,
-            [
-                {"step": row["step"], "metrics": {f"{row['stage']}.{k}": row[k] for k in kept if k in row}}
-                for row in rows
-            ],
+            [{"step": row["step"], "metrics": {f"{stage}.{k}": row[k] for k in kept if k in row}} for row in rows],
         )
 
 
@@ -161,7 +161,8 @@ def register(
     spec, last = plan.spec, list(stages)[-1]
     own = scorecards[last]
     run_key = plan.run_key(data["digest"], backbone["digest"])
-    card = render_card(_card_facts(plan, run, data, backbone, stages, scorecards, decision, before))
+    facts = _card_facts(plan, run, data, backbone, stages, scorecards, decision, before)
+    card = render_card(facts)
     metrics = {
         f"test.{name}.{metric}": value["value"]
         for name, scores in own["tasks"].items()
@@ -190,12 +191,23 @@ def register(
         requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in SERVING_PACKAGES],
         metrics={**metrics, "macro": own["macro"]["value"]},
         description=spec.description,
+        facts=facts,
     )
     run.tracker.log_table(run.id, _columns(own["samples"]), "samples.json")
-    for name, facts in stages.items():
-        run.tracker.log_file(run.id, Path(facts["folder"]) / "result.json", name)
+    for name, figure in figures_of(facts).items():
+        run.tracker.log_figure(run.id, figure, f"figures/{name}")
+    for name, stage in stages.items():
+        run.tracker.log_file(run.id, Path(stage["folder"]) / "result.json", name)
     create_markdown_artifact(card, key=f"{spec.name}-card".replace("_", "-"))
     return version
+
+
+@task(name="verify", cache_policy=NO_CACHE)
+def verify(plan: Plan, version: int, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Load the version by its URI in a fresh process and repeat the recorded samples. Raises VerificationError."""
+    found = verify_in_fresh_process(tracking_uri(plan.workspace), plan.spec.name, version, samples)
+    say(f"version {version} was loaded in a fresh process and repeated {found['rows']:.0f} recorded predictions")
+    return found
 
 
 @task(name="promote", cache_policy=NO_CACHE, **io_retries)
@@ -253,6 +265,8 @@ def _card_facts(
         },
         "costs": costs,
         "decision": decision,
+        "training": {name: _losses(Path(facts["folder"]) / "metrics.jsonl") for name, facts in stages.items()},
+        "gates": stages[list(stages)[-1]]["gates"],
         "versions": {
             "run key": plan.run_key(data["digest"], backbone["digest"]),
             "spec digest": spec.digest,
@@ -260,6 +274,13 @@ def _card_facts(
             "MLflow run": run.id,
         },
     }
+
+
+def _losses(metrics: Path) -> list[dict[str, float]]:
+    """Loss per step; of a step that was done again after a kill, the last."""
+    rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
+    by_step = {row["step"]: row["loss"] for row in rows if row["phase"] == "train"}
+    return [{"step": step, "loss": by_step[step]} for step in sorted(by_step)]
 
 
 def _columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -4,13 +4,12 @@ A step is a Prefect task; its Prefect name is the function's. Steps hold calls; 
 registry. Retries stand only where there is input or output that may heal by itself: sources, the hub, MLflow.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from alter_core.data.ingest import ingest
-from alter_core.data.quality import validate
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -18,6 +17,8 @@ from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
 from alter_core.backbone import backbone_record, resolve_backbone
+from alter_core.data.ingest import ingest
+from alter_core.data.quality import validate
 from alter_core.errors import AlterError
 from alter_core.evaluation.job import EvaluationJob, Subject
 from alter_core.training.job import TrainingJob

@@ -123,7 +123,7 @@ def load_bundle(
     """Check every part of a bundle, then return (mta in eval mode, tokenizer or None, metadata).
 
     A bundle that only refers to its backbone needs it: a folder or hub id, or a loaded model, which then gets the MTA
-    layers; unset means the source that the bundle names.
+    layers; unset means the source that the bundle names. One that holds its backbone does not look at it.
     Raises BundleError, with every problem found, for parts that are missing, extra or altered, another format, or a
     backbone other than the one trained on.
     """
@@ -133,11 +133,9 @@ def load_bundle(
         config = MTAConfig.model_validate_json(json.dumps(manifest["config"]))
         about = manifest["backbone"]
         held = about["place"] == "hold"
-        if held and backbone is not None:
-            raise BundleError(f"{directory} holds its backbone: load it without one")
         model = (
             backbone
-            if isinstance(backbone, nn.Module)
+            if isinstance(backbone, nn.Module) and not held
             else load_backbone(str(directory / "backbone" if held else backbone or about["source"] or ""), about)
         )
         if held:

@@ -115,7 +115,11 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         shutil.rmtree(bundle, ignore_errors=True)  # of a job that was killed just before its result
         metadata = {"spec": spec.model_dump(mode="json"), "dataset": dataset.digest, "stage": job.stage, "key": key}
         source = str(backbone_record(job.backbone)["source"])
-        result["bundle_digest"] = save_bundle(mta, tokenizer, bundle, metadata, backbone="refer", source=source)
+        # What is registered must load anywhere; what only the next stage reads can do with the workspace's backbone.
+        last = job.stage != "stage_one" or spec.stage_two is None
+        result["bundle_digest"] = save_bundle(
+            mta, tokenizer, bundle, metadata, backbone="hold" if last else "refer", source=source
+        )
         write_json(job.output / "result.json", result)
         checkpoints.drop_checkpoints(job.checkpoints)
     accelerator.wait_for_everyone()

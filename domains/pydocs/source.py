@@ -39,7 +39,7 @@ _GIVEAWAYS = re.compile(
 )
 GROUPS = 400
 MAX_FILE_BYTES = 300_000
-WORDS = 60  # of an input; about 90 tokens
+WORDS = 48  # of an input; about 75 tokens
 MOST = 1500  # docstrings of a package
 MOST_OF_MODULE = 15  # so that a few long modules do not fill it
 
@@ -77,12 +77,12 @@ def package(rows: int = 1000) -> Iterator[dict[str, str]]:
 
 
 def fits(rows: int = 1000) -> Iterator[dict[str, str]]:
-    """Whether a summary fits a body: half do, a quarter is of the same module, a quarter of another one."""
+    """Whether a summary fits a body: half do; of the others a quarter is of the same module, the rest of another."""
     for name in PACKAGES:
         docs = _first(name, 3 * rows // len(PACKAGES))
         modules: dict[str, list[Docstring]] = {}
         groups: dict[str, list[Docstring]] = {}
-        for doc in docs:
+        for doc in _docstrings(name):
             modules.setdefault(doc.module, []).append(doc)
         for doc in (doc for other in PACKAGES for doc in _first(other, 3 * rows // len(PACKAGES))):
             groups.setdefault(doc.group, []).append(doc)
@@ -91,11 +91,12 @@ def fits(rows: int = 1000) -> Iterator[dict[str, str]]:
             near = [d for d in modules[doc.module] if d.summary != doc.summary]
             far = [d for d in groups[doc.group] if d.module != doc.module and d.summary != doc.summary]
             number = _number(doc.module, doc.name, doc.summary)
-            pool = (None, near, None, far)[made % 4]
+            pool = (None, near, None, far, None, far, None, far)[made % 8]
             if pool is not None and not pool:
                 continue
             summary = pool[number % len(pool)].summary if pool else doc.summary
-            text = f"summary: {_cut(summary, 20)} body: {_cut(doc.body, WORDS - 12)}"
+            # The summary comes last: a model that reads from left to right then weighs it against the body.
+            text = f"body of {doc.name}: {_cut(doc.body, WORDS - 16)} summary: {_cut(summary, 15)}"
             yield {"input": text, "target": "no" if pool else "yes", "group": doc.group}
             made += 1
             if made >= rows // len(PACKAGES):
@@ -144,17 +145,21 @@ def _first(package_name: str, count: int) -> tuple[Docstring, ...]:
 
 @cache
 def _docstrings(package_name: str) -> tuple[Docstring, ...]:
-    """The first docstrings of a package, its modules in order of hash, each text once."""
+    """Docstrings of a package, each text once: the first of each module, then the second of each, and so on.
+
+    So a small number of rows comes from many modules, and no split is filled by one of them.
+    """
     root = _folder(package_name)
     files = {".".join(f.relative_to(root).with_suffix("").parts): f for f in _python_files(root)}
-    found: dict[str, Docstring] = {}
+    found: dict[str, tuple[int, Docstring]] = {}
     for module in sorted(files, key=lambda module: _number(package_name, module)):
         for number, doc in enumerate(_module_docstrings(package_name, f"{package_name}.{module}", files[module])):
             if number < MOST_OF_MODULE or doc.raises:
-                found.setdefault(doc.body.lower(), doc)
+                found.setdefault(doc.body.lower(), (number, doc))
         if len(found) >= MOST:
             break
-    return tuple(found.values())[:MOST]
+    ranked = sorted(list(found.values())[:MOST], key=lambda pair: pair[0])
+    return tuple(doc for _, doc in ranked)
 
 
 def _folder(package_name: str) -> Path:
