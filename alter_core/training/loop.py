@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from alter_core.data.batches import Batch, SamplingPlan, collate, divide
+from alter_core.data.batches import Batch, Rows, SamplingPlan, collate, divide
 from alter_core.errors import TrainingError
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
@@ -26,6 +26,9 @@ from alter_core.training.stages import (
     set_rates,
 )
 from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
+
+TOKENS_PER_PART = 2048
+"""Below so many tokens, a CPU's matmuls lose more by being narrow than shorter rows save them in padding."""
 
 
 def train(job: Training) -> tuple[Progressed, Named]:
@@ -69,7 +72,9 @@ def train(job: Training) -> tuple[Progressed, Named]:
         step = done.step
         torch.manual_seed(_step_seed(job, step))  # dropout: a function of the step, so that resuming repeats it
         set_rates(optimizer, rate_at(stage, step, steps))
-        parts = divide(plan.rows(step), lengths, accelerator.process_index, accelerator.num_processes, stage.accumulate)
+        chosen = plan.rows(step)
+        count = _count_parts(job, lengths[chosen])
+        parts = divide(chosen, lengths, accelerator.process_index, accelerator.num_processes, count)
         loss = torch.zeros((), device=accelerator.device)
         counter = FlopCounterMode(display=False) if step == 0 else nullcontext()
         with counter:
@@ -195,6 +200,13 @@ def _is_better(job: Training, done: Progressed) -> bool:
     looks_since = sum(1 for s in done.scores if s["step"] > done.best_step)
     done.stopped_early = patience is not None and looks_since >= patience
     return False
+
+
+def _count_parts(job: Training, lengths: Rows) -> int:
+    """Parts of a step: as the stage asks, and on a CPU at least so many that parts of like lengths waste no padding."""
+    padded = int(lengths.max()) * len(lengths) // job.accelerator.num_processes
+    on_cpu = job.accelerator.device.type == "cpu"
+    return max(job.stage.accumulate, padded // TOKENS_PER_PART if on_cpu else 1)
 
 
 def _step_seed(job: Training, step: int) -> int:
