@@ -33,13 +33,12 @@ class Deduplicated:
     def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that stay, in the order given: by key."""
         for _, same in groupby(rows, key=itemgetter(0)):
-            group = list(same)
+            different: dict[tuple[str, str], Row] = {}
+            for row in same:  # duplicates are let go at once: a million equal rows need the memory of one
+                if different.setdefault((row.split, row.target.casefold()), row) is not row:
+                    self._note("duplicates", [row])
             self._counts["inputs"] += 1
-            if len(group) == 1:
-                self._test_inputs += group[0].split == "test"
-                yield from self._within_limit(group)
-            else:
-                yield from self._within_limit(self._settled(group))
+            yield from self._within_limit(self._settled(list(different.values())))
 
     def summary(self) -> dict[str, Any]:
         """Counts of rows (inputs: of different inputs), and the first places of each kind."""
@@ -55,10 +54,6 @@ class Deduplicated:
             self._note("leakage", leaking)
             self._leaked_inputs += best == "test" and "train" in splits
             group = [row for row in group if row.split == best]
-        different: dict[str, Row] = {}
-        extra = [row for row in group if different.setdefault(row.target.casefold(), row) is not row]
-        self._note("duplicates", extra)
-        group = list(different.values())
         if len(group) > 1:
             self._counts["contradicting_rows"] += len(group)
             self._note("contradictions", group, count=1)

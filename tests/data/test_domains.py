@@ -1,0 +1,71 @@
+"""The domains that the package ships: the embedded one, and three on real rows where a data root is given."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from alter_core.data.dataset import TaskDataset
+from alter_core.data.ingest import ingest, source_fingerprint
+from alter_core.data.quality import validate
+from alter_core.spec import load_domain
+from alter_core.workspace import Workspace
+
+DOMAINS = Path(__file__).parents[2] / "domains"
+REAL = ("assistant", "clinical", "scholarly")
+ROOT = os.environ.get("ALTER_DATA_ROOT")
+
+
+@pytest.fixture(scope="module")
+def pydocs(tmp_path_factory: pytest.TempPathFactory) -> TaskDataset:
+    spec = load_domain(DOMAINS / "pydocs")
+    return ingest(spec, DOMAINS / "pydocs", Workspace(tmp_path_factory.mktemp("pydocs")))
+
+
+def test_pydocs_has_enough_rows_of_five_types_of_task(pydocs: TaskDataset) -> None:
+    rows = {name: task["rows"] for name, task in pydocs.manifest["tasks"].items()}
+    assert list(pydocs.task_names) == ["package", "fits", "raises", "summary", "name"]
+    assert all(counts["train"] >= 300 and counts["test"] >= 40 for counts in rows.values()), rows
+
+
+def test_pydocs_gives_nothing_away(pydocs: TaskDataset) -> None:
+    for row in pydocs.rows("train", "package"):
+        words = set(row["input"].lower().replace(".", " ").replace("(", " ").split())
+        assert not words & {"numpy", "np", "pandas", "pd", "torch", "scipy", "sklearn", "mlflow", "plt"}, row
+    assert all(row["target"] not in row["input"].split() for row in pydocs.rows("test", "name"))
+    for row in pydocs.rows("test", "raises"):
+        assert all(name in row["input"] for name in row["target"].split("; "))
+
+
+def test_pydocs_is_balanced_enough_that_the_majority_is_a_poor_guess(pydocs: TaskDataset) -> None:
+    for name, most in (("package", 0.2), ("fits", 0.6)):
+        counts = pydocs.manifest["tasks"][name]["label_counts"]["test"]
+        assert max(counts.values()) / sum(counts.values()) < most
+
+
+def test_the_fingerprint_of_pydocs_holds_the_versions_that_it_read(pydocs: TaskDataset) -> None:
+    facts = pydocs.manifest["facts"]["source.py:package"]
+    assert set(facts) == {
+        "Python", "numpy", "pandas", "scipy", "scikit-learn", "SQLAlchemy", "matplotlib", "mlflow", "prefect", "torch"
+    }  # fmt: skip
+    spec = load_domain(DOMAINS / "pydocs")
+    assert source_fingerprint(spec, DOMAINS / "pydocs", None) == pydocs.manifest["fingerprint"]
+
+
+@pytest.mark.skipif(ROOT is None, reason="ALTER_DATA_ROOT is not set")
+@pytest.mark.parametrize("name", REAL)
+def test_a_domain_on_real_rows_is_not_blocked(name: str, tmp_path: Path) -> None:
+    root = Path(str(ROOT))
+    assert (root / name).is_dir(), f"ALTER_DATA_ROOT is {root}, and has no folder {name}"
+    spec = load_domain(DOMAINS / name)
+    dataset = ingest(spec, DOMAINS / name, Workspace(tmp_path), root)
+    report = validate(dataset, spec, None)
+    report.raise_if_blocked()
+    assert all(task["rows"]["test"] >= 150 for task in dataset.manifest["tasks"].values())
+
+
+def test_every_shipped_spec_is_read() -> None:
+    found = sorted(file.parent.name for file in DOMAINS.glob("*/domain.yaml"))
+    assert found == sorted([*REAL, "pydocs"])
+    assert all(load_domain(DOMAINS / name).name == name for name in found)
+    assert all((DOMAINS / name / "README.md").exists() for name in REAL)

@@ -1,0 +1,211 @@
+"""What ingestion promises: tidy rows, stable splits and ids, a digest that knows content alone."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from alter_core.data import sorted_rows
+from alter_core.data.dataset import COLUMNS, SPLITS, TaskDataset
+from alter_core.data.ingest import ingest, source_fingerprint
+from alter_core.data.text import clean
+from tests.data.conftest import MadeDomain, Rows, good_rows, jsonl
+
+RowsOf = Callable[..., Rows]
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("  two  words ", "two words"),
+        ("tab\tand\u00a0space", "tab and space"),
+        ("one\r\ntwo\rthree", "one\ntwo\nthree"),
+        ("one \n\n\n\n two", "one\n\ntwo"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("Ca\u017eE stays", "Ca\u017eE stays"),
+    ],
+)
+def test_text_is_written_in_one_way(given: str, written: str) -> None:
+    assert clean(given) == written
+    assert clean(written) == written
+
+
+def test_rows_have_the_canonical_columns_and_are_memory_mapped(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows())
+    dataset = made.ingest()
+    rows = dataset.rows("train")
+    assert rows.column_names == list(COLUMNS)
+    assert rows.cache_files, "rows are read from disk"
+    assert sum(len(dataset.rows(split)) for split in SPLITS) == 200
+    assert TaskDataset.open(dataset.path).digest == dataset.digest
+
+
+def test_the_order_of_files_and_rows_changes_nothing(made: MadeDomain, rows_of: RowsOf) -> None:
+    rows = good_rows()
+    made.write("a.jsonl", rows[:150])
+    made.write("b.jsonl", rows[150:])
+    one = made.ingest({"source": {"path": "*.jsonl"}})
+    made.write("a.jsonl", rows[:49:-1])
+    made.write("b.jsonl", rows[49::-1])
+    two = made.ingest({"source": {"path": ["b.jsonl", "a.jsonl"]}})
+    assert one.path != two.path
+    assert one.digest == two.digest
+    assert rows_of(one) == rows_of(two)
+
+
+def test_a_row_never_moves_between_splits_when_data_grows(made: MadeDomain, rows_of: RowsOf) -> None:
+    made.write("rows.jsonl", good_rows(300))
+    before = {row["id"]: row["split"] for split in SPLITS for row in rows_of(made.ingest(), split)}
+    made.write("rows.jsonl", good_rows(900))
+    after = {row["id"]: row["split"] for split in SPLITS for row in rows_of(made.ingest(), split)}
+    assert len(before) == 300
+    assert before.items() <= after.items()
+    assert 0.06 < list(after.values()).count("test") / 900 < 0.14
+
+
+def test_a_group_never_straddles_splits_in_any_task(made: MadeDomain, rows_of: RowsOf) -> None:
+    rows = [{**row, "group": f"g{n % 30}"} for n, row in enumerate(good_rows(600))]
+    made.write("rows.jsonl", rows)
+    dataset = made.ingest({"name": "one"}, {"name": "two"}, split={"by": "group", "test": 0.3})
+    group_of = {row["input"]: row["group"] for row in rows}
+    seen: dict[str, set[str]] = {}
+    for split in SPLITS:
+        for row in rows_of(dataset, split):
+            seen.setdefault(group_of[row["input"]], set()).add(split)
+    assert len(seen) == 30
+    assert {len(splits) for splits in seen.values()} == {1}
+
+
+def test_a_limit_keeps_the_same_rows_whatever_their_order(made: MadeDomain, rows_of: RowsOf) -> None:
+    made.write("rows.jsonl", good_rows(300))
+    task = {"source": {"path": "rows.jsonl", "limit": 100}}
+    one = made.ingest(task)
+    made.write("rows.jsonl", good_rows(300)[::-1])
+    two = made.ingest(task)
+    assert sum(one.manifest["tasks"]["task"]["rows"].values()) == 100
+    assert one.digest == two.digest
+
+
+def test_exact_and_case_folded_duplicates_are_removed_and_counted(made: MadeDomain, rows_of: RowsOf) -> None:
+    made.write("rows.jsonl", [*good_rows(), good_rows()[3], {"input": "IS  pear number 1 Ripe ", "target": "no"}])
+    task = made.ingest().manifest["tasks"]["task"]
+    assert (task["read"], task["duplicates"], sum(task["rows"].values())) == (202, 2, 200)
+
+
+@pytest.mark.parametrize(("type_", "kept"), [("classification", 0), ("generation", 2)])
+def test_contradictions_are_counted_and_dropped_for_label_tasks(
+    made: MadeDomain, rows_of: RowsOf, type_: str, kept: int
+) -> None:
+    both = [{"input": "is it", "target": "yes"}, {"input": "Is it", "target": "no"}]
+    made.write("rows.jsonl", good_rows() + both)
+    dataset = made.ingest({"type": type_})
+    found = [row for split in SPLITS for row in rows_of(dataset, split) if row["input"].lower() == "is it"]
+    assert dataset.manifest["tasks"]["task"]["contradictions"] == 1
+    assert len(found) == kept
+
+
+def test_training_rows_that_stand_in_the_test_file_are_removed(made: MadeDomain, rows_of: RowsOf) -> None:
+    made.write("rows.jsonl", good_rows(200))
+    made.write("test.jsonl", [{**row, "input": row["input"].upper()} for row in good_rows(50)])
+    dataset = made.ingest({"test": {"path": "test.jsonl"}})
+    inputs = {split: {row["input"].lower() for row in rows_of(dataset, split)} for split in SPLITS}
+    assert len(inputs["test"]) == 50
+    assert not inputs["test"] & (inputs["train"] | inputs["validation"])
+    assert dataset.manifest["tasks"]["task"]["leakage"] == 50
+
+
+def test_columns_labels_filters_and_templates_are_mapped(made: MadeDomain, rows_of: RowsOf) -> None:
+    rows = [{"a": f"one {n}", "b": f"two {n}", "gold": str(n % 2), "lang": "en" if n else "de"} for n in range(100)]
+    made.write("rows.jsonl", rows)
+    source = {
+        "path": "rows.jsonl",
+        "template": "premise: {a} hypothesis: {b}",
+        "columns": {"target": "gold", "id": "b"},
+        "label_map": {"0": "no", "1": "yes"},
+        "where": {"lang": ["en", "fr"]},
+    }
+    dataset = made.ingest({"type": "pair_classification", "source": source})
+    found = {row["id"]: row for split in SPLITS for row in rows_of(dataset, split)}
+    assert len(found) == 99
+    assert found["two 7"]["input"] == "premise: one 7 hypothesis: two 7"
+    assert found["two 7"]["target"] == "yes"
+    assert dataset.labels == {"task": ("no", "yes")}
+
+
+def test_every_format_gives_the_same_rows(made: MadeDomain) -> None:
+    rows = [{**row, "input": f'{row["input"]}, "caf\u00e9"\nnext'} for row in good_rows()]
+    table = pa.Table.from_pylist(rows)
+    quoted = [[row["input"].replace('"', '""'), row["target"]] for row in rows]
+    made.write("a.jsonl", b"\xef\xbb\xbf" + jsonl(rows))
+    made.write("b.csv", "\ufeffinput,target\r\n" + "".join(f'"{i}",{t}\r\n' for i, t in quoted))
+    made.write("c.tsv", "target\tinput\n" + "".join(f'{t}\t"{i}"\n' for i, t in quoted))
+    pq.write_table(table, made.folder / "d.parquet")
+    made.write("e.jsonl.gz", gzip.compress(jsonl(rows)))
+    datasets.Dataset(table).save_to_disk(str(made.folder / "saved"))
+    database = made.folder / "rows.db"
+    datasets.Dataset(table).to_sql("rows", f"sqlite:///{database}")
+    made.write("source.py", f"import json\ndef rows(path):\n    yield from json.loads({json.dumps(rows)!r})\n")
+    sources = [
+        *({"path": name} for name in ("a.jsonl", "b.csv", "c.tsv", "d.parquet", "e.jsonl.gz")),
+        {"path": (made.folder / "a.jsonl").as_uri()},
+        {"hub": "saved"},
+        {"sql": "sqlite:///rows.db", "query": "select input, target from rows"},
+        {"callable": "source.py:rows", "arguments": {"path": "x"}},
+    ]
+    digests = {
+        json.dumps(source): made.ingest({"source": source}).manifest["tasks"]["task"]["digest"] for source in sources
+    }
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_rows_that_do_not_fit_memory_are_sorted_in_runs(made: MadeDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.write("rows.jsonl", good_rows(500))
+    whole = made.ingest().manifest["tasks"]["task"]["digest"]
+    monkeypatch.setattr(sorted_rows, "RUN_ROWS", 64)
+    made.write("rows.jsonl", good_rows(500)[::-1])
+    assert made.ingest().manifest["tasks"]["task"]["digest"] == whole
+
+
+def test_an_unchanged_domain_is_not_read_again(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows())
+    first = made.ingest()
+    stamp = (first.path / "manifest.json").stat().st_mtime_ns
+    assert (made.ingest().path / "manifest.json").stat().st_mtime_ns == stamp
+    made.write("rows.jsonl", good_rows(201))
+    assert made.ingest().digest != first.digest
+
+
+def test_the_fingerprint_knows_the_versions_that_a_callable_tells(made: MadeDomain, tmp_path: Path) -> None:
+    code = "VERSION = {}\ndef rows():\n    yield {{}}\ndef fingerprint():\n    return VERSION\n"
+    task = {"source": {"callable": "source.py:rows"}}
+    made.write("source.py", code.format(1))
+    one = source_fingerprint(made.spec(task), made.folder, None)
+    assert one == source_fingerprint(made.spec(task), made.folder, None)
+    made.write("source.py", code.format(2))
+    assert source_fingerprint(made.spec(task), made.folder, None) not in (one, None)
+    made.write("source.py", "def rows():\n    yield {}\n")
+    assert source_fingerprint(made.spec(task), made.folder, None) is None
+
+
+def test_rows_may_lie_under_the_data_root(made: MadeDomain, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "rows.jsonl").write_bytes(jsonl(good_rows()))
+    assert len(made.ingest(data_root=root).rows("train")) > 100
+
+
+def test_a_killed_ingestion_leaves_nothing_that_is_read(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows())
+    spec = made.spec()
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(spec, made.folder, made.workspace, progress=stop)
+    assert list(made.workspace.datasets.iterdir()) == []

@@ -1,0 +1,138 @@
+"""What a report says: outcomes, the rows it points to, drift, and a page that needs no network."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from alter_core.data import task_quality
+from alter_core.data.ingest import ingest
+from alter_core.data.profile import total_variation
+from alter_core.data.quality import QualityReport, validate
+from alter_core.errors import QualityBlocked
+from tests.data.conftest import MadeDomain, good_rows
+
+PAIRS = {"type": "generation"}
+
+
+def _report(made: MadeDomain, *tasks: dict[str, Any], champion: dict[str, Any] | None = None) -> QualityReport:
+    spec = made.spec(*tasks)
+    return validate(ingest(spec, made.folder, made.workspace), spec, None, champion)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """One token a word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"[unk]": 0}, unk_token="[unk]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]")
+
+
+def test_good_rows_pass(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(400))
+    report = _report(made)
+    assert report.outcome == "ok", report.wrong("block") + report.wrong("warn")
+    report.raise_if_blocked()
+
+
+def test_a_blocking_check_names_its_first_rows_with_file_and_line(made: MadeDomain) -> None:
+    bad = [{"input": f"odd one {n}", "target": "maybe"} for n in range(30)]
+    made.write("rows.jsonl", good_rows(200) + bad)
+    report = _report(made, {"labels": ["yes", "no"]})
+    (item,) = report.wrong("block")
+    assert item.unexpected == 30
+    assert len(item.rows) == 20
+    lines = {int(re.match(r"rows\.jsonl:(\d+): 'maybe'", row)[1]) for row in item.rows}  # type: ignore[index]
+    assert lines <= set(range(201, 231))
+    with pytest.raises(QualityBlocked, match="nothing was trained"):
+        report.raise_if_blocked()
+
+
+def test_rows_are_found_beyond_the_first_frame(made: MadeDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_quality, "FRAME_ROWS", 30)
+    made.write("rows.jsonl", [*good_rows(200), {"input": "odd", "target": "maybe"}])
+    (item,) = _report(made, {"labels": ["yes", "no"]}).wrong("block")
+    assert item.rows == ("rows.jsonl:201: 'maybe'",)
+    assert item.checked == 201
+
+
+def test_lengths_are_in_tokens_of_the_backbone(made: MadeDomain, tokenizer: Any) -> None:
+    long = [{"input": " ".join(f"w{n}x{k}" for k in range(40)), "target": "yes"} for n in range(60)]
+    made.write("rows.jsonl", good_rows(200) + long)
+    spec = made.spec({"max_input_tokens": 16})
+    report = validate(ingest(spec, made.folder, made.workspace), spec, tokenizer)
+    (item,) = report.wrong("warn")
+    assert item.check == "inputs fit max_input_tokens"
+    assert (item.unexpected, item.checked) == (60, 260)
+    assert item.rows[0].endswith(": 40 tokens")
+    assert report.profile["task"]["input_tokens"]["1"] == 40
+
+
+def test_leakage_contradictions_and_untrained_labels_warn(made: MadeDomain) -> None:
+    both = [{"input": f"which {n}", "target": target} for n in range(40) for target in ("yes", "no")]
+    made.write("rows.jsonl", good_rows(200) + both)
+    made.write("test.jsonl", good_rows(50))
+    report = _report(made, {"test": {"path": "test.jsonl"}, "labels": ["yes", "no", "never"]})
+    assert report.outcome == "warn"
+    found = {item.check: item.text for item in report.wrong("warn")}
+    assert set(found) == {"little leakage", "few contradictions", "every label is trained"}
+    assert "'never'" in found["every label is trained"]
+    assert re.match(r"[789]\d\.\d% of test inputs", found["little leakage"])  # the others stood in validation
+
+
+def test_another_language_and_another_pattern_warn(made: MadeDomain) -> None:
+    german = [{"input": f"das ist nicht die {n} und der ist es auch", "target": "no"} for n in range(100)]
+    made.write("rows.jsonl", good_rows(100) + german)
+    report = _report(made, {"quality": {"language": "en", "input_pattern": "^(?:is|das)"}})
+    assert {item.check for item in report.wrong("warn")} == {"in the language asked for"}
+    report = _report(made, {"quality": {"input_pattern": "^is"}})
+    assert {item.check for item in report.wrong("warn")} == {"inputs match input_pattern"}
+
+
+def test_a_native_expectation_warns_where_the_spec_says_so(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(200))
+    asked = {"expectation": "ExpectColumnUniqueValueCountToBeBetween",
+             "arguments": {"column": "target", "min_value": 5}, "severity": "warn"}  # fmt: skip
+    report = _report(made, {"quality": {"expectations": [asked]}})
+    assert report.outcome == "warn"
+    assert "found 2" in report.wrong("warn")[0].text
+
+
+def test_drift_from_the_champions_rows_is_told(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(400))
+    before = json.loads(json.dumps(_report(made).to_json()))["profile"]
+    assert _report(made, champion=before).drift["task"] == {"labels": 0.0, "words": 0.0}
+    moved = [{**row, "input": row["input"].replace("ripe", "sold at noon")} for row in good_rows(400)]
+    made.write("rows.jsonl", [row for n, row in enumerate(moved) if row["target"] == "yes" or n < 60])
+    report = _report(made, champion=before)
+    assert {item.check for item in report.wrong("warn")} == {"drift of labels", "drift of words"}
+    assert report.drift["task"]["labels"] > 0.25
+
+
+def test_total_variation_is_0_for_equal_and_1_for_disjoint_shares() -> None:
+    assert total_variation({"a": 0.5, "b": 0.5}, {"b": 0.5, "a": 0.5}) == 0
+    assert total_variation({"a": 1.0}, {"b": 1.0}) == 1
+    assert total_variation({"a": 0.8}, {"a": 0.5}) == pytest.approx(0.3)
+
+
+def test_the_page_escapes_what_rows_hold_and_needs_no_network(made: MadeDomain) -> None:
+    evil = "<script src='http://x'>"
+    made.write("rows.jsonl", [*good_rows(200), {"input": "odd", "target": evil}])
+    page = _report(made, {"labels": ["yes", "no"]}).to_html()
+    assert "<script" not in page
+    assert "&lt;script" in page
+    assert not re.search(r"""(src|href)=["']?http""", page)
+
+
+def test_a_report_is_plain_data(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(200))
+    report = _report(made)
+    told = json.loads(json.dumps(report.to_json()))
+    assert told["outcome"] == "ok"
+    assert told["tasks"]["task"]["rows"]["train"] > 100
+    assert set(report.gx_json["task"]) == {"rows", "counts"}
+    assert json.dumps(report.gx_json)

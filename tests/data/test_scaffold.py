@@ -1,0 +1,75 @@
+"""A new domain from sample files: what is guessed, and that it passes the check and ingestion."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alter_core.data.ingest import ingest
+from alter_core.data.scaffold import scaffold
+from alter_core.errors import DataError
+from alter_core.spec import load_domain
+from alter_core.workspace import Workspace
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Path]:
+    """One file of each kind of task."""
+    count = range(60)
+    topic = [{"uid": n, "text": f"message {n} about money", "intent": ("pay", "ask", "yes")[n % 3]} for n in count]
+    pair = ["premise,hypothesis,label", *(f"it rains {n},it is wet {n},{('yes', 'no')[n % 2]}" for n in count)]
+    span = [{"question": f"which number {n}", "context": f"it was {n} then", "answer": f"{n}"} for n in count]
+    title = [{"body": f"long story number {n} goes on", "title": f"Tale {n * 7}"} for n in count]
+    files = {"topic.jsonl": topic, "span.jsonl": span, "Story titles.jsonl": title}
+    for name, rows in files.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "pair.csv").write_text("\n".join(pair))
+    return [tmp_path / name for name in ("topic.jsonl", "pair.csv", "span.jsonl", "Story titles.jsonl")]
+
+
+def test_task_types_columns_and_labels_are_guessed(samples: list[Path], tmp_path: Path) -> None:
+    spec = load_domain(scaffold("mine", samples, tmp_path / "mine"))
+    assert {task.name: task.type for task in spec.tasks} == {
+        "topic": "classification",
+        "pair": "pair_classification",
+        "span": "extraction",
+        "story_titles": "generation",
+    }
+    assert spec.task("topic").labels == ("ask", "pay", "yes")
+    assert spec.task("topic").source.columns == {"input": "text", "target": "intent"}
+    assert spec.task("pair").source.template == "premise: {premise} hypothesis: {hypothesis}"
+
+
+def test_the_new_domain_can_be_ingested(samples: list[Path], tmp_path: Path) -> None:
+    file = scaffold("mine", samples, tmp_path / "mine")
+    dataset = ingest(load_domain(file), file.parent, Workspace(tmp_path / "home"))
+    assert all(sum(task["rows"].values()) == 60 for task in dataset.manifest["tasks"].values())
+
+
+def test_each_guess_is_said_in_a_comment(samples: list[Path], tmp_path: Path) -> None:
+    text = scaffold("mine", samples, tmp_path / "mine").read_text()
+    assert text.count("# guessed:") == 4
+    assert yaml.safe_load(text)["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("Mine", '{"input": "a", "target": "b"}\n', "lower case"),
+        ("mine", '{"only": "a"}\n', "this file has only"),
+        ("mine", "{broken\n", "rows.jsonl:1"),
+        ("mine", "", "no rows to guess from"),
+    ],
+)
+def test_what_cannot_be_guessed_is_told(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    with pytest.raises(DataError, match=says):
+        scaffold(name, [tmp_path / "rows.jsonl"], tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(samples: list[Path], tmp_path: Path) -> None:
+    scaffold("mine", samples, tmp_path / "mine")
+    with pytest.raises(DataError, match="already there"):
+        scaffold("mine", samples, tmp_path / "mine")
