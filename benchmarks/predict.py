@@ -161,7 +161,8 @@ def constraint(labels: Sequence[Sequence[list[int]] | None], width: int, eos: in
         if held is None:
             return everything
         written = ids[width:].tolist()
-        return sorted({label[len(written)] for label in held if label[: len(written)] == written}) or [eos]
+        depth = len(written)
+        return sorted({label[depth] for label in held if label[:depth] == written and len(label) > depth}) or [eos]
 
     everything: list[int] = []
     return tokens
