@@ -215,7 +215,7 @@ class StageSpec(Section):
     far, or a zero delta. Unset leaves them as they are."""
     gate: Literal["hard", "soft"] = "hard"
     """hard: a row reaches its home and the shared adapters only. soft: the gate's softmax over all."""
-    keep: Share = 0.97
+    keep: float = Field(default=0.97, gt=0, lt=1)
     """When a soft gate opens, the weight that stays where the hard gate had it; the rest is spread evenly."""
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training rows. Give epochs or steps."""
@@ -242,7 +242,8 @@ class StageSpec(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, to save memory."""
     evaluate_every: int | None = Field(default=None, ge=1)
-    """Steps between validation scores; unset: only at the end, unless early stopping needs them."""
+    """Steps between validation scores by generated answers, which take time; unset: none, or ten of them when
+    `patience` asks. The validation loss is always taken at the start and the end."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validation scores without a better one, and keep the best; unset: never."""
 

@@ -223,6 +223,10 @@ class Batch:
         return Batch(self.rows, task_ids, inputs, lengths, answer_inputs, at, targets, weights)
 
 
+WIDTH_STEP = 8
+"""Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
+
+
 def collate(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int | None) -> Batch:
     """Lay out `rows`. decoder_start: the decoder's first token for an encoder-decoder, None for a causal model."""
     prompts = [encoded.prompts[int(r)] for r in rows]
@@ -252,7 +256,8 @@ def collate(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int | Non
 
 
 def _padded(sequences: Sequence[np.ndarray[Any, Any]], pad: int) -> Tensor:
-    out = np.full((len(sequences), max(len(s) for s in sequences)), pad, dtype=np.int64)
+    width = -(-max(len(s) for s in sequences) // WIDTH_STEP) * WIDTH_STEP
+    out = np.full((len(sequences), width), pad, dtype=np.int64)
     for row, sequence in enumerate(sequences):
         out[row, : len(sequence)] = sequence
     return torch.from_numpy(out)

@@ -13,6 +13,7 @@ from alter_core.data.batches import EncodedRows, SamplingPlan
 from alter_core.mta import MTAModel
 from alter_core.spec import StageSpec
 from alter_core.training.checkpoint import Progressed, Stopped
+from alter_core.training.memory import release_free_memory
 from alter_core.training.stages import Named
 from alter_core.training.trunk_cache import TrunkCache
 
@@ -100,6 +101,7 @@ class Session:
     def keep(self, stop: bool) -> None:
         """Write a checkpoint when one is due. Raises Stopped, after writing one, when the process is to end."""
         self._spent("train")
+        release_free_memory()
         if stop or time.monotonic() - self._saved >= self.job.checkpoint_seconds:
             if self.job.accelerator.is_main_process:
                 self.save()
@@ -118,6 +120,7 @@ class Session:
         self._mark = now
 
     def _tell_cache(self, done: float, total: float, **fields: Any) -> None:
+        release_free_memory()
         self.job.log(phase="cache", done=done, total=total, **fields)
 
     def _end_if_asked(self) -> None:
