@@ -1,16 +1,19 @@
-"""The command line: `alter COMMAND`. Exit codes: 0 done, 1 a run or job failed, 2 wrong input, 130 stopped by hand."""
+"""The command line: `alter COMMAND`.
+
+Exit codes: 0 done, 1 a run or job failed, 2 wrong input, 130 stopped by hand, 143 stopped by SIGTERM.
+"""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from alter_core.errors import AlterError
-from flows import make_prefect_home
+from flows import commands_domain, commands_registry, commands_unattended, make_prefect_home
+from flows.options import DataRoot, Domain, Domains, Json
 
 app = typer.Typer(
     name="alter",
@@ -21,20 +24,13 @@ app = typer.Typer(
     "Start with `alter check` to see which domains are there, then `alter run DOMAIN`.",
 )
 
-Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="A name under domains/, a folder, or a domain.yaml.")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(envvar="ALTER_DATA_ROOT", help="Folder that relative source paths may also lie under."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+app.add_typer(commands_domain.app)
+app.add_typer(commands_unattended.app)
+app.add_typer(commands_registry.app)
 
 
 @app.command()
-def check(
-    domains: Annotated[
-        list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="Unset: all that are found.")
-    ] = None,
-) -> None:
+def check(domains: Domains = None) -> None:
     """Read domain specs and report every problem; nothing is trained or fetched."""
     from alter_core.spec import load_domain
     from flows.plan import domain_folders, find_domain
@@ -55,30 +51,51 @@ def check(
 
 @app.command()
 def run(
-    domain: Domain,
+    domains: Annotated[list[str] | None, typer.Argument(metavar="DOMAIN...", help="Names, folders or specs.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every domain that is found under domains/.")] = False,
+    deployed: Annotated[
+        bool, typer.Option(help="Start the domains' deployments side by side, and wait for them.")
+    ] = False,
     data_root: DataRoot = None,
     force: Annotated[bool, typer.Option(help="Run even when nothing has changed since the champion.")] = False,
     quiet: Annotated[bool, typer.Option(help="Show no progress, only the result.")] = False,
     as_json: Json = False,
     verbose: Annotated[bool, typer.Option(help="Show Prefect's own log as well.")] = False,
 ) -> None:
-    """Produce a domain: ingest, validate, train both stages, evaluate, register, and promote if it holds.
+    """Produce domains: ingest, validate, train both stages, evaluate, register, and promote if it holds.
 
-    What is unchanged since an earlier run is reused; a run that was stopped goes on where it was.
+    What is unchanged since an earlier run is reused; a run that was stopped goes on where it was. Of several domains,
+    one that fails stops no other.
     """
+    if bool(domains) == every:
+        raise AlterError("give the domains to run, or --all (and not both)")
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.plan import Plan
 
     make_prefect_home()
-    Plan.read(domain, data_root)  # a wrong spec is reported before anything starts
+    names = commands_unattended.all_or(domains)
+    from flows import many
     from flows.display import console_display
-    from flows.produce import produce
     from flows.summary import outcome_json, print_outcome
 
+    root = str(data_root) if data_root else None
+    if len(names) == 1 and not deployed:
+        plan = Plan.read(names[0], data_root)  # a wrong spec is reported before anything starts
+        with console_display(quiet).shown():
+            outcome = many.produce_here(plan, root, force)
+        typer.echo(outcome_json(outcome)) if as_json else print_outcome(outcome, names[0])
+        return
+
+    def told(one: many.Ended) -> None:
+        typer.echo(f"{one.domain}: {one.message or 'done'}", err=True)
+
+    plans, wrong = many.read_plans(names, data_root)
     with console_display(quiet).shown():
-        outcome = produce(domain, str(data_root) if data_root else None, force)
-    typer.echo(outcome_json(outcome)) if as_json else print_outcome(outcome, domain)
+        ended = many.produce_deployed(plans, force, told) if deployed else many.produce_each(plans, root, force, told)
+    ended = [*wrong, *ended]
+    typer.echo(many.ended_json(ended)) if as_json else many.print_ended(ended)
+    raise typer.Exit(many.exit_code(ended))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Run a training or evaluation job as a process of its own, and follow what it writes."""
 
+import errno
 import json
 import os
 import signal
@@ -14,12 +15,13 @@ from typing import Any
 
 import psutil
 
-from alter_core.errors import AlterError, TrainingError
+from alter_core.errors import AlterError, TrainingError, WorkspaceError
 from alter_core.workspace import write_json
 
 Row = Mapping[str, Any]
 POLL_SECONDS = 0.25
-STOP_SECONDS = 60  # a job that was asked to stop finishes its step and writes a checkpoint
+STOP_SECONDS = 20  # for a job to finish its step and write a checkpoint; Prefect kills a cancelled run after 30
+JOB_FILE = "job.json"
 
 
 def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row: Callable[[Row], None]) -> None:
@@ -30,7 +32,7 @@ def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row
     raised here as AlterError; any other failure raises TrainingError with the end of the job's log.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, log, metrics = folder / "job.json", folder / "log.txt", Path(str(job["metrics"]))
+    file, log, metrics = folder / JOB_FILE, folder / "log.txt", Path(str(job["metrics"]))
     write_json(file, job)
     with log.open("ab") as sink:
         begin = sink.tell()
@@ -50,9 +52,28 @@ def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row
                 on_row(row)
     except BaseException:
         _stop(process)
+        end_leftovers(folder)  # where the launcher got the signal first, its child is nobody's
         raise
     if process.returncode:
         raise _explained(process.returncode, log, begin, error)
+
+
+def end_leftovers(folder: Path) -> int:
+    """Stop jobs that still work under `folder`, and give their number: the flow that started them was killed.
+
+    For the one who holds the domain's lock: then no living flow waits for such a job, and two would write one folder.
+    """
+    left = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or ()
+        if process.pid != os.getpid() and any(_is_job(folder, word) for word in command):
+            left.append(process)
+    _end(left)
+    return len(left)
+
+
+def _is_job(folder: Path, word: str) -> bool:
+    return word.endswith(f"/{JOB_FILE}") and Path(word).is_relative_to(folder)
 
 
 def accelerate_command(module: str, processes: int) -> list[str]:
@@ -100,15 +121,19 @@ def _rows(metrics: Path, process: "subprocess.Popen[bytes]") -> Iterator[Row]:
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """SIGTERM to the job and to what it started: a launcher does not hand the signal on to its children."""
     if process.poll() is None:
-        tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for member in tree:
-            with suppress(psutil.NoSuchProcess):
-                member.terminate()
-        _, alive = psutil.wait_procs(tree, STOP_SECONDS)
-        for member in alive:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        _end([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
         process.wait()
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    for member in processes:
+        with suppress(psutil.NoSuchProcess):
+            member.terminate()
+    _, alive = psutil.wait_procs(processes, STOP_SECONDS)
+    for member in alive:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(alive, STOP_SECONDS)
 
 
 def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterError:
@@ -125,5 +150,11 @@ def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterErro
             f"the job was killed (SIGKILL), most often because memory ran out; its log is {log}. "
             "Lower rows_per_step or raise accumulate, then run again: it resumes from the last checkpoint",
             tail,
+        )
+    if os.strerror(errno.ENOSPC) in text:
+        return WorkspaceError(
+            f"the disk is full: the job could not write under {log.parent}. Free some space, or set ALTER_HOME to a "
+            "larger disk, then run again: it resumes from the last checkpoint",
+            tail[-1:],
         )
     return TrainingError(f"the job ended with exit code {code}; its log is {log}", tail)

@@ -37,6 +37,6 @@ def message(flow_run: Any, state: Any) -> str:
     """What people read: what happened, why, and what to do next."""
     reason = (state.message or "no reason was given").strip()
     return (
-        f"{flow_run.name} ended as {state.name}.\n{reason}\n"
+        f"{flow_run.name}: {state.name}.\n{reason}\n"
         "The champion has not changed. The domain's next run goes on from the last checkpoint; `alter status` shows it."
     )

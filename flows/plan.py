@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import alter_core
 from alter_core.errors import SpecError
@@ -72,7 +72,7 @@ class Plan:
     def lock_file(self) -> Path:
         return self.workspace.runs / self.spec.name / ".lock"
 
-    def stages(self) -> Iterator[tuple[str, StageSpec]]:
+    def stages(self) -> Iterator[tuple[Literal["stage_one", "stage_two"], StageSpec]]:
         """Stages that the spec names, in order."""
         yield "stage_one", self.spec.stage_one
         if self.spec.stage_two:

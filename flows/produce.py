@@ -1,6 +1,10 @@
 """The flow that produces one domain: data in, one registered version out, champion or candidate with a reason."""
 
+import errno
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +13,33 @@ from filelock import FileLock, Timeout
 from prefect import flow
 from prefect.runtime import flow_run
 
-from alter_core.errors import WorkspaceError
+from alter_core.errors import AlterError, WorkspaceError
+from alter_core.spec import load_domain
 from flows import publish, steps
-from flows.plan import Plan
+from flows.abandoned import close_abandoned
+from flows.notify import notify
+from flows.plan import Plan, find_domain
 
 Outcome = dict[str, Any]
 
 
-@flow(name="produce", flow_run_name="{domain}", persist_result=False, validate_parameters=False)
+def _run_name() -> str:
+    """The domain's own name, whatever the parameter is, and when it was started."""
+    given = str(flow_run.get_parameters().get("domain"))
+    with suppress(AlterError):  # the run itself will say what is wrong
+        given = load_domain(find_domain(given)).name
+    return f"{given} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+@flow(
+    name="produce",
+    flow_run_name=_run_name,
+    persist_result=False,
+    validate_parameters=False,
+    on_failure=[notify],
+    on_crashed=[notify],
+    on_cancellation=[notify],
+)
 def produce(domain: str, data_root: str | None = None, force: bool = False) -> Outcome:
     """Produce `domain` (a name, a folder or a domain.yaml) and register the model.
 
@@ -27,7 +50,8 @@ def produce(domain: str, data_root: str | None = None, force: bool = False) -> O
     plan = Plan.read(domain, Path(data_root) if data_root else None)
     plan.lock_file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(plan.lock_file, timeout=0):
+        with FileLock(plan.lock_file, timeout=0), _full_disk_explained(plan):
+            close_abandoned(plan)
             outcome = _produce(plan, force)
     except Timeout:
         raise WorkspaceError(
@@ -35,6 +59,19 @@ def produce(domain: str, data_root: str | None = None, force: bool = False) -> O
             "wait for it, or set ALTER_HOME to another folder"
         ) from None
     return {**outcome, "domain": plan.spec.name, "seconds": time.monotonic() - begin}
+
+
+@contextmanager
+def _full_disk_explained(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise WorkspaceError(
+            f"the disk is full while {plan.spec.name} was produced: {error}. Free some space (`alter gc` removes what "
+            f"can go), or set ALTER_HOME to a larger disk than that of {plan.workspace.home}, then run again"
+        ) from error
 
 
 def _produce(plan: Plan, force: bool) -> Outcome:

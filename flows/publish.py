@@ -75,6 +75,11 @@ def _tracker(plan: Plan) -> Tracker:
     )
 
 
+def sweep(plan: Plan) -> list[str]:
+    """Close the MLflow runs of this domain whose process is gone (it was killed); their ids."""
+    return _tracker(plan).sweep()
+
+
 def champion(plan: Plan) -> Version | None:
     """The version that users load today; None before the first."""
     return model_store(plan.workspace).alias(plan.spec.name, CHAMPION)
@@ -104,10 +109,7 @@ class Run:
 
 @contextmanager
 def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_id: str | None) -> Iterator[Run]:
-    """An MLflow run that is FINISHED, FAILED or KILLED at the end, whatever happens in the block.
-
-    Runs whose process is gone (it was killed) are closed first.
-    """
+    """An MLflow run that is FINISHED, FAILED or KILLED at the end, whatever happens in the block."""
     tracker = _tracker(plan)
     tracker.sweep()
     spec = plan.spec.model_dump(mode="json")

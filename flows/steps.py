@@ -5,10 +5,11 @@ registry. Retries stand only where there is input or output that may heal by its
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -28,8 +29,10 @@ from flows.jobs import Row, accelerate_command, module_command, run_job
 from flows.plan import Plan
 
 Facts = dict[str, Any]
+StageName = Literal["stage_one", "stage_two"]
 ARTIFACT_SECONDS = 2.0
 LOG_SECONDS = 5.0
+CHECKPOINT_SECONDS = 60.0  # between checkpoints, unless ALTER_CHECKPOINT_SECONDS says otherwise
 
 
 def _heals(_task: Any, _run: Any, state: Any) -> bool:
@@ -53,13 +56,13 @@ io_retries: dict[str, Any] = {
 }
 
 
-class _Follower:
+class Follower:
     """Shows a step's progress in the terminal and as a Prefect progress artifact."""
 
     def __init__(self, plan: Plan, step: str) -> None:
         self._step = step
         self._display = display.current()
-        self._artifact = create_progress_artifact(0.0, key=f"{plan.spec.name}-{step}".replace("_", "-"))
+        self._artifact: Any = create_progress_artifact(0.0, key=f"{plan.spec.name}-{step}".replace("_", "-"))
         self._last = monotonic()
 
     def __call__(self, done: float, total: float, **fields: Any) -> None:
@@ -82,7 +85,7 @@ def say(text: str) -> None:
 @task(name="prepare backbone", cache_policy=NO_CACHE, **io_retries)
 def prepare_backbone(plan: Plan) -> Facts:
     """Bring the backbone into the workspace. Raises BackboneError."""
-    folder = resolve_backbone(plan.spec.backbone, plan.workspace, _Follower(plan, "backbone"), base=plan.folder)
+    folder = resolve_backbone(plan.spec.backbone, plan.workspace, Follower(plan, "backbone"), base=plan.folder)
     return {**backbone_record(folder), "path": str(folder)}
 
 
@@ -90,7 +93,7 @@ def prepare_backbone(plan: Plan) -> Facts:
 def prepare_data(plan: Plan, backbone: Facts) -> Facts:
     """Ingest and validate. Raises DataError, or QualityBlocked with the first bad rows."""
     spec = plan.spec
-    dataset = ingest(spec, plan.folder, plan.workspace, plan.data_root, progress=_Follower(plan, "ingest"))
+    dataset = ingest(spec, plan.folder, plan.workspace, plan.data_root, progress=Follower(plan, "ingest"))
     folder = plan.run_folder(f"quality-{plan.quality_key(dataset.digest)}")
     record = folder / "quality.json"
     if not record.exists():
@@ -116,7 +119,12 @@ def prepare_data(plan: Plan, backbone: Facts) -> Facts:
 
 @task(name="train", task_run_name="{stage}", cache_policy=NO_CACHE)
 def train(
-    plan: Plan, stage: str, data: Facts, backbone: Facts, start: str | None, log: Callable[[list[Row]], None] | None
+    plan: Plan,
+    stage: StageName,
+    data: Facts,
+    backbone: Facts,
+    start: str | None,
+    log: Callable[[list[Row]], None] | None,
 ) -> Facts:
     """Train one stage in a process of its own, or reuse it when all that it depends on is unchanged.
 
@@ -134,14 +142,15 @@ def train(
             spec=plan.spec.with_labels(data["labels"]),
             dataset=data["path"],
             backbone=backbone["path"],
-            start=start,
-            output=str(folder),
-            checkpoints=str(folder / "checkpoints"),
-            trunk_cache=str(plan.workspace.trunk_cache),
-            metrics=str(folder / "metrics.jsonl"),
+            start=Path(start) if start else None,
+            output=folder,
+            checkpoints=folder / "checkpoints",
+            trunk_cache=plan.workspace.trunk_cache,
+            metrics=folder / "metrics.jsonl",
             seed=plan.spec.seed,
+            checkpoint_seconds=float(os.environ.get("ALTER_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)),
         )
-        follower = _Follower(plan, stage)
+        follower = Follower(plan, stage)
         pending: list[Row] = []
         last = monotonic()
 
@@ -186,7 +195,7 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
             split="test",
             metrics=str(folders[missing[0]] / "metrics.jsonl"),
         )
-        follower = _Follower(plan, "evaluate")
+        follower = Follower(plan, "evaluate")
 
         def on_row(row: Row) -> None:
             follower(row["done"], row["total"], phase=f"score {row['subject']}", seconds_left=row.get("seconds_left"))

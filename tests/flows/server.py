@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
@@ -27,6 +29,8 @@ class Factory:
     home: Path
     url: str
     environment: dict[str, str]
+    told: list[str] = field(default_factory=list)
+    """What notifications said."""
 
     def alter(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         """Run the command line in a process of its own."""
@@ -80,7 +84,7 @@ def factory(home: Path) -> Iterator[Factory]:
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "true",
-        "PYTHONPATH": os.getcwd(),
+        "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), os.getcwd()]),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "160",
     }
@@ -94,6 +98,30 @@ def factory(home: Path) -> Iterator[Factory]:
         end(server)
         for job in made.jobs():
             job.kill()
+
+
+@contextmanager
+def listener(told: list[str]) -> Iterator[str]:
+    """An HTTP server that keeps what is posted to it; gives its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: the test looks at what was told."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def end(process: "subprocess.Popen[bytes]", how: int = signal.SIGTERM) -> None:

@@ -1,5 +1,6 @@
 """A job's rows are followed as they come, and however it ends, a person learns why."""
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from alter_core.errors import AlterError, TrainingError
-from flows.jobs import run_job
+from alter_core.errors import AlterError, TrainingError, WorkspaceError
+from flows.jobs import end_leftovers, run_job
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -63,6 +64,27 @@ def test_a_crash_shows_the_end_of_the_log(tmp_path: Path) -> None:
 def test_a_killed_job_is_explained_by_memory(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="memory ran out"):
         run(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_a_full_disk_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="disk is full"):
+        run(tmp_path, "open('/dev/full', 'w').write('x' * 100_000)")
+
+
+def test_a_job_that_a_killed_flow_left_behind_is_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny" / "stage_one"
+    folder.mkdir(parents=True)
+    sleeper = [sys.executable, "-c", "import time; time.sleep(120)"]
+    left = subprocess.Popen([*sleeper, str(folder / "job.json")])
+    other = subprocess.Popen([*sleeper, str(tmp_path / "other" / "stage_one" / "job.json")])
+    try:
+        assert end_leftovers(tmp_path / "tiny") == 1
+        assert not psutil.pid_exists(left.pid)
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
 
 
 def test_leaving_early_stops_the_job_and_its_children(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""What killed runs of a domain left open: a job that works on, MLflow runs, and flow runs that still say Running.
+
+Only for the one who holds the domain's lock in a workspace: then no other flow of the domain lives there.
+"""
+
+import socket
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+from flows import publish
+from flows.jobs import end_leftovers
+from flows.plan import Plan
+from flows.steps import say
+
+OPEN = [StateType.RUNNING, StateType.CANCELLING]
+
+
+def workspace_tag(plan: Plan) -> str:
+    """Which workspace a flow run works in: another one may produce the same domain at the same time."""
+    return f"workspace:{socket.gethostname()}:{plan.workspace.home}"
+
+
+def close_abandoned(plan: Plan) -> None:
+    """Stop what still works, mark MLflow runs KILLED and flow runs Crashed, and tag this flow run as ours."""
+    if jobs := end_leftovers(plan.lock_file.parent):
+        say(f"stopped {jobs} processes of an earlier run of {plan.spec.name} that was killed")
+    if runs := publish.sweep(plan):
+        say(f"marked MLflow runs of killed processes as KILLED: {', '.join(runs)}")
+    own = flow_run.get_id()
+    with get_client(sync_client=True) as client:
+        mine = client.read_flow_run(UUID(own)) if own else None
+        if mine:
+            client.update_flow_run(mine.id, tags=sorted({*mine.tags, workspace_tag(plan)}))
+        silent = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[workspace_tag(plan)]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN)),
+            )
+        )
+        for run in silent:
+            if str(run.id) != own and run.name.startswith(f"{plan.spec.name} "):
+                client.set_flow_run_state(
+                    run.id,
+                    Crashed(message="its process ended without a word; the domain's next run goes on from there"),
+                    force=True,
+                )
+                say(f"marked the flow run {run.name!r} as Crashed: its process is gone")

@@ -1,0 +1,73 @@
+"""The flow that compares a domain's model with its baselines: the same rows, the same budget, several seeds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from alter_core.evaluation.ablation import AblationJob
+from flows import steps
+from flows.jobs import Row, module_command, run_job
+from flows.plan import Plan, code_digest
+from flows.steps import Facts, Follower
+
+
+@flow(name="ablate", flow_run_name="ablate {domain}", persist_result=False, validate_parameters=False)
+def ablate(
+    domain: str,
+    data_root: str | None = None,
+    seeds: int = 3,
+    arms: tuple[str, ...] | None = None,
+    steps_factor: float = 1.0,
+    patience: int | None = None,
+) -> dict[str, Any]:
+    """Run the ablation of `domain`; gives its table and the folder with ablation.json, ablation.md and ablation.png.
+
+    Trials that are there already are reused. Raises AlterError subclasses for wrong input and failed jobs.
+    """
+    plan = Plan.read(domain, Path(data_root) if data_root else None)
+    backbone = steps.prepare_backbone(plan)
+    data = steps.prepare_data(plan, backbone)
+    folder = run_ablation(plan, data, backbone, seeds, arms, steps_factor, patience)
+    table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
+    return {"folder": folder, "table": table}
+
+
+@task(name="ablation", cache_policy=NO_CACHE)
+def run_ablation(
+    plan: Plan,
+    data: Facts,
+    backbone: Facts,
+    seeds: int,
+    arms: tuple[str, ...] | None,
+    steps_factor: float,
+    patience: int | None,
+) -> str:
+    """The ablation in a process of its own; folder of its results. Raises TrainingError."""
+    folder = plan.run_folder("ablation")
+    job = AblationJob(
+        spec=plan.spec.with_labels(data["labels"]),
+        dataset=data["path"],
+        backbone=backbone["path"],
+        output=folder,
+        trunk_cache=plan.workspace.trunk_cache,
+        metrics=folder / "metrics.jsonl",
+        seeds=seeds,
+        arms=arms,
+        steps_factor=steps_factor,
+        patience=patience,
+        code=code_digest(),
+    )
+    follower = Follower(plan, "ablation")
+
+    def on_row(row: Row) -> None:
+        if row.get("phase") == "ablate":
+            follower(row["done"], row["total"], seconds_left=row["seconds_left"], text=row["text"])
+
+    run_job(module_command("alter_core.evaluation.ablation"), job.model_dump(mode="json"), folder, on_row)
+    text = (folder / "ablation.md").read_text(encoding="utf-8")
+    create_markdown_artifact(text, key=f"{plan.spec.name}-ablation".replace("_", "-"))
+    return str(folder)
