@@ -1,0 +1,224 @@
+"""Flows that nobody watches, on a real Prefect server and a real worker: schedules, overlaps, cancelling, killing."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events import emit_event
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling, Running
+
+from flows.declarations import SLUG, domain_tag, full_name, prefect_yaml
+from flows.zombies import apply_automation, zombie_automation
+from tests.conftest import tiny_spec, write_domain
+from tests.flows.server import Factory, end, factory, listener, wait_for
+
+STEPS = 400  # of the slow domain: long enough to be cancelled and killed in
+EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
+
+
+def domain(home: Path, backbone: Path, name: str, steps: int, **more: Any) -> str:
+    """A domain of one task and one stage; the path of its spec."""
+    spec = tiny_spec(backbone)
+    stage = {"trains": ["backbone", "shared_adapters"], "active": "shared", "steps": steps, "rows_per_step": 8}
+    kept = {"name": name, "tasks": spec["tasks"][:1], "stage_one": stage, "evaluation": {"baselines": []}}
+    del spec["stage_two"]
+    return str(write_domain(home / name, {**spec, **kept, **more}))
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Iterator[Factory]:
+    """A server, a worker, and two deployed domains: `quick` starts every minute, `slow` by hand."""
+    home = tmp_path_factory.mktemp("works")
+    with factory(home) as made, temporary_settings({PREFECT_API_URL: made.url}), listener(made.told) as address:
+        hook = CustomWebhookNotificationBlock(name="people", url=address, json_data={"text": "{{subject}} | {{body}}"})
+        hook.save("people")
+        quick = domain(home, tiny_backbone, "quick", 4, schedule=EVERY_MINUTE)
+        slow = domain(home, tiny_backbone, "slow", STEPS)
+        done = made.alter("deploy", quick, slow)
+        assert done.returncode == 0, done.stderr
+        worker = start_worker(made)
+        try:
+            yield made
+        finally:
+            end(worker)
+
+
+def start_worker(made: Factory) -> Any:
+    hook = {"ALTER_NOTIFY_BLOCK": "custom-webhook/people"}
+    return made.start("prefect", "worker", "start", "--pool", "alter", "--limit", "2", **hook)
+
+
+@pytest.fixture
+def client(works: Factory) -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as made:
+        yield made
+
+
+def start(client: SyncPrefectClient, name: str) -> UUID:
+    deployment = client.read_deployment_by_name(full_name(name))
+    return client.create_flow_run_from_deployment(deployment.id).id
+
+
+def ended(client: SyncPrefectClient, run: UUID) -> FlowRun:
+    def final() -> FlowRun | None:
+        found = client.read_flow_run(run)
+        return found if found.state and found.state.is_final() else None
+
+    return wait_for(final, f"the flow run {run} ends")
+
+
+def rows(works: Factory, name: str) -> list[dict[str, Any]]:
+    """What the training of a domain has written so far."""
+    files = (works.home / "alter" / "runs" / name).glob("stage_one-*/metrics.jsonl")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+    return [row for row in map(json.loads, lines) if row["phase"] == "train"]
+
+
+def mlflow_states(works: Factory, name: str) -> list[str]:
+    """Statuses of a domain's MLflow runs, oldest first."""
+    from registry.store import open_client
+
+    store = open_client(f"sqlite:///{works.home}/alter/mlflow/mlflow.db")
+    experiment = store.get_experiment_by_name(name)
+    if experiment is None:
+        return []
+    found = store.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    return [str(run.info.status) for run in found]
+
+
+def test_cancelling_stops_the_training_and_leaves_a_checkpoint(works: Factory, client: SyncPrefectClient) -> None:
+    run = start(client, "slow")
+    wait_for(lambda: rows(works, "slow"), "the training makes steps")
+
+    overlapping = ended(client, start(client, "slow"))
+    assert overlapping.state is not None
+    assert overlapping.state.type == StateType.CANCELLED
+
+    client.set_flow_run_state(run, Cancelling())
+    cancelled = ended(client, run)
+    assert cancelled.state is not None
+    assert cancelled.state.type == StateType.CANCELLED
+    assert cancelled.name.startswith("slow ")
+    wait_for(lambda: not [job for job in works.jobs() if "slow" in " ".join(job.cmdline())], "its job is gone")
+    assert mlflow_states(works, "slow") == ["KILLED"]
+    wait_for(lambda: [text for text in works.told if cancelled.name in text and "Cancel" in text], "people are told")
+    assert list((works.home / "alter" / "runs" / "slow").glob("stage_one-*/checkpoints/state/checkpoint.json"))
+
+
+def test_after_a_kill_the_next_run_goes_on_from_the_checkpoint(works: Factory, client: SyncPrefectClient) -> None:
+    before = rows(works, "slow")
+    run = start(client, "slow")
+    resumed = wait_for(lambda: rows(works, "slow")[len(before) :], "the next run trains on")
+    assert resumed[0]["step"] == before[-1]["step"] + 1
+
+    flow_process = client.read_flow_run(run)
+    assert flow_process.state is not None
+    assert flow_process.state.type == StateType.RUNNING
+    killed = [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(run) and process.pid != os.getpid()
+    ]
+    assert killed
+    for process in killed:
+        if "/job.json" not in " ".join(process.cmdline()):  # the job is left working: the next run has to find it
+            process.send_signal(signal.SIGKILL)
+
+    reached = rows(works, "slow")[-1]["step"]
+    done = works.alter("run", str(works.home / "slow"), "--json")
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["status"] == "champion"
+    steps = [row["step"] for row in rows(works, "slow")]
+    assert steps[-1] == STEPS
+    assert len(steps) < STEPS + reached  # not begun again
+    assert mlflow_states(works, "slow") == ["KILLED", "KILLED", "FINISHED"]
+    state = ended(client, run).state
+    assert state is not None
+    assert state.type == StateType.CRASHED
+
+
+def test_a_schedule_starts_its_domain_and_a_second_run_is_skipped(works: Factory, client: SyncPrefectClient) -> None:
+    def scheduled() -> list[FlowRun]:
+        runs = client.read_flow_runs()
+        return [r for r in runs if domain_tag("quick") in r.tags and r.state and r.state.is_completed()]
+
+    first = wait_for(scheduled, "a scheduled run of `quick` completes")
+    assert all(run.auto_scheduled for run in first)
+    run = ended(client, start(client, "quick"))
+    while run.state and run.state.type == StateType.CANCELLED:  # the schedule was there first
+        run = ended(client, start(client, "quick"))
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert mlflow_states(works, "quick") == ["FINISHED"]
+    listed = json.loads(works.alter("status", str(works.home / "quick"), "--json").stdout)
+    assert listed[0]["state"] in ("Completed", "Running", "Cancelled")
+    assert listed[0]["champion"] == 1
+    assert listed[0]["next"] is not None
+
+
+def test_deploying_again_changes_nothing_and_a_schedule_that_left_its_spec_stops(
+    works: Factory, client: SyncPrefectClient, tiny_backbone: Path
+) -> None:
+    specs = [str(works.home / name / "domain.yaml") for name in ("quick", "slow")]
+    again = works.alter("deploy", *specs)
+    assert again.returncode == 0, again.stderr
+    assert all(": unchanged" in line for line in again.stdout.splitlines())
+
+    domain(works.home, tiny_backbone, "quick", 4)
+    stopped = works.alter("deploy", *specs)
+    assert "quick: changed (schedule; no schedule)" in stopped.stdout
+    deployment = client.read_deployment_by_name(full_name("quick"))
+    assert deployment.schedules == []
+    waiting = [r for r in client.read_flow_runs() if r.deployment_id == deployment.id and r.state.is_scheduled()]
+    assert waiting == []
+
+    domain(works.home, tiny_backbone, "quick", 4, schedule={**EVERY_MINUTE, "active": False})
+    assert "quick: changed" in works.alter("deploy", *specs).stdout
+    (schedule,) = client.read_deployment_by_name(full_name("quick")).schedules
+    assert (schedule.slug, schedule.active) == (SLUG, False)
+
+
+def test_prefects_own_deploy_makes_the_same_deployments(works: Factory, client: SyncPrefectClient) -> None:
+    spec = str(works.home / "slow" / "domain.yaml")
+    client.delete_deployment(client.read_deployment_by_name(full_name("slow")).id)
+    written = works.alter("deploy", spec, "--yaml", "prefect.yaml")
+    assert written.returncode == 0, written.stderr
+    process = works.start("prefect", "--no-prompt", "deploy", "--all")
+    assert process.wait(240) == 0
+    assert "slow: unchanged" in works.alter("deploy", spec).stdout
+
+
+def test_a_run_whose_heartbeats_stop_is_marked_crashed(works: Factory, client: SyncPrefectClient) -> None:
+    automation = zombie_automation(silent_seconds=10).model_copy(update={"name": "short"})
+    assert apply_automation(client, automation) == "created"
+    assert apply_automation(client, automation) == "unchanged"
+    flow_id = client.create_flow_from_name("produce")
+    deployment = client.read_deployment_by_name(full_name("slow"))
+    run = client.create_flow_run_from_deployment(deployment.id, state=Running()).id
+    assert flow_id == deployment.flow_id
+    tag = {"prefect.resource.id": "prefect.tag.alter", "prefect.resource.role": "tag"}
+
+    def beat_and_look() -> bool:
+        found = client.read_flow_run(run)
+        return found.state is not None and found.state.type == StateType.CRASHED
+
+    emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run}"}, related=[tag])
+    wait_for(beat_and_look, "the automation ends the silent run")
+
+
+def test_the_yaml_names_every_domain_once(tmp_path: Path, tiny_backbone: Path) -> None:
+    names = ("one", "two")
+    specs = [domain(tmp_path, tiny_backbone, name, 1, schedule=EVERY_MINUTE) for name in names]
+    text = prefect_yaml(specs, "pool")
+    assert [text.count(f"- name: {name}\n") for name in names] == [1, 1]
