@@ -87,7 +87,7 @@ def _produce(plan: Plan, force: bool) -> Outcome:
         return {"status": "unchanged", "version": champion["version"], "run_key": run_key}
 
     with publish.mlflow_run(plan, run_key, data, backbone, flow_run.get_id()) as run:
-        stages = {}
+        stages: dict[str, steps.Facts] = {}
         bundle = None
         for name, _ in plan.stages():
             stages[name] = steps.train(plan, name, data, backbone, bundle, partial(run.log_training, name))
