@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix bench clean
+.PHONY: help install run test test-server check fix bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ run: $(RUN_READY)  ## produce and register the embedded domain (or DOMAIN=name)
 
 test: $(DEV_READY)  ## run the tests
 	$(BIN)/python -m pytest
+
+test-server: $(DEV_READY)  ## the tests on a real Prefect server and worker, and those that kill runs
+	$(BIN)/python -m pytest -m server
 
 check: $(DEV_READY)  ## format, lint, types, import arrows
 	$(BIN)/ruff format --check .

@@ -2,9 +2,11 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,15 @@ def test_a_stage_two_setting_reuses_stage_one(
     )
 
 
+def registered(home: Path) -> set[str]:
+    """Names in the workspace's registry, read straight from MLflow's store; none before the first run."""
+    store = home / "alter" / "mlflow" / "mlflow.db"
+    if not store.exists():
+        return set()
+    with closing(sqlite3.connect(store)) as database:
+        return {name for (name,) in database.execute("select name from registered_models")}
+
+
 def _misspelt(spec: dict[str, Any], rows: dict[str, Any]) -> None:
     spec["tasks"][0]["sorce"] = spec["tasks"][0].pop("source")
 
@@ -141,14 +152,17 @@ def _empty(spec: dict[str, Any], rows: dict[str, Any]) -> None:
     ],
 )
 def test_wrong_input_ends_with_a_message_and_registers_nothing(
-    tmp_path: Path, tiny_backbone: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], place: str
+    alter: Alter,
+    home: Path,
+    tmp_path: Path,
+    tiny_backbone: Path,
+    change: Callable[[dict[str, Any], dict[str, Any]], None],
+    place: str,
 ) -> None:
-    spec, rows = tiny_spec(tiny_backbone), tiny_rows()
+    spec, rows = {**tiny_spec(tiny_backbone), "name": "broken"}, tiny_rows()
     change(spec, rows)
-    alter = caller(tmp_path)
-    done = alter("run", str(write_domain(tmp_path / "tiny", spec, rows)))
+    done = alter("run", str(write_domain(tmp_path / "broken", spec, rows)))
     assert done.returncode == 2, done.stderr
     assert place in done.stderr
     assert "Traceback" not in done.stderr
-    listed = alter("models", "--json")
-    assert json.loads(listed.stdout) == []
+    assert "broken" not in registered(home)

@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.flows.kills import kill_often
+
+pytestmark = pytest.mark.server
 
 
 def test_after_a_kill_at_any_moment_the_next_run_completes(tmp_path: Path, tiny_backbone: Path) -> None:

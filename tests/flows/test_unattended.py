@@ -22,6 +22,8 @@ from flows.zombies import apply_automation, zombie_automation
 from tests.conftest import tiny_spec, write_domain
 from tests.flows.server import Factory, end, factory, listener, wait_for
 
+pytestmark = pytest.mark.server
+
 STEPS = 400  # of the slow domain: long enough to be cancelled and killed in
 EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from alter_core.data.batches import EncodedRows, Ragged, SamplingPlan, collate, divide
+from alter_core.data.batches import WIDTH_STEP, EncodedRows, Ragged, SamplingPlan, collate, divide
 
 PAD = 0
 
@@ -54,10 +54,16 @@ def test_processes_and_parts_share_out_a_step_without_loss_or_double(processes: 
     assert sorted(np.concatenate(shares)) == sorted(rows)
 
 
+def wide(*rows: list[int]) -> list[list[int]]:
+    """Rows as collate pads them."""
+    width = -(-max(map(len, rows)) // WIDTH_STEP) * WIDTH_STEP
+    return [row + [PAD] * (width - len(row)) for row in rows]
+
+
 def test_a_causal_batch_predicts_each_answer_token_from_the_token_before_it() -> None:
     rows = encoded([(3, 2), (5, 1)])
     batch = collate(rows, np.array([0, 1]), PAD, None)
-    assert batch.inputs.tolist() == [[1, 2, 3, 50, PAD], [101, 102, 103, 104, 105]]
+    assert batch.inputs.tolist() == wide([1, 2, 3, 50], [101, 102, 103, 104, 105])
     read = batch.inputs[batch.at[:, 0], batch.at[:, 1]]
     assert list(zip(read.tolist(), batch.targets.tolist(), strict=True)) == [(3, 50), (50, 51), (105, 150)]
     assert batch.mask.sum(1).tolist() == [4, 5]
@@ -65,9 +71,9 @@ def test_a_causal_batch_predicts_each_answer_token_from_the_token_before_it() ->
 
 def test_an_encoder_decoder_batch_keeps_prompt_and_answer_apart() -> None:
     batch = collate(encoded([(3, 2), (2, 3)]), np.array([0, 1]), PAD, decoder_start=9)
-    assert batch.inputs.tolist() == [[1, 2, 3], [101, 102, PAD]]
+    assert batch.inputs.tolist() == wide([1, 2, 3], [101, 102])
     assert batch.answer_inputs is not None
-    assert batch.answer_inputs.tolist() == [[9, 50, PAD], [9, 150, 151]]
+    assert batch.answer_inputs.tolist() == wide([9, 50], [9, 150, 151])
     assert batch.at.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [1, 2]]
 
 
