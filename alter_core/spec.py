@@ -335,8 +335,6 @@ class DomainSpec(Section):
     """When a candidate becomes champion."""
     schedule: ScheduleSpec | None = None
     """When the domain is produced unattended; unset: only by hand."""
-    warm_start: Literal["none", "champion"] = "none"
-    """champion: when only data changed, training starts from the champion's bundle."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto takes bf16 where a short measurement at start shows that the processor gains from it."""
     trunk_cache: bool = True

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def promote(domain: str, which: str, reason: str | None) -> str:
             )
     store.set_champion(name, number, champion["version"] if champion else None)
     if reason:
-        store.tag(name, number, {"promoted_by": getpass.getuser(), "promotion_reason": reason})
+        store.tag(name, number, {"promoted_by": _user(), "promotion_reason": reason})
     return f"{name} version {number} is champion now: {reason or said}"
 
 
@@ -80,14 +81,13 @@ def report(domain: str, which: str) -> str:
 
 def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:
     """Write a task as a plain transformers model. Raises MTAError, RegistryInputError, BundleError."""
-    from alter_core.mta import MTAModel
     from alter_core.mta.fold import export as write
     from flows.publish import load_predictor
 
     predictor = load_predictor(domain, which)
-    if not isinstance(predictor.model, MTAModel):
+    if predictor.mta is None:
         raise AlterError(f"{domain} {which} holds no MTA layers; nothing is there to fold")
-    write(predictor.model, predictor.tokenizer, task, target, approximate=approximate)
+    write(predictor.mta, predictor.tokenizer, task, target, approximate=approximate)
 
 
 def print_comparison(found: Mapping[str, Any], first: str, second: str) -> None:
@@ -129,6 +129,13 @@ def _rule(domain: str) -> PromotionSpec:
         return load_domain(find_domain(domain)).promotion
     except AlterError:
         return PromotionSpec()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number and no name
+        return f"user {os.getuid()}"
 
 
 def _number(value: float | None) -> str:

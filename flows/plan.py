@@ -78,7 +78,7 @@ class Plan:
         if self.spec.stage_two:
             yield "stage_two", self.spec.stage_two
 
-    def stage_key(self, stage: str, data_digest: str, backbone_digest: str, warm_start: str | None = None) -> str:
+    def stage_key(self, stage: str, data_digest: str, backbone_digest: str) -> str:
         """Of all that a stage's weights depend on; stage two's key holds stage one's."""
         spec = self.spec
         own: dict[str, Any] = {
@@ -88,7 +88,7 @@ class Plan:
         }
         if stage == "stage_two":
             own |= spec.model_dump(mode="json", include={"stage_two"})
-        return digest_of(stage, own, data_digest, backbone_digest, warm_start, code_digest())
+        return digest_of(stage, own, data_digest, backbone_digest, code_digest())
 
     def quality_key(self, data_digest: str) -> str:
         """Of all that a quality report depends on."""

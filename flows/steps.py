@@ -20,7 +20,6 @@ from prefect.tasks import exponential_backoff
 from alter_core.backbone import backbone_record, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.data.quality import validate
-from alter_core.errors import AlterError
 from alter_core.evaluation.job import EvaluationJob, Subject
 from alter_core.training.job import TrainingJob
 from alter_core.workspace import digest_of_files, write_json
@@ -39,12 +38,10 @@ def _heals(_task: Any, _run: Any, state: Any) -> bool:
     """Retry what may pass: connections and disks, never a wrong input."""
     try:
         state.result()
-    except AlterError as error:
-        return error.transient
     except OSError:
         return True
-    except BaseException:  # anything else is a defect or a stop: a retry would only repeat or delay it
-        return False
+    except BaseException as error:  # our errors and the registry's say it themselves; a defect or a stop never heals
+        return bool(getattr(error, "transient", False))
     return False
 
 
