@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from alter_core.errors import BackboneError
 from alter_core.spec import BackboneSpec
@@ -29,6 +27,9 @@ _HUB_FILES = ("*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 Progress = Callable[..., None]
+
+if TYPE_CHECKING:
+    import torch  # elsewhere at first use: a backbone that is converted already is found without it
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def resolve_backbone(
     if (target / RECORD).is_file():
         tell(4, 4, text="converted already")
         return target
+    import torch
+
     with _quiet(), _explained(source):
         config = _config(source)
         parameters = _count(config, source)
@@ -95,7 +98,7 @@ def resolve_backbone(
     return target
 
 
-def load_backbone(folder: Path, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+def load_backbone(folder: Path, dtype: "torch.dtype | None" = None) -> tuple[Any, Any]:
     """Model (in eval mode) and tokenizer of a converted folder; dtype None keeps the weights' own.
 
     Raises BackboneError when the folder is not whole.
@@ -220,6 +223,8 @@ def _config(source: _Source) -> Any:
 
 def _count(config: Any, source: _Source) -> int:
     """Parameters, tied ones once, without memory for them. Raises BackboneError over the limit."""
+    import torch
+
     with torch.device("meta"):
         model = _loader(config).from_config(config, trust_remote_code=False)
     model.tie_weights()
@@ -254,6 +259,8 @@ def _unquantised(model: Any) -> Any:
     for holder, name in ((model, "quantization_method"), (model.config, "quantization_config")):
         if hasattr(holder, name):
             delattr(holder, name)
+    import torch
+
     # Four bits a weight before: bf16 holds the values as well as fp32, in half the space.
     return model.to(torch.bfloat16)
 

@@ -11,6 +11,8 @@ AlterError                 exit code 2 unless a subclass says otherwise
 ├── WorkspaceError         the workspace cannot be written, or its disk is short
 └── TrainingError          a training or evaluation job ended without a result (exit code 1)
 
+Stopped                    no error: the process was asked to end, and what it did is kept
+
 A message says what happened, where, and what to do next.
 """
 
@@ -68,3 +70,7 @@ class TrainingError(AlterError):
     """A training or evaluation job ended without a result."""
 
     exit_code = 1
+
+
+class Stopped(Exception):
+    """The process was asked to end (SIGTERM); a checkpoint of all it did is written."""

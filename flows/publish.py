@@ -25,7 +25,6 @@ from flows.jobs import Row
 from flows.plan import Plan, code_digest, find_domain
 from flows.steps import Facts, io_retries, say
 from registry.card import CardFacts, render_card
-from registry.figures import figures_of
 from registry.models import CHAMPION, ModelStore
 from registry.promotion import decide as decide_by_rule
 from registry.tracking import Tracker

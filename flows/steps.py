@@ -21,8 +21,9 @@ from alter_core.backbone import backbone_record, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.data.quality import validate
 from alter_core.evaluation.job import EvaluationJob, Subject
+from alter_core.mta import bundle_digest
 from alter_core.training.job import TrainingJob
-from alter_core.workspace import digest_of_files, write_json
+from alter_core.workspace import write_json
 from flows import display
 from flows.jobs import Row, accelerate_command, module_command, run_job
 from flows.plan import Plan
@@ -178,7 +179,7 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
     All that have no scorecard yet are scored in one process. Raises TrainingError.
     """
     keys = {
-        name: plan.score_key(_bundle_digest(bundle) if bundle else backbone["digest"], data["digest"])
+        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else backbone["digest"], data["digest"])
         for name, bundle in bundles.items()
     }
     folders = {name: plan.run_folder(f"score-{key}") for name, key in keys.items()}
@@ -199,8 +200,3 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
 
         run_job(module_command("alter_core.evaluation.job"), job.model_dump(mode="json"), folders[missing[0]], on_row)
     return {name: str(folder / "scorecard.json") for name, folder in folders.items()}
-
-
-def _bundle_digest(bundle: str) -> str:
-    """Of the bundle's manifest, which holds the digest of every part."""
-    return digest_of_files({"bundle.json": Path(bundle) / "bundle.json"})

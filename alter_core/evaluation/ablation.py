@@ -68,7 +68,7 @@ class AblationJob(BaseModel):
 def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], bool]) -> dict[str, Any]:
     """Do `job`; returns what ablation.json holds.
 
-    Raises AlterError subclasses for wrong input, and alter_core.training.checkpoint.Stopped when asked to stop.
+    Raises AlterError subclasses for wrong input, and alter_core.errors.Stopped when asked to stop.
     """
     from alter_core.data.dataset import TaskDataset
 
@@ -253,7 +253,7 @@ class _Sayer:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0, 143 after SIGTERM, or that of the AlterError that stopped the job."""
-    from alter_core.training.checkpoint import Stopped
+    from alter_core.errors import Stopped
 
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m alter_core.evaluation.ablation JOB.json\n")

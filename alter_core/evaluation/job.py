@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alter_core.errors import AlterError
-from alter_core.evaluation.baselines import majority_targets
-from alter_core.evaluation.predict import Prediction, Predictor
-from alter_core.evaluation.scorecard import Scorecard, sample, score
 from alter_core.spec import DomainSpec
 from alter_core.workspace import written_whole
+
+if TYPE_CHECKING:  # torch comes in where a job is run, not where one is described
+    from alter_core.evaluation.predict import Prediction, Predictor
+    from alter_core.evaluation.scorecard import Scorecard
 
 Row = Mapping[str, Any]
 WRITE_SECONDS = 0.5
@@ -60,12 +61,14 @@ class EvaluationJob(BaseModel):
     subjects. A job that cannot go on leaves {"phase": "error", "headline", "problems"}."""
 
 
-def run(job: EvaluationJob) -> dict[str, Scorecard]:
+def run(job: EvaluationJob) -> "dict[str, Scorecard]":
     """Score every subject; each one's files are written as soon as it is done.
 
     Raises AlterError subclasses for a dataset, bundle or backbone that cannot be used.
     """
     from alter_core.data.dataset import TaskDataset
+    from alter_core.evaluation.baselines import majority_targets
+    from alter_core.evaluation.scorecard import sample, score
 
     dataset = TaskDataset.open(Path(job.dataset))
     rows = chosen_rows(dataset, job.spec, job.split, job.spec.evaluation.max_rows)
@@ -107,7 +110,7 @@ def chosen_rows(dataset: Any, spec: DomainSpec, split: str, limit: int | None) -
     return chosen
 
 
-def write_predictions(path: Path, rows: Sequence[Row], predictions: Sequence[Prediction]) -> None:
+def write_predictions(path: Path, rows: Sequence[Row], predictions: "Sequence[Prediction]") -> None:
     """One JSON line per row: task, id, target, prediction, score, truncated."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as scratch, scratch.open("w", encoding="utf-8") as file:
@@ -117,10 +120,12 @@ def write_predictions(path: Path, rows: Sequence[Row], predictions: Sequence[Pre
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _predictor(subject: Subject, job: EvaluationJob) -> Predictor:
+def _predictor(subject: Subject, job: EvaluationJob) -> "Predictor":
+    from alter_core.backbone import load_backbone
+    from alter_core.evaluation.predict import Predictor
+
     if subject.bundle is not None:
         return Predictor.from_bundle(subject.bundle, Path(job.backbone))
-    from alter_core.backbone import load_backbone
 
     model, tokenizer = load_backbone(Path(job.backbone))
     return Predictor.placed(model, tokenizer, job.spec, None)

@@ -11,7 +11,7 @@ from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
 from alter_core.evaluation.decoding import Answer, Decoder, Request
 from alter_core.evaluation.labels import FREE, LabelTries
 from alter_core.mta import MTAModel
-from alter_core.mta.bundle import load_bundle, read_manifest
+from alter_core.mta.bundle import load_bundle
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
 from alter_core.training.precision import choose_precision
@@ -78,8 +78,7 @@ class Predictor:
         Raises BundleError when the bundle is not whole.
         """
         path = Path(path)
-        held = read_manifest(path)["backbone"]["place"] == "hold"
-        mta, tokenizer, metadata = load_bundle(path, backbone=None if held else backbone)
+        mta, tokenizer, metadata = load_bundle(path, backbone)
         if "spec" not in metadata:
             raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
         return cls.placed(mta.model, tokenizer, DomainSpec.model_validate(metadata["spec"]), mta, device)

@@ -3,13 +3,19 @@
 The paper's own setting is `MTAConfig(layers="last_1", encoder_layers="last_1", adapter="ffn", mixing="output")` on T5.
 """
 
-from alter_core.mta.bundle import bundle_digest, load_bundle, read_manifest, save_bundle
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from alter_core.mta.config import MTAConfig
-from alter_core.mta.fold import export, fold, fold_loss
-from alter_core.mta.heatmap import draw_gates
-from alter_core.mta.inject import inject
-from alter_core.mta.layer import MTALayer
-from alter_core.mta.model import MTAModel, task_ids_context
+from alter_core.mta.manifest import bundle_digest, read_manifest
+
+if TYPE_CHECKING:
+    from alter_core.mta.bundle import load_bundle, save_bundle
+    from alter_core.mta.fold import export, fold, fold_loss
+    from alter_core.mta.heatmap import draw_gates
+    from alter_core.mta.inject import inject
+    from alter_core.mta.layer import MTALayer
+    from alter_core.mta.model import MTAModel, task_ids_context
 
 __all__ = [
     "MTAConfig",
@@ -26,3 +32,20 @@ __all__ = [
     "save_bundle",
     "task_ids_context",
 ]
+
+# These bring torch in, and a spec is read without it: hence on first use (PEP 562).
+_HOMES = {
+    "bundle": ("load_bundle", "save_bundle"),
+    "fold": ("export", "fold", "fold_loss"),
+    "heatmap": ("draw_gates",),
+    "inject": ("inject",),
+    "layer": ("MTALayer",),
+    "model": ("MTAModel", "task_ids_context"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"alter_core.mta.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

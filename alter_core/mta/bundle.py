@@ -24,9 +24,7 @@ from alter_core.errors import BundleError
 from alter_core.mta.bundle_parts import (
     assign_backbone,
     check_backbone,
-    file_digest,
     layer_state,
-    list_files,
     load_backbone,
     mta_tensors,
     restore,
@@ -35,10 +33,9 @@ from alter_core.mta.bundle_parts import (
 from alter_core.mta.config import MTAConfig
 from alter_core.mta.fingerprint import backbone_tensors, digests_digest, tensor_digest
 from alter_core.mta.inject import inject
+from alter_core.mta.manifest import FORMAT, MANIFEST, file_digest, list_files, read_manifest
 from alter_core.mta.model import MTAModel
 
-FORMAT = 1
-MANIFEST = "bundle.json"
 _ALLOWED = {".json", ".safetensors"}
 
 
@@ -154,32 +151,3 @@ def load_bundle(
     if (directory / "tokenizer").is_dir():
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
     return mta, tokenizer, metadata
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return bundle.json after checking every part against it. Raises BundleError as `load_bundle` does."""
-    path = Path(directory) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        parts: dict[str, str] = dict(manifest["parts"])
-        version = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{directory} is no bundle: cannot read {MANIFEST} ({error})") from error
-    if version != FORMAT:
-        raise BundleError(f"{directory} has bundle format {version}; this version reads {FORMAT}")
-    present = [name for name in list_files(path.parent) if name != MANIFEST]
-    problems = [f"{name}: missing" for name in sorted(parts.keys() - set(present))]
-    problems += [f"{name}: not part of the bundle" for name in present if name not in parts]
-    problems += [
-        f"{name}: altered (its digest differs)"
-        for name in present
-        if name in parts and file_digest(path.parent / name) != parts[name]
-    ]
-    if problems:
-        raise BundleError(f"{directory} cannot be trusted: copy the bundle anew", problems)
-    return dict(manifest)
-
-
-def bundle_digest(directory: Path) -> str:
-    """Return the digest of a bundle: that of its bundle.json, which holds the digests of all parts."""
-    return file_digest(Path(directory) / MANIFEST)

@@ -1,6 +1,5 @@
 """What a bundle's parts hold: the state of MTA layers as JSON and tensors, and tensors put back into models."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,6 @@ from alter_core.mta.adapters import bank_size, make_bank
 from alter_core.mta.fingerprint import backbone_digests, backbone_tensors
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.model import MTAModel
-
-
-def list_files(directory: Path) -> list[str]:
-    """Return every file below `directory`, relative and sorted; a link counts as a file, and is never followed."""
-    return sorted(
-        path.relative_to(directory).as_posix()
-        for path in directory.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    )
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file; of a link, one that equals no file's."""
-    if path.is_symlink():
-        return "a link"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

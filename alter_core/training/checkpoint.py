@@ -25,10 +25,6 @@ _FOLDER = "state"
 _FORMAT = 1
 
 
-class Stopped(Exception):
-    """The process was asked to end (SIGTERM); a checkpoint of all it did is written."""
-
-
 @dataclass
 class Progressed:
     """How far a stage is; everything in it is JSON."""

@@ -17,9 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from alter_core.errors import AlterError, SpecError
+from alter_core.errors import AlterError, SpecError, Stopped
 from alter_core.spec import DomainSpec
-from alter_core.training.checkpoint import Stopped
 
 EXIT_STOPPED = 143
 

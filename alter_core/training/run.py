@@ -18,8 +18,8 @@ from alter_core.backbone import backbone_record, load_backbone
 from alter_core.data.batches import EncodedRows, encode_rows
 from alter_core.errors import BundleError, SpecError, TrainingError
 from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
-from alter_core.mta.bundle import MANIFEST
 from alter_core.mta.fingerprint import tensor_digest
+from alter_core.mta.manifest import MANIFEST
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.checkpoint import Progressed

@@ -7,13 +7,12 @@ import pytest
 
 from alter_core.backbone import backbone_record, load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
-from alter_core.errors import SpecError
+from alter_core.errors import SpecError, Stopped
 from alter_core.evaluation.ablation import AblationJob, run
 from alter_core.evaluation.ablation_table import macro, paired_difference, reading, to_markdown
 from alter_core.evaluation.arms import make_arms
 from alter_core.mta import inject
 from alter_core.spec import load_domain
-from alter_core.training.checkpoint import Stopped
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain
 

@@ -32,15 +32,21 @@ class Factory:
     told: list[str] = field(default_factory=list)
     """What notifications said."""
 
-    def alter(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-        """Run the command line in a process of its own."""
+    def alter(
+        self, *arguments: str, stdin: str | None = None, own_server: bool = False, **more: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run the command line in a process of its own; own_server: as on a machine where no server is set up."""
+        environment = {**self.environment, **more}
+        if own_server:
+            del environment["PREFECT_API_URL"]
         return subprocess.run(
             [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=SECONDS,
             cwd=self.home,
-            env={**self.environment, **more},
+            env=environment,
         )
 
     def start(self, *command: str, **more: str) -> "subprocess.Popen[bytes]":

@@ -1,11 +1,9 @@
 """The whole path through every real part, on a tiny domain: Prefect, both jobs, MLflow's store and registry."""
 
 import json
-import os
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,42 +11,33 @@ from typing import Any
 import pytest
 
 from tests.conftest import tiny_rows, tiny_spec, write_domain
+from tests.flows.server import Factory, factory
 
 Alter = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def caller(home: Path) -> Alter:
-    """A function that runs the command line in a process of its own, on the workspace `home`."""
-
-    def alter(*arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=home,
-            env={**os.environ, "ALTER_HOME": str(home / "alter"), "PYTHONPATH": os.getcwd(), "COLUMNS": "160"},
-        )
-
-    return alter
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
+    """One server for all but the first run: what is looked at here is not how long a server takes to start."""
+    with factory(tmp_path_factory.mktemp("home")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(works: Factory) -> Path:
+    return works.home
 
 
 @pytest.fixture(scope="module")
-def alter(home: Path) -> Alter:
-    return caller(home)
+def alter(works: Factory) -> Alter:
+    return works.alter
 
 
 @pytest.fixture(scope="module")
 def first(home: Path, alter: Alter, tiny_backbone: Path) -> dict[str, Any]:
     """The first run of the tiny domain, as JSON."""
     spec = write_domain(home / "tiny", tiny_spec(tiny_backbone))
-    done = alter("run", str(spec), "--json")
+    done = alter("run", str(spec), "--json", own_server=True)
     assert done.returncode == 0, done.stderr
     outcome: dict[str, Any] = json.loads(done.stdout)
     return outcome

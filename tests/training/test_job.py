@@ -90,7 +90,7 @@ def test_sigterm_writes_a_checkpoint_and_the_next_process_goes_on(
 def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped(
     domain: Domain, train: Train, tmp_path: Path
 ) -> None:
-    from alter_core.training.checkpoint import Stopped
+    from alter_core.errors import Stopped
     from alter_core.training.run import run
 
     backbone = tmp_path / "dropping"
@@ -185,7 +185,7 @@ def test_a_job_that_is_done_is_not_done_again(domain: Domain, train: Train, tmp_
 
 
 def test_a_checkpoint_of_another_job_is_not_taken_up(domain: Domain, train: Train, tmp_path: Path) -> None:
-    from alter_core.training.checkpoint import Stopped
+    from alter_core.errors import Stopped
     from alter_core.training.run import run
 
     with pytest.raises(Stopped):

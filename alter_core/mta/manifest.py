@@ -1,0 +1,57 @@
+"""Manifest: what a bundle's bundle.json says, and whether every part is what it says. Needs no torch."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from alter_core.errors import BundleError
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return bundle.json after checking every part against it. Raises BundleError as `load_bundle` does."""
+    path = Path(directory) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        parts: dict[str, str] = dict(manifest["parts"])
+        version = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{directory} is no bundle: cannot read {MANIFEST} ({error})") from error
+    if version != FORMAT:
+        raise BundleError(f"{directory} has bundle format {version}; this version reads {FORMAT}")
+    present = [name for name in list_files(path.parent) if name != MANIFEST]
+    problems = [f"{name}: missing" for name in sorted(parts.keys() - set(present))]
+    problems += [f"{name}: not part of the bundle" for name in present if name not in parts]
+    problems += [
+        f"{name}: altered (its digest differs)"
+        for name in present
+        if name in parts and file_digest(path.parent / name) != parts[name]
+    ]
+    if problems:
+        raise BundleError(f"{directory} cannot be trusted: copy the bundle anew", problems)
+    return dict(manifest)
+
+
+def bundle_digest(directory: Path) -> str:
+    """Return the digest of a bundle: that of its bundle.json, which holds the digests of all parts."""
+    return file_digest(Path(directory) / MANIFEST)
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file; of a link, one that equals no file's."""
+    if path.is_symlink():
+        return "a link"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(directory: Path) -> list[str]:
+    """Return every file below `directory`, relative and sorted; a link counts as a file, and is never followed."""
+    return sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
