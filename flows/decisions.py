@@ -81,7 +81,7 @@ def report(domain: str, which: str) -> str:
 
 def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:
     """Write a task as a plain transformers model. Raises MTAError, RegistryInputError, BundleError."""
-    from alter_core.mta.fold import export as write
+    from alter_core.mta.folding import export as write
     from flows.publish import load_predictor
 
     predictor = load_predictor(domain, which)

@@ -11,9 +11,9 @@ from alter_core.mta.manifest import bundle_digest, read_manifest
 
 if TYPE_CHECKING:
     from alter_core.mta.bundle import load_bundle, save_bundle
-    from alter_core.mta.fold import export, fold, fold_loss
+    from alter_core.mta.folding import export, fold, fold_loss
     from alter_core.mta.heatmap import draw_gates
-    from alter_core.mta.inject import inject
+    from alter_core.mta.injection import inject
     from alter_core.mta.layer import MTALayer
     from alter_core.mta.model import MTAModel, task_ids_context
 
@@ -33,12 +33,13 @@ __all__ = [
     "task_ids_context",
 ]
 
-# These bring torch in, and a spec is read without it: hence on first use (PEP 562).
+# These bring torch in, and a spec is read without it: hence on first use (PEP 562). No module may be called as what it
+# offers: its import would take that name's place here.
 _HOMES = {
     "bundle": ("load_bundle", "save_bundle"),
-    "fold": ("export", "fold", "fold_loss"),
+    "folding": ("export", "fold", "fold_loss"),
     "heatmap": ("draw_gates",),
-    "inject": ("inject",),
+    "injection": ("inject",),
     "layer": ("MTALayer",),
     "model": ("MTAModel", "task_ids_context"),
 }

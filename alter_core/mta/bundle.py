@@ -32,7 +32,7 @@ from alter_core.mta.bundle_parts import (
 )
 from alter_core.mta.config import MTAConfig
 from alter_core.mta.fingerprint import backbone_tensors, digests_digest, tensor_digest
-from alter_core.mta.inject import inject
+from alter_core.mta.injection import inject
 from alter_core.mta.manifest import FORMAT, MANIFEST, file_digest, list_files, read_manifest
 from alter_core.mta.model import MTAModel
 

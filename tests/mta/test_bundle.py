@@ -159,7 +159,7 @@ class TestTampering:
         tensors["decoder.1.tasks.0.weight.up"] = torch.zeros(2, 2)
         save_file(tensors, bundle / "mta.safetensors")
         manifest = json.loads((bundle / "bundle.json").read_text())
-        from alter_core.mta.bundle_parts import file_digest
+        from alter_core.mta.manifest import file_digest
 
         manifest["parts"]["mta.safetensors"] = file_digest(bundle / "mta.safetensors")
         (bundle / "bundle.json").write_text(json.dumps(manifest))
