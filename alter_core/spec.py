@@ -333,6 +333,9 @@ class DomainSpec(Section):
     """How the held-out rows are scored."""
     promotion: PromotionSpec = PromotionSpec()
     """When a candidate becomes champion."""
+    warm_start: Literal["backbone", "champion"] = "backbone"
+    """What stage one starts from when something has changed: the pretrained backbone, or the champion of the day, where
+    its backbone, tasks and `mta` are the same."""
     schedule: ScheduleSpec | None = None
     """When the domain is produced unattended; unset: only by hand."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -350,6 +353,10 @@ class DomainSpec(Section):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"tasks: the name {', '.join(twice)} is used more than once")
+        if self.warm_start == "champion" and self.stage_one.start is not None:
+            raise ValueError(
+                "warm_start: champion brings trained adapters, and stage_one > start would undo them: drop one"
+            )
         for task, home in self.mta.homes.items():
             for name in (task, home):
                 if name not in names:

@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from alter_core.evaluation.ablation import AblationJob
-from flows import steps
+from flows import artifacts, steps
 from flows.jobs import Row, module_command, run_job
 from flows.plan import Plan, code_digest
 from flows.steps import Facts, Follower
@@ -30,7 +30,8 @@ def ablate(
     """
     plan = Plan.read(domain, Path(data_root) if data_root else None)
     backbone = steps.prepare_backbone(plan)
-    data = steps.prepare_data(plan, backbone)
+    data = steps.ingest(plan)
+    steps.validate(plan, data, backbone, None, None)
     folder = run_ablation(plan, data, backbone, seeds, arms, steps_factor, patience)
     table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
     return {"folder": folder, "table": table}
@@ -69,5 +70,5 @@ def run_ablation(
 
     run_job(module_command("alter_core.evaluation.ablation"), job.model_dump(mode="json"), folder, on_row)
     text = (folder / "ablation.md").read_text(encoding="utf-8")
-    create_markdown_artifact(text, key=f"{plan.spec.name}-ablation".replace("_", "-"))
+    create_markdown_artifact(text, key=artifacts.key(plan, "ablation"))
     return str(folder)

@@ -49,7 +49,7 @@ def report(
 ) -> None:
     """Write a version's report as one HTML file that needs nothing else."""
     from flows import decisions
-    from flows.publish import model_name
+    from flows.stores import model_name
 
     file = output or Path(f"{model_name(domain)}-{version}.html")
     file.write_text(decisions.report(domain, version), encoding="utf-8")

@@ -14,7 +14,7 @@ from alter_core.errors import AlterError
 from alter_core.spec import PromotionSpec, load_domain
 from alter_core.workspace import Workspace
 from flows.plan import find_domain
-from flows.publish import model_name, model_store
+from flows.stores import model_name, model_store
 from registry.card import own_scorecard
 from registry.comparison import compare as compare_cards
 from registry.models import CHAMPION, ModelStore
@@ -82,7 +82,7 @@ def report(domain: str, which: str) -> str:
 def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:
     """Write a task as a plain transformers model. Raises MTAError, RegistryInputError, BundleError."""
     from alter_core.mta.folding import export as write
-    from flows.publish import load_predictor
+    from flows.stores import load_predictor
 
     predictor = load_predictor(domain, which)
     if predictor.mta is None:

@@ -44,23 +44,25 @@ def read_plans(domains: Sequence[str], data_root: Path | None) -> tuple[list[Pla
     return plans, wrong
 
 
-def produce_here(plan: Plan, data_root: str | None, force: bool) -> dict[str, Any]:
-    """One domain in this process, tagged so that `alter status` finds its flow run. Raises what the flow raises."""
+def produce_here(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """One domain in this process, tagged so that `alter status` finds its flow run. Raises what the flow raises.
+
+    parameters: of the flow `produce`, beside the domain.
+    """
     from flows.produce import produce
 
     with tags(TAG, domain_tag(plan.spec.name)):
-        return produce(str(plan.file), data_root, force)
+        outcome: dict[str, Any] = produce(str(plan.file), **parameters)
+        return outcome
 
 
-def produce_each(
-    plans: Sequence[Plan], data_root: str | None, force: bool, told: Callable[[Ended], None]
-) -> list[Ended]:
+def produce_each(plans: Sequence[Plan], parameters: Mapping[str, Any], told: Callable[[Ended], None]) -> list[Ended]:
     """The domains one after another in this process; `told` hears of each as it ends."""
     ended = []
     for plan in plans:
         name = plan.spec.name
         try:
-            outcome = produce_here(plan, data_root, force)
+            outcome = produce_here(plan, parameters)
             one = Ended(name, outcome, str(outcome.get("reason", "")), 0)
         except Exception as error:  # also a defect: the other domains are not to blame
             code = getattr(error, "exit_code", FAILED)
@@ -71,10 +73,13 @@ def produce_each(
     return ended
 
 
-def produce_deployed(plans: Sequence[Plan], force: bool, told: Callable[[Ended], None]) -> list[Ended]:
+def produce_deployed(
+    plans: Sequence[Plan], parameters: Mapping[str, Any], told: Callable[[Ended], None]
+) -> list[Ended]:
     """The domains as flow runs of their deployments, side by side as far as workers go; waits for all.
 
-    Raises AlterError when no server answers. A domain that is not deployed ends with a message.
+    parameters: those that shall be other than the deployment's. A domain that is not deployed ends with a message.
+    Raises AlterError when no server answers.
     """
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
@@ -93,7 +98,7 @@ def produce_deployed(plans: Sequence[Plan], force: bool, told: Callable[[Ended],
             name = plan.spec.name
             try:
                 run: Any = run_deployment(
-                    full_name(name), parameters={"force": force}, timeout=0, as_subflow=False, tags=[TAG]
+                    full_name(name), parameters=dict(parameters), timeout=0, as_subflow=False, tags=[TAG]
                 )
                 waiting[name] = run.id
             except ObjectNotFound:

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 import alter_core
 from alter_core.errors import SpecError
-from alter_core.spec import DomainSpec, StageSpec, load_domain
+from alter_core.spec import DomainSpec, load_domain
 from alter_core.workspace import Workspace, digest_of, digest_of_files
+
+StageName = Literal["stage_one", "stage_two", "add_task"]
 
 
 def domain_folders() -> dict[str, Path]:
@@ -57,12 +59,20 @@ class Plan:
     spec: DomainSpec
     workspace: Workspace
     data_root: Path | None
+    added: str | None = None
+    """The task that alone is trained, onto the champion; None: everything is."""
 
     @classmethod
-    def read(cls, domain: str, data_root: Path | None = None) -> "Plan":
-        """Raises SpecError for an unknown domain or a wrong spec."""
+    def read(cls, domain: str, data_root: Path | None = None, added: str | None = None) -> "Plan":
+        """Raises SpecError for an unknown domain, a wrong spec, or an added task that the spec does not have."""
         file = find_domain(domain)
-        return cls(file, load_domain(file), Workspace.default(), data_root)
+        spec = load_domain(file)
+        if added is not None and added not in spec.task_names:
+            raise SpecError(
+                f"{file}: there is no task {added!r}; its tasks are {', '.join(spec.task_names)}: "
+                "describe the new task in the spec first"
+            )
+        return cls(file, spec, Workspace.default(), data_root, added)
 
     @property
     def folder(self) -> Path:
@@ -72,37 +82,40 @@ class Plan:
     def lock_file(self) -> Path:
         return self.workspace.runs / self.spec.name / ".lock"
 
-    def stages(self) -> Iterator[tuple[Literal["stage_one", "stage_two"], StageSpec]]:
-        """Stages that the spec names, in order."""
-        yield "stage_one", self.spec.stage_one
+    def stages(self) -> Iterator[StageName]:
+        """What is trained, in order."""
+        if self.added:
+            yield "add_task"
+            return
+        yield "stage_one"
         if self.spec.stage_two:
-            yield "stage_two", self.spec.stage_two
+            yield "stage_two"
 
-    def stage_key(self, stage: str, data_digest: str, backbone_digest: str) -> str:
-        """Of all that a stage's weights depend on; stage two's key holds stage one's."""
+    def stage_key(self, stage: str, data_digest: str, backbone_digest: str, start: str | None) -> str:
+        """Of all that a stage's weights depend on. start: digest of the bundle that it begins from."""
         spec = self.spec
         own: dict[str, Any] = {
             "tasks": [self._task_content(name) for name in spec.task_names],
             **spec.model_dump(mode="json", include={"mta", "stage_one", "precision", "trunk_cache", "seed"}),
             "evaluation": spec.evaluation.max_validation_rows,
         }
-        if stage == "stage_two":
-            own |= spec.model_dump(mode="json", include={"stage_two"})
-        return digest_of(stage, own, data_digest, backbone_digest, code_digest())
+        if stage != "stage_one":
+            own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
+        return digest_of(stage, own, data_digest, backbone_digest, start, code_digest())
 
-    def quality_key(self, data_digest: str) -> str:
-        """Of all that a quality report depends on."""
+    def quality_key(self, data_digest: str, champion: int | None) -> str:
+        """Of all that a quality report depends on. champion: the version whose rows these are compared with."""
         bounds = [task.model_dump(mode="json", exclude={"source", "test"}) for task in self.spec.tasks]
-        return digest_of(data_digest, bounds, code_digest())
+        return digest_of(data_digest, bounds, champion, code_digest())
 
-    def score_key(self, subject: str, data_digest: str, split: str = "test") -> str:
-        """Of all that a scorecard depends on; `subject` is a bundle's or the backbone's digest."""
+    def score_key(self, subject: str, data_digest: str) -> str:
+        """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""
         tasks = [self._task_content(name) for name in self.spec.task_names]
-        return digest_of(subject, tasks, self.spec.evaluation.max_rows, data_digest, split, code_digest())
+        return digest_of(subject, tasks, self.spec.evaluation.max_rows, data_digest, code_digest())
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:
         """Of the whole run: spec, data, backbone and code."""
-        return digest_of(self.spec.digest, data_digest, backbone_digest, code_digest())
+        return digest_of(self.spec.digest, data_digest, backbone_digest, self.added, code_digest())
 
     def run_folder(self, key: str) -> Path:
         return self.workspace.run_folder(self.spec.name, key)

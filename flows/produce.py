@@ -15,10 +15,13 @@ from prefect.runtime import flow_run
 
 from alter_core.errors import AlterError, WorkspaceError
 from alter_core.spec import load_domain
-from flows import publish, steps
+from flows import artifacts, publish, steps
 from flows.abandoned import close_abandoned
+from flows.candidate import Candidate, read_scorecards
 from flows.notify import notify
 from flows.plan import Plan, find_domain
+from registry.errors import AliasConflict
+from registry.versions import Version
 
 Outcome = dict[str, Any]
 
@@ -40,19 +43,23 @@ def _run_name() -> str:
     on_crashed=[notify],
     on_cancellation=[notify],
 )
-def produce(domain: str, data_root: str | None = None, force: bool = False) -> Outcome:
+def produce(
+    domain: str, data_root: str | None = None, force: bool = False, processes: int = 1, added: str | None = None
+) -> Outcome:
     """Produce `domain` (a name, a folder or a domain.yaml) and register the model.
 
     data_root: folder that relative source paths may also lie under. force: run even when nothing has changed.
+    processes: of training; one per GPU where there are several. added: train this task alone, onto the champion, whose
+    other tasks stay as they are to the bit.
     Raises AlterError subclasses for wrong input and failed jobs; nothing is registered then.
     """
     begin = time.monotonic()
-    plan = Plan.read(domain, Path(data_root) if data_root else None)
+    plan = Plan.read(domain, Path(data_root) if data_root else None, added)
     plan.lock_file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(plan.lock_file, timeout=0), _full_disk_explained(plan):
             close_abandoned(plan)
-            outcome = _produce(plan, force)
+            outcome = _produce(plan, force, processes)
     except Timeout:
         raise WorkspaceError(
             f"{plan.spec.name} is being produced by another process in this workspace ({plan.workspace.home}); "
@@ -74,36 +81,41 @@ def _full_disk_explained(plan: Plan) -> Iterator[None]:
         ) from error
 
 
-def _produce(plan: Plan, force: bool) -> Outcome:
+def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
     backbone = steps.prepare_backbone(plan)
-    data = steps.prepare_data(plan, backbone)
+    data = steps.ingest(plan)
     run_key = plan.run_key(data["digest"], backbone["digest"])
-    champion = publish.champion(plan)
-    if champion and champion["tags"].get("run_key") == run_key and not force:
+    made = None if force else publish.settled(plan, run_key)
+    if made:
         steps.say(
             f"nothing has changed: spec, data, backbone and code are those of {plan.spec.name} version "
-            f"{champion['version']}, the champion (run key {run_key}); nothing was trained"
+            f"{made['version']} (run key {run_key}); nothing was trained"
         )
-        return {"status": "unchanged", "version": champion["version"], "run_key": run_key}
+        return {"status": "unchanged", "version": made["version"], "aliases": made["aliases"], "run_key": run_key}
 
+    champion = publish.champion(plan)
+    number = champion["version"] if champion else None
+    quality = steps.validate(plan, data, backbone, number, publish.champion_profile(plan, champion))
+    data = {**data, "quality": quality}
     with publish.mlflow_run(plan, run_key, data, backbone, flow_run.get_id()) as run:
         stages: dict[str, steps.Facts] = {}
-        bundle = None
-        for name, _ in plan.stages():
-            stages[name] = steps.train(plan, name, data, backbone, bundle, partial(run.log_training, name))
-            bundle = stages[name]["bundle"]
-        bundles: dict[str, str | None] = {
-            "zero_shot": None,
-            **{name: facts["bundle"] for name, facts in stages.items()},
-        }
-        if champion:
-            bundles["champion"] = publish.champion_bundle(plan)
-        paths = steps.evaluate(plan, data, backbone, bundles)
-        scorecards = publish.read_scorecards(paths)
-        decision = publish.decide(plan, scorecards)
-        version = publish.register(plan, run, data, backbone, stages, scorecards, decision, champion)
-        publish.verify(plan, version, scorecards[name]["samples"])
-        promoted = publish.promote(plan, version, decision, champion)
+        start = publish.first_start(plan, champion, backbone)
+        for name in plan.stages():
+            stages[name] = steps.train(plan, name, data, backbone, start, partial(run.log_training, name), processes)
+            start = steps.Start.at(Path(stages[name]["bundle"]))
+        candidate, paths = _scored(plan, run_key, data, backbone, stages, champion)
+        decision = candidate.decide()
+        version = publish.register(candidate, decision, run)
+        publish.verify(plan, version, candidate.own["samples"])
+        try:
+            promoted = publish.promote(candidate, version, decision)
+        except AliasConflict as conflict:
+            steps.say(f"{conflict}: comparing with the new champion")
+            candidate, paths = _scored(plan, run_key, data, backbone, stages, publish.champion(plan))
+            decision = candidate.decide()
+            publish.correct(candidate, version, decision, run)
+            promoted = publish.promote(candidate, version, decision)
+        artifacts.links(plan, run.tracker.tracking_uri, run.tracker.experiment_id, run.id, version)
     return {
         "status": "champion" if promoted else "candidate",
         "version": version,
@@ -113,3 +125,22 @@ def _produce(plan: Plan, force: bool) -> Outcome:
         "costs": {name: facts["cost"] for name, facts in stages.items()},
         "mlflow_run": run.id,
     }
+
+
+def _scored(
+    plan: Plan,
+    run_key: str,
+    data: steps.Facts,
+    backbone: steps.Facts,
+    stages: dict[str, steps.Facts],
+    champion: Version | None,
+) -> tuple[Candidate, dict[str, str]]:
+    """The candidate with the scores of all that it is held against, and the paths of their scorecards."""
+    bundles: dict[str, str | None] = {"zero_shot": None} if "zero_shot" in plan.spec.evaluation.baselines else {}
+    bundles |= {name: facts["bundle"] for name, facts in stages.items()}
+    if champion:
+        bundles["champion"] = publish.champion_bundle(plan)
+    paths = steps.evaluate(plan, data, backbone, bundles)
+    scorecards = read_scorecards(paths)
+    artifacts.score_table(plan, scorecards)
+    return Candidate(plan, run_key, data, backbone, stages, scorecards, champion), paths

@@ -1,38 +1,35 @@
 """What a production leaves in MLflow: its run, the registered version, the decision. Calls the registry only."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
+from prefect.utilities.urls import url_for
 
 from alter_core.errors import AlterError
-from alter_core.spec import load_domain
-from alter_core.workspace import Workspace
+from alter_core.mta import read_manifest
+from flows import artifacts
+from flows.candidate import Candidate, Facts
 from flows.code_wheel import build_wheel
 from flows.jobs import Row
-from flows.plan import Plan, code_digest, find_domain
-from flows.steps import Facts, io_retries, say
+from flows.plan import Plan, code_digest
+from flows.steps import Start, io_retries, say
+from flows.stores import model_store, open_tracker, tracking_uri
 from registry.card import CardFacts, render_card
-from registry.models import CHAMPION, ModelStore
-from registry.promotion import decide as decide_by_rule
+from registry.errors import RegistryInputError
+from registry.models import CHAMPION
 from registry.tracking import Tracker
 from registry.verification import verify_in_fresh_process
 from registry.versions import Version
 
-if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
-    from alter_core.evaluation.predict import Predictor
+SETTLED = "settled"  # tag of a version whose production went to its end: a run that was killed before goes on
 
 # What a served model needs to answer; the exact versions that it was trained with are pinned.
 SERVING_PACKAGES = (
@@ -52,31 +49,59 @@ SERVING_PACKAGES = (
 )
 
 
-def tracking_uri(workspace: Workspace) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite store in the workspace."""
-    if given := os.environ.get("MLFLOW_TRACKING_URI"):
-        return given
-    workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{workspace.mlflow_store}"
+def settled(plan: Plan, run_key: str) -> Version | None:
+    """The version that was made of the same things and decided upon, whatever became of it since."""
+    with suppress(RegistryInputError):  # of a domain that has no version yet
+        for row in model_store(plan.workspace).versions(plan.spec.name):
+            if row["tags"].get("run_key") == run_key and SETTLED in row["tags"]:
+                return row
+    return None
 
 
-def model_store(workspace: Workspace) -> ModelStore:
-    """The registry of this workspace, or of the server that the environment names."""
-    return ModelStore(tracking_uri(workspace))
+def champion_profile(plan: Plan, champion: Version | None) -> Facts | None:
+    """Task -> profile of the rows that the champion was trained on; None where it has none."""
+    if champion is None:
+        return None
+    facts = model_store(plan.workspace).facts(plan.spec.name, champion["version"], _downloads(plan))
+    profile: Facts | None = facts.get("profile")
+    return profile
 
 
-def _tracker(plan: Plan) -> Tracker:
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    return Tracker(
-        tracking_uri(plan.workspace),
-        plan.workspace.mlflow_artifacts.as_uri() if local else None,
-        plan.spec.name,
-    )
+def first_start(plan: Plan, champion: Version | None, backbone: Facts) -> Start | None:
+    """The champion's bundle where training goes on from it; None: it begins at the backbone, and the log says why.
+
+    Raises AlterError when a task is to be added and there is no champion that it could be added to.
+    """
+    if not plan.added and (plan.spec.warm_start != "champion" or champion is None):
+        return None
+    name = plan.spec.name
+    if champion is None:
+        raise AlterError(f"{name} has no champion that a task could be added to: `alter run {name}` trains all of them")
+    folder = Path(champion_bundle(plan))
+    facts = model_store(plan.workspace).facts(name, champion["version"], _downloads(plan))
+    manifest = read_manifest(folder)
+    wanted = [task for task in plan.spec.task_names if task != plan.added]
+    differs = {
+        "backbone": facts["backbone"]["digest"] != backbone["digest"],
+        f"tasks ({', '.join(manifest['tasks'])}; needed: {', '.join(wanted)})": set(manifest["tasks"]) != set(wanted),
+        "mta": manifest["config"] != plan.spec.mta.model_dump(mode="json"),
+    }
+    reasons = [what for what, wrong in differs.items() if wrong]
+    if reasons and plan.added:
+        raise AlterError(
+            f"{plan.added} cannot be added to {name} version {champion['version']}, which has another "
+            f"{' and '.join(reasons)}: `alter run {name}` trains all tasks"
+        )
+    if reasons:
+        say(f"no warm start from version {champion['version']}, which has another {' and '.join(reasons)}")
+        return None
+    say(f"training starts from champion version {champion['version']}")
+    return Start.at(folder)
 
 
 def sweep(plan: Plan) -> list[str]:
     """Close the MLflow runs of this domain whose process is gone (it was killed); their ids."""
-    return _tracker(plan).sweep()
+    return open_tracker(plan).sweep()
 
 
 def champion(plan: Plan) -> Version | None:
@@ -86,8 +111,11 @@ def champion(plan: Plan) -> Version | None:
 
 def champion_bundle(plan: Plan) -> str:
     """Local folder of the champion's bundle."""
-    cache = plan.workspace.home / "downloads"
-    return str(model_store(plan.workspace).bundle_path(plan.spec.name, CHAMPION, cache))
+    return str(model_store(plan.workspace).bundle_path(plan.spec.name, CHAMPION, _downloads(plan)))
+
+
+def _downloads(plan: Plan) -> Path:
+    return plan.workspace.home / "downloads"
 
 
 @dataclass(frozen=True)
@@ -109,7 +137,7 @@ class Run:
 @contextmanager
 def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_id: str | None) -> Iterator[Run]:
     """An MLflow run that is FINISHED, FAILED or KILLED at the end, whatever happens in the block."""
-    tracker = _tracker(plan)
+    tracker = open_tracker(plan)
     tracker.sweep()
     spec = plan.spec.model_dump(mode="json")
     tags = {
@@ -118,7 +146,7 @@ def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_
         "data_digest": data["digest"],
         "backbone": backbone["source"],
         "code": code_digest(),
-        "flow_run": flow_run_id or "",
+        "flow_run": (flow_run_id and (url_for("flow-run", obj_id=flow_run_id) or flow_run_id)) or "",
     }
     run = Run(tracker.start_run(f"{plan.spec.name} {run_key}", spec, tags), tracker)
     try:
@@ -136,33 +164,11 @@ def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_
     tracker.end_run(run.id, "FINISHED")
 
 
-def decide(plan: Plan, scorecards: Mapping[str, Mapping[str, Any]]) -> Facts:
-    """The promotion rule on the candidate's and the champion's scores of the same test rows."""
-    own = scorecards["stage_two" if "stage_two" in scorecards else "stage_one"]
-    against = scorecards.get("champion")
-    rule = plan.spec.promotion
-    decision = decide_by_rule(
-        own["row_scores"], against and against["row_scores"], rule.max_task_drop, rule.confidence, plan.spec.seed
-    )
-    return {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers}
-
-
 @task(name="register", cache_policy=NO_CACHE, **io_retries)
-def register(
-    plan: Plan,
-    run: Run,
-    data: Facts,
-    backbone: Facts,
-    stages: Mapping[str, Facts],
-    scorecards: Mapping[str, Mapping[str, Any]],
-    decision: Facts,
-    before: Version | None,
-) -> int:
+def register(candidate: Candidate, decision: Facts, run: Run) -> int:
     """Register the last stage's bundle with its card; the same run key is registered once. Gives the version."""
-    spec, last = plan.spec, list(stages)[-1]
-    own = scorecards[last]
-    run_key = plan.run_key(data["digest"], backbone["digest"])
-    facts = _card_facts(plan, run, data, backbone, stages, scorecards, decision, before)
+    plan, own = candidate.plan, candidate.own
+    facts = candidate.card_facts(decision, run.id)
     card = render_card(facts)
     metrics = {
         f"test.{name}.{metric}": value["value"]
@@ -171,36 +177,33 @@ def register(
     }
     sample = own["samples"][0]
     version = model_store(plan.workspace).register(
-        spec.name,
+        plan.spec.name,
         run.id,
-        Path(stages[last]["bundle"]),
-        run_key=run_key,
+        Path(candidate.bundle),
+        run_key=candidate.run_key,
         card=card,
         code_wheel=build_wheel(plan.workspace.home / "wheels"),
-        tags={
-            "data_digest": data["digest"],
-            "spec_digest": spec.digest,
-            "code": code_digest(),
-            "backbone": backbone["source"],
-            "macro": f"{own['macro']['value']:.6f}",
-            "quality": data["quality"]["outcome"],
-            "champion_before": before["version"] if before else "none",
-            "decision": "promote" if decision["promote"] else "keep",
-            "decision_reason": decision["reason"],
-        },
+        tags={**candidate.tags(), **_decided(candidate, decision)},
         example={"task": sample["task"], "input": sample["input"]},
         requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in SERVING_PACKAGES],
         metrics={**metrics, "macro": own["macro"]["value"]},
-        description=spec.description,
+        description=plan.spec.description,
         facts=facts,
     )
-    run.tracker.log_table(run.id, _columns(own["samples"]), "samples.json")
+    _log_evidence(candidate, facts, run)
+    create_markdown_artifact(card, key=artifacts.key(plan, "card"))
+    return version
+
+
+def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:
+    """What an analyst looks for beside the card: samples as a table, figures, what each stage did."""
+    from registry.figures import figures_of  # matplotlib takes a second to import
+
+    run.tracker.log_table(run.id, _columns(candidate.own["samples"]), "samples.json")
     for name, figure in figures_of(facts).items():
         run.tracker.log_figure(run.id, figure, f"figures/{name}")
-    for name, stage in stages.items():
+    for name, stage in candidate.stages.items():
         run.tracker.log_file(run.id, Path(stage["folder"]) / "result.json", name)
-    create_markdown_artifact(card, key=f"{spec.name}-card".replace("_", "-"))
-    return version
 
 
 @task(name="verify", cache_policy=NO_CACHE)
@@ -212,113 +215,37 @@ def verify(plan: Plan, version: int, samples: Sequence[Mapping[str, Any]]) -> di
 
 
 @task(name="promote", cache_policy=NO_CACHE, **io_retries)
-def promote(plan: Plan, version: int, decision: Facts, before: Version | None) -> bool:
-    """Move the alias `champion` when the rule holds; otherwise the version waits as `challenger`."""
+def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
+    """Move the alias `champion` when the rule holds; otherwise the version waits as `challenger`.
+
+    Raises AliasConflict when the champion is no longer the one that the candidate was compared with.
+    """
+    plan, before = candidate.plan, candidate.champion
     store = model_store(plan.workspace)
     if decision["promote"]:
         store.set_champion(plan.spec.name, version, before["version"] if before else None)
     else:
         store.set_challenger(plan.spec.name, version)
+    store.tag(plan.spec.name, version, {SETTLED: "yes"})
     say(f"{plan.spec.name} version {version}: {decision['reason']}")
     return bool(decision["promote"])
 
 
-def _card_facts(
-    plan: Plan,
-    run: Run,
-    data: Facts,
-    backbone: Facts,
-    stages: Mapping[str, Facts],
-    scorecards: Mapping[str, Mapping[str, Any]],
-    decision: Facts,
-    before: Version | None,
-) -> CardFacts:
-    spec = plan.spec
-    costs = {name: facts["cost"] for name, facts in stages.items()}
+def correct(candidate: Candidate, version: int, decision: Facts, run: Run) -> None:
+    """Bring a version's card and tags to a decision that was taken again."""
+    store = model_store(candidate.plan.workspace)
+    store.set_card(candidate.plan.spec.name, version, render_card(candidate.card_facts(decision, run.id)))
+    store.tag(candidate.plan.spec.name, version, _decided(candidate, decision))
+
+
+def _decided(candidate: Candidate, decision: Facts) -> dict[str, Any]:
     return {
-        "domain": spec.name,
-        "description": spec.description,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tasks": {
-            task.name: {
-                "type": task.type,
-                "description": task.description,
-                "licence": task.licence,
-                "rows": data["tasks"][task.name]["rows"],
-                "labels": data["labels"].get(task.name, ()),
-                "source": data["tasks"][task.name].get("source", ""),
-            }
-            for task in spec.tasks
-        },
-        "scorecards": scorecards,
-        "champion_version": before["version"] if before else None,
-        "data": {"digest": data["digest"], "quality": data["quality"]},
-        "backbone": {
-            "model": backbone["source"],
-            "revision": backbone["revision"],
-            "licence": spec.backbone.licence,
-            "digest": backbone["digest"],
-            "parameters": backbone["parameters"],
-        },
-        "parameters": {
-            "total": max(cost["total_parameters"] for cost in costs.values()),
-            "trained": sum(cost["trained_parameters"] for cost in costs.values()),
-        },
-        "costs": costs,
-        "decision": decision,
-        "training": {name: _losses(Path(facts["folder"]) / "metrics.jsonl") for name, facts in stages.items()},
-        "gates": stages[list(stages)[-1]]["gates"],
-        "versions": {
-            "run key": plan.run_key(data["digest"], backbone["digest"]),
-            "spec digest": spec.digest,
-            "code": f"{installed('alter-factory')}+{code_digest()}",
-            "MLflow run": run.id,
-        },
+        "champion_before": candidate.champion["version"] if candidate.champion else "none",
+        "decision": "promote" if decision["promote"] else "keep",
+        "decision_reason": decision["reason"],
     }
-
-
-def _losses(metrics: Path) -> list[dict[str, float]]:
-    """Loss per step; of a step that was done again after a kill, the last."""
-    rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
-    by_step = {row["step"]: row["loss"] for row in rows if row["phase"] == "train"}
-    return [{"step": step, "loss": by_step[step]} for step in sorted(by_step)]
 
 
 def _columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     names = list(dict.fromkeys(key for row in samples for key in row))
     return {name: [row.get(name) for row in samples] for name in names}
-
-
-def read_scorecards(paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Scorecards by subject, from their files."""
-    return {name: json.loads(Path(path).read_text(encoding="utf-8")) for name, path in paths.items()}
-
-
-def model_name(domain: str) -> str:
-    """Name of a domain's registered model; a model may be there without its spec."""
-    try:
-        return load_domain(find_domain(domain)).name
-    except AlterError:
-        return domain
-
-
-def load_predictor(domain: str, version: str) -> "Predictor":
-    """The registered model, ready to answer. Raises RegistryError subclasses and BundleError."""
-    from alter_core.evaluation.predict import Predictor
-
-    workspace = Workspace.default()
-    store = model_store(workspace)
-    return Predictor.from_bundle(store.bundle_path(model_name(domain), version, workspace.home / "downloads"))
-
-
-def list_versions(domain: str | None) -> list[Version]:
-    """Registered versions of one domain or of all, newest first."""
-    return model_store(Workspace.default()).versions(model_name(domain) if domain else None)
-
-
-def serve_ui(host: str, port: int) -> int:
-    """MLflow's UI on this workspace's store until it is stopped; its exit code."""
-    workspace = Workspace.default()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(workspace)]
-    command += ["--default-artifact-root", workspace.mlflow_artifacts.as_uri(), "--host", host, "--port", str(port)]
-    return subprocess.call(command)

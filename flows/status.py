@@ -22,7 +22,7 @@ from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
 from flows.declarations import domain_tag
 from flows.plan import find_domain
-from flows.publish import model_store
+from flows.stores import model_store
 from registry.models import CHAMPION
 
 _BEGUN = [state for state in StateType if state is not StateType.SCHEDULED]

@@ -7,9 +7,10 @@ registry. Retries stand only where there is input or output that may heal by its
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -18,18 +19,17 @@ from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
 from alter_core.backbone import backbone_record, resolve_backbone
-from alter_core.data.ingest import ingest
-from alter_core.data.quality import validate
+from alter_core.data.ingest import ingest as ingest_rows
+from alter_core.data.quality import validate as check_quality
 from alter_core.evaluation.job import EvaluationJob, Subject
 from alter_core.mta import bundle_digest
 from alter_core.training.job import TrainingJob
 from alter_core.workspace import write_json
-from flows import display
+from flows import artifacts, display
 from flows.jobs import Row, accelerate_command, module_command, run_job
-from flows.plan import Plan
+from flows.plan import Plan, StageName
 
 Facts = dict[str, Any]
-StageName = Literal["stage_one", "stage_two"]
 ARTIFACT_SECONDS = 2.0
 LOG_SECONDS = 5.0
 CHECKPOINT_SECONDS = 60.0  # between checkpoints, unless ALTER_CHECKPOINT_SECONDS says otherwise
@@ -54,13 +54,25 @@ io_retries: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Start:
+    """A bundle that training goes on from, and what stands for its content in keys."""
+
+    bundle: Path
+    digest: str
+
+    @classmethod
+    def at(cls, folder: Path) -> "Start":
+        return cls(folder, bundle_digest(folder))
+
+
 class Follower:
     """Shows a step's progress in the terminal and as a Prefect progress artifact."""
 
     def __init__(self, plan: Plan, step: str) -> None:
         self._step = step
         self._display = display.current()
-        self._artifact: Any = create_progress_artifact(0.0, key=f"{plan.spec.name}-{step}".replace("_", "-"))
+        self._artifact: Any = create_progress_artifact(0.0, key=artifacts.key(plan, step))
         self._last = monotonic()
 
     def __call__(self, done: float, total: float, **fields: Any) -> None:
@@ -87,32 +99,47 @@ def prepare_backbone(plan: Plan) -> Facts:
     return {**backbone_record(folder), "path": str(folder)}
 
 
-@task(name="prepare data", cache_policy=NO_CACHE, **io_retries)
-def prepare_data(plan: Plan, backbone: Facts) -> Facts:
-    """Ingest and validate. Raises DataError, or QualityBlocked with the first bad rows."""
-    spec = plan.spec
-    dataset = ingest(spec, plan.folder, plan.workspace, plan.data_root, progress=Follower(plan, "ingest"))
-    folder = plan.run_folder(f"quality-{plan.quality_key(dataset.digest)}")
-    record = folder / "quality.json"
-    if not record.exists():
-        from transformers import AutoTokenizer
-
-        report = validate(dataset, spec, AutoTokenizer.from_pretrained(backbone["path"]))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "quality.html").write_text(report.to_html(), encoding="utf-8")
-        report.raise_if_blocked()
-        write_json(record, report.to_json())
-    quality = json.loads(record.read_text(encoding="utf-8"))
+@task(name="ingest", cache_policy=NO_CACHE, **io_retries)
+def ingest(plan: Plan) -> Facts:
+    """Bring the tasks' rows into the workspace. Raises DataError."""
+    follower = Follower(plan, "ingest")
+    dataset = ingest_rows(plan.spec, plan.folder, plan.workspace, plan.data_root, progress=follower)
     tasks = dataset.manifest["tasks"]
     rows = sum(sum(task["rows"].values()) for task in tasks.values())
-    say(f"data {dataset.digest}: {rows:,} rows of {len(tasks)} tasks, quality {quality['outcome']}")
+    say(f"data {dataset.digest}: {rows:,} rows of {len(tasks)} tasks")
     return {
         "path": str(dataset.path),
         "digest": dataset.digest,
         "labels": {name: list(labels) for name, labels in dataset.labels.items()},
         "tasks": tasks,
-        "quality": {"outcome": quality["outcome"], "folder": str(folder)},
     }
+
+
+@task(name="validate", cache_policy=NO_CACHE)
+def validate(plan: Plan, data: Facts, backbone: Facts, champion: int | None, profile: Facts | None) -> Facts:
+    """Check the rows, also against those that the champion (a version, and its profile) was trained on.
+
+    Raises QualityBlocked with the first bad rows.
+    """
+    folder = plan.run_folder(f"quality-{plan.quality_key(data['digest'], champion)}")
+    record = folder / "quality.json"
+    if record.exists():
+        say("quality: reused, because rows, bounds, champion and code are unchanged")
+    else:
+        from transformers import AutoTokenizer
+
+        from alter_core.data.dataset import TaskDataset
+
+        dataset, tokenizer = TaskDataset.open(Path(data["path"])), AutoTokenizer.from_pretrained(backbone["path"])
+        report = check_quality(dataset, plan.spec, tokenizer, profile)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "quality.html").write_text(report.to_html(), encoding="utf-8")
+        report.raise_if_blocked()
+        write_json(record, report.to_json())
+    quality: Facts = json.loads(record.read_text(encoding="utf-8"))
+    artifacts.quality_summary(plan, quality, folder)
+    say(f"quality {quality['outcome']}: {len(quality['warnings'])} warnings; the page is {folder / 'quality.html'}")
+    return {**{k: quality[k] for k in ("outcome", "warnings", "profile", "drift")}, "folder": str(folder)}
 
 
 @task(name="train", task_run_name="{stage}", cache_policy=NO_CACHE)
@@ -121,14 +148,15 @@ def train(
     stage: StageName,
     data: Facts,
     backbone: Facts,
-    start: str | None,
+    start: Start | None,
     log: Callable[[list[Row]], None] | None,
+    processes: int = 1,
 ) -> Facts:
-    """Train one stage in a process of its own, or reuse it when all that it depends on is unchanged.
+    """Train one stage in as many processes of its own, or reuse it when all that it depends on is unchanged.
 
-    `start` is the bundle that the stage begins from. Raises TrainingError.
+    start: the bundle that the stage begins from; None: the backbone. Raises TrainingError.
     """
-    key = plan.stage_key(stage, data["digest"], backbone["digest"])
+    key = plan.stage_key(stage, data["digest"], backbone["digest"], start.digest if start else None)
     folder = plan.run_folder(f"{stage}-{key}")
     result = folder / "result.json"
     reused = result.exists()
@@ -137,10 +165,11 @@ def train(
     else:
         job = TrainingJob(
             stage=stage,
+            task=plan.added,
             spec=plan.spec.with_labels(data["labels"]),
             dataset=data["path"],
             backbone=backbone["path"],
-            start=Path(start) if start else None,
+            start=start.bundle if start else None,
             output=folder,
             checkpoints=folder / "checkpoints",
             trunk_cache=plan.workspace.trunk_cache,
@@ -165,10 +194,11 @@ def train(
                 log(pending)
                 pending.clear()
 
-        run_job(accelerate_command("alter_core.training.job", 1), job.model_dump(mode="json"), folder, on_row)
+        run_job(accelerate_command("alter_core.training.job", processes), job.model_dump(mode="json"), folder, on_row)
         if log:
             log(pending)
     facts: Facts = json.loads(result.read_text(encoding="utf-8"))
+    artifacts.gate_tables(plan, stage, facts["gates"])
     return {**facts, "key": key, "folder": str(folder), "bundle": str(folder / "bundle"), "reused": reused}
 
 

@@ -8,9 +8,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.publish import read_scorecards
+from flows.candidate import read_scorecards
+from registry.card import own_scorecard
 
-SUBJECTS = {"zero_shot": "zero-shot", "stage_one": "stage one", "stage_two": "stage two", "champion": "old champion"}
+SUBJECTS = {
+    "zero_shot": "zero-shot",
+    "stage_one": "stage one",
+    "stage_two": "stage two",
+    "add_task": "task added",
+    "champion": "old champion",
+}
 
 
 def print_outcome(outcome: Mapping[str, Any], domain: str) -> None:
@@ -18,7 +25,11 @@ def print_outcome(outcome: Mapping[str, Any], domain: str) -> None:
     out = Console(soft_wrap=True)
     name, version = outcome["domain"], outcome["version"]
     if outcome["status"] == "unchanged":
-        out.print(f"{name}: unchanged; version {version} is still champion ({outcome['seconds']:.0f} s)", markup=False)
+        place = ", ".join(outcome["aliases"]) or "neither champion nor challenger"
+        out.print(
+            f"{name}: unchanged; version {version} was made of the same, and is {place} ({outcome['seconds']:.0f} s)",
+            markup=False,
+        )
     else:
         cards = read_scorecards(outcome["scorecards"])
         out.print(_score_table(cards))
@@ -42,7 +53,7 @@ def _score_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column("majority", justify="right")
     for name in shown:
         table.add_column(SUBJECTS[name], justify="right")
-    last = next(name for name in ("stage_two", "stage_one") if name in cards)
+    last = own_scorecard(cards)
     for task, facts in cards[last]["tasks"].items():
         metric = facts["metric"]
         cells = [task, metric]

@@ -63,6 +63,8 @@ class CardFacts(TypedDict, total=False):
     """stage -> rows {"step", "loss"}; for figures."""
     gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
     """"before", "after" (stage two) -> layer -> task -> adapter -> weight; for figures."""
+    profile: Mapping[str, Mapping[str, Any]]
+    """task -> profile of its training rows; the next run measures its drift from it."""
     lengths: Mapping[str, Mapping[str, Sequence[int]]]
     """task -> {"input": [tokens of each row], "target": [...]}, of a sample of rows; for figures."""
     limits: Sequence[str]
@@ -102,7 +104,7 @@ def _summary(facts: CardFacts) -> str:
 
 def own_scorecard(scorecards: Mapping[str, Mapping[str, Any]]) -> str:
     """Which of the scorecards is the model's own."""
-    return "stage_two" if "stage_two" in scorecards else "stage_one"
+    return next(name for name in ("add_task", "stage_two", "stage_one") if name in scorecards)
 
 
 def plain(text: Any) -> str:

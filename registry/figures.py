@@ -17,6 +17,7 @@ SUBJECTS = (
     ("champion", "champion then", ORANGE),
     ("stage_one", "stage one", SKY),
     ("stage_two", "stage two", BLUE),
+    ("add_task", "task added", BLUE),
 )
 STAGE_COLOURS = (SKY, BLUE, GREEN, ORANGE)
 DPI = 144

@@ -33,11 +33,17 @@ def profile(
         "labels": {label: count / labelled for label, count in sorted(labels.items())},
         "input_tokens": quantiles(input_tokens),
         "target_tokens": quantiles(target_tokens),
+        "token_counts": {"input": _counts(input_tokens), "target": _counts(target_tokens)},
         "length_bins": {str(k): bins[k] / len(input_tokens) for k in sorted(bins)} if input_tokens else {},
         "words": {
             word: count / total for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0]))[:WORDS]
         },
     }
+
+
+def _counts(lengths: Sequence[int]) -> dict[str, int]:
+    """Length -> rows, shortest first."""
+    return {str(length): rows for length, rows in sorted(Counter(lengths).items())}
 
 
 def quantiles(values: Sequence[int]) -> dict[str, int]:

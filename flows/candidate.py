@@ -1,0 +1,127 @@
+"""Candidate: what one production has made and scored, before it is registered; the promotion rule and card read it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from flows.plan import Plan, code_digest
+from registry.card import CardFacts, own_scorecard
+from registry.promotion import decide
+from registry.versions import Version
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One production's model with all that it was made of."""
+
+    plan: Plan
+    run_key: str
+    data: Facts
+    """Of steps.ingest and steps.validate."""
+    backbone: Facts
+    stages: Mapping[str, Facts]
+    """Stage -> what steps.train gave, in order."""
+    scorecards: Mapping[str, Mapping[str, Any]]
+    """zero_shot, each stage, and champion where there is one -> scorecard."""
+    champion: Version | None
+    """The version that it is compared with."""
+
+    @property
+    def bundle(self) -> str:
+        """Folder of the last stage's bundle: what is registered."""
+        return str(self.stages[list(self.stages)[-1]]["bundle"])
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """The last stage's scorecard."""
+        return self.scorecards[own_scorecard(self.scorecards)]
+
+    def decide(self) -> Facts:
+        """The promotion rule on its own and the champion's scores of the same test rows."""
+        against = self.scorecards.get("champion")
+        rule = self.plan.spec.promotion
+        decision = decide(
+            self.own["row_scores"],
+            against and against["row_scores"],
+            rule.max_task_drop,
+            rule.confidence,
+            self.plan.spec.seed,
+        )
+        return {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers}
+
+    def tags(self) -> dict[str, str]:
+        """What one looks a version up by."""
+        return {
+            "data_digest": self.data["digest"],
+            "spec_digest": self.plan.spec.digest,
+            "code": code_digest(),
+            "backbone": self.backbone["source"],
+            "macro": f"{self.own['macro']['value']:.6f}",
+            "quality": self.data["quality"]["outcome"],
+        }
+
+    def card_facts(self, decision: Facts, run_id: str) -> CardFacts:
+        """Everything that the card says. run_id: the MLflow run."""
+        spec, data, backbone = self.plan.spec, self.data, self.backbone
+        costs = {name: facts["cost"] for name, facts in self.stages.items()}
+        quality = data["quality"]
+        return {
+            "domain": spec.name,
+            "description": spec.description,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "tasks": {
+                task.name: {
+                    "type": task.type,
+                    "description": task.description,
+                    "licence": task.licence,
+                    "rows": data["tasks"][task.name]["rows"],
+                    "labels": data["labels"].get(task.name, ()),
+                    "source": data["tasks"][task.name].get("source", ""),
+                }
+                for task in spec.tasks
+            },
+            "scorecards": self.scorecards,
+            "champion_version": self.champion["version"] if self.champion else None,
+            "data": {"digest": data["digest"], "quality": {k: quality[k] for k in ("outcome", "warnings")}},
+            "backbone": {
+                "model": backbone["source"],
+                "revision": backbone["revision"],
+                "licence": spec.backbone.licence,
+                "digest": backbone["digest"],
+                "parameters": backbone["parameters"],
+            },
+            "parameters": {
+                "total": max(cost["total_parameters"] for cost in costs.values()),
+                "trained": sum(cost["trained_parameters"] for cost in costs.values()),
+            },
+            "costs": costs,
+            "decision": decision,
+            "training": {name: _losses(Path(facts["folder"]) / "metrics.jsonl") for name, facts in self.stages.items()},
+            "profile": quality["profile"],
+            "lengths": {name: profile["token_counts"] for name, profile in quality["profile"].items()},
+            "gates": self.stages[list(self.stages)[-1]]["gates"],
+            "versions": {
+                "run key": self.run_key,
+                "spec digest": spec.digest,
+                "code": f"{installed('alter-factory')}+{code_digest()}",
+                "MLflow run": run_id,
+            },
+        }
+
+
+def _losses(metrics: Path) -> list[dict[str, float]]:
+    """Loss per step; of a step that was done again after a kill, the last."""
+    rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
+    by_step = {row["step"]: row["loss"] for row in rows if row["phase"] == "train"}
+    return [{"step": step, "loss": by_step[step]} for step in sorted(by_step)]
+
+
+def read_scorecards(paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Scorecards by subject, from their files."""
+    return {name: json.loads(Path(path).read_text(encoding="utf-8")) for name, path in paths.items()}

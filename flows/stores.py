@@ -1,0 +1,70 @@
+"""Where a workspace's MLflow store and registry are, and what commands read there."""
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from alter_core.errors import AlterError
+from alter_core.spec import load_domain
+from alter_core.workspace import Workspace
+from flows.plan import Plan, find_domain
+from registry.models import ModelStore
+from registry.tracking import Tracker
+from registry.versions import Version
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
+    from alter_core.evaluation.predict import Predictor
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """MLFLOW_TRACKING_URI, else the SQLite store in the workspace."""
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{workspace.mlflow_store}"
+
+
+def model_store(workspace: Workspace) -> ModelStore:
+    """The registry of this workspace, or of the server that the environment names."""
+    return ModelStore(tracking_uri(workspace))
+
+
+def open_tracker(plan: Plan) -> Tracker:
+    """MLflow runs of the plan's domain."""
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    return Tracker(
+        tracking_uri(plan.workspace),
+        plan.workspace.mlflow_artifacts.as_uri() if local else None,
+        plan.spec.name,
+    )
+
+
+def model_name(domain: str) -> str:
+    """Name of a domain's registered model; a model may be there without its spec."""
+    try:
+        return load_domain(find_domain(domain)).name
+    except AlterError:
+        return domain
+
+
+def load_predictor(domain: str, version: str) -> "Predictor":
+    """The registered model, ready to answer. Raises RegistryError subclasses and BundleError."""
+    from alter_core.evaluation.predict import Predictor
+
+    workspace = Workspace.default()
+    store = model_store(workspace)
+    return Predictor.from_bundle(store.bundle_path(model_name(domain), version, workspace.home / "downloads"))
+
+
+def list_versions(domain: str | None) -> list[Version]:
+    """Registered versions of one domain or of all, newest first."""
+    return model_store(Workspace.default()).versions(model_name(domain) if domain else None)
+
+
+def serve_ui(host: str, port: int) -> int:
+    """MLflow's UI on this workspace's store until it is stopped; its exit code."""
+    workspace = Workspace.default()
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(workspace)]
+    command += ["--default-artifact-root", workspace.mlflow_artifacts.as_uri(), "--host", host, "--port", str(port)]
+    return subprocess.call(command)
