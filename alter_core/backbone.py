@@ -67,7 +67,7 @@ def resolve_backbone(
         return target
     import torch
 
-    with _quiet(), _explained(source):
+    with quiet(), _explained(source):
         config = _config(source)
         parameters = _count(config, source)
         workspace.need(parameters * 5, f"converting {spec.model}")  # the copy in fp32 at most, and some room
@@ -107,7 +107,7 @@ def load_backbone(folder: Path, dtype: "torch.dtype | None" = None) -> tuple[Any
 
     if not (folder / RECORD).is_file():
         raise BackboneError(f"{folder} is no converted backbone: {RECORD} is missing; run `alter run` again to make it")
-    with _quiet():
+    with quiet():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         loader = _loader(config)
         model = loader.from_pretrained(folder, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True)
@@ -278,7 +278,7 @@ def _explained(source: _Source) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and no advice from transformers on a terminal that shows our own progress."""
     from transformers import modeling_gguf_pytorch_utils as gguf_reader
     from transformers.utils import logging

@@ -212,7 +212,9 @@ def _check_header(header: list[str], file: File, separator: str) -> None:
     other = "\t" if separator == "," else ","
     if len(header) == 1 and other in header[0]:
         kind = "tsv" if other == "\t" else "csv"
-        raise DataError(f"{file.name}:1: the header has one column; set source > format: {kind}, as it seems to be")
+        raise DataError(
+            f"{file.name}:1: the header has one column, as of a {kind} file: set source > format: {kind}, or its ending"
+        )
 
 
 def _parquet(file: File, columns: Iterable[str]) -> Rows:

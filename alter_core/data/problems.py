@@ -12,7 +12,7 @@ class TooManyProblems(Exception):
 
 
 class Problems:
-    """Collects lines of the form `TASK: FILE:LINE: what is wrong; what to do`."""
+    """Collects lines of the form `TASK: FILE:LINE: what is wrong; what to do`; without `TASK: ` where it is empty."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -21,7 +21,7 @@ class Problems:
 
     def add(self, place: str, text: str) -> None:
         """Raises TooManyProblems when as many are known as a message shows."""
-        self.lines.append(f"{self.task}: {place}: {text}")
+        self.lines.append(f"{self.task}: {place}: {text}" if self.task else f"{place}: {text}")
         if len(self.lines) >= SHOWN:
             raise TooManyProblems
 

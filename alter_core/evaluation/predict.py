@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from alter_core.backbone import quiet
 from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
 from alter_core.evaluation.decoding import Answer, Decoder, Request
 from alter_core.evaluation.labels import FREE, LabelTries
@@ -78,7 +79,8 @@ class Predictor:
         Raises BundleError when the bundle is not whole.
         """
         path = Path(path)
-        mta, tokenizer, metadata = load_bundle(path, backbone)
+        with quiet():
+            mta, tokenizer, metadata = load_bundle(path, backbone)
         if "spec" not in metadata:
             raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
         return cls.placed(mta.model, tokenizer, DomainSpec.model_validate(metadata["spec"]), mta, device)
