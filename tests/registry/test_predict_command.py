@@ -1,0 +1,219 @@
+"""`alter predict` on a registered champion: one text, and files of rows, as a person types it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alter_core.evaluation import answer_file
+from alter_core.evaluation.predict import Predictor
+from flows.cli import main
+from tests.conftest import tiny_rows
+from tests.registry.conftest import Store
+
+Alter = Callable[..., tuple[int, str, str]]
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, bundle: Path) -> Path:
+    """A workspace whose registry holds a champion of the tiny domain."""
+    folder = tmp_path_factory.mktemp("home")
+    store = Store(folder / "mlflow", empty_store)
+    store.models.set_champion("tiny", store.register(bundle, "key"), None)
+    return folder
+
+
+@pytest.fixture
+def alter(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Alter:
+    """Run a command line in `tmp_path`; gives exit code, stdout and stderr."""
+    monkeypatch.setenv("ALTER_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["alter", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    """Mixed tasks in an order that no batch would have, with a column that is none of our business."""
+    kept = [(task, row["input"]) for task, lines in tiny_rows().items() for row in lines[:9]]
+    return [{"id": n, "task": task, "input": text} for n, (task, text) in enumerate(kept[::2] + kept[1::2])]
+
+
+@pytest.fixture(scope="module")
+def wanted(bundle: Path, rows: Rows) -> list[tuple[str, float]]:
+    """What the bundle answers to `rows` when asked directly."""
+    found = Predictor.from_bundle(bundle).predict([row["task"] for row in rows], [row["input"] for row in rows])
+    return [(answer.text, answer.score) for answer in found]
+
+
+def write_jsonl(path: Path, rows: Sequence[Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> Rows:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("chunk", [4096, 5])
+def test_a_file_comes_back_with_answers_in_its_own_order_however_it_is_cut(
+    alter: Alter,
+    tmp_path: Path,
+    rows: Rows,
+    wanted: list[tuple[str, float]],
+    chunk: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answer_file, "CHUNK_ROWS", chunk)
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    code, out, err = alter("predict", "tiny", "--file", "rows.jsonl", "--out", "answers.jsonl", "--json")
+    assert (code, err) == (0, "")  # no progress where nobody watches
+    assert json.loads(out)["rows"] == len(rows)
+    found = read_jsonl(tmp_path / "answers.jsonl")
+    assert [{key: row[key] for key in ("id", "task", "input")} for row in found] == rows
+    assert [row["prediction"] for row in found] == [text for text, _ in wanted]
+    assert [row["score"] for row in found] == pytest.approx([score for _, score in wanted], abs=1e-4)
+    assert len(set(wanted)) > len(rows) / 2  # answers differ, so the order says something
+    assert sorted(os.listdir(tmp_path)) == ["answers.jsonl", "rows.jsonl"]
+
+
+def test_csv_goes_in_and_out_with_one_task_for_all(alter: Alter, tmp_path: Path) -> None:
+    inputs = ["the red ball, in the hall", 'the "blue" box\nis here', "the green car " * 60]
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerows([["input", "note"], *[[text, "é"] for text in inputs]])
+    code, out, err = alter("predict", "tiny", "--file", "rows.csv", "--task", "colour", "--out", "answers.csv")
+    assert code == 0, err
+    assert "3 rows" in out
+    assert "1 inputs were cut" in out
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == ["input", "note", "prediction", "score", "truncated"]
+    assert [row["input"] for row in found] == inputs
+    assert {row["prediction"] for row in found} <= {"red", "green", "blue"}
+    assert [row["truncated"] for row in found] == ["false", "false", "true"]
+
+
+ROW = '{"task": "colour", "input": "the red ball"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("rows.jsonl", ROW + "{broken\n" + '{"task": "color", "input": " "}\n', ("rows.jsonl:2: not valid JSON",
+         "rows.jsonl:3: unknown task 'color'; did you mean 'colour'?", "rows.jsonl:3: input is empty", "3 problems")),
+        ("rows.jsonl", '{"task": "colour", "inputs": "x"}\n' + ROW, ("rows.jsonl:1: there is no column 'input'; "
+         "did you mean 'inputs'?",)),
+        ("rows.jsonl", '{"input": "x"}\n', ("rows.jsonl:1: there is no column 'task'", "--task names one")),
+        ("rows.jsonl", '{"task": "colour", "input": null}\n', ("rows.jsonl:1: input must be a text, got null",)),
+        ("rows.jsonl", '{"task": "colour", "input": "x", "score": 1}\n', ("has a column 'score' already",)),
+        ("rows.jsonl", "", ("rows.jsonl: holds no rows",)),
+        ("rows.csv", "task;input\ncolour;x\ncolour;y\n", ("rows.csv:2: there is no column 'task'", "2 problems")),
+        ("rows.csv", "task,input\ncolour,x,y\n", ("rows.csv:2: has 3 fields where the header has 2",)),
+        ("rows.jsonl", '{"task": "x"}\n' * 500, ("at least 20 problems",)),
+    ],
+)  # fmt: skip
+def test_wrong_rows_are_told_with_their_lines_and_nothing_is_written(
+    alter: Alter, tmp_path: Path, name: str, text: str, expected: Sequence[str]
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    code, out, err = alter("predict", "tiny", "--file", name, "--out", "answers.jsonl")
+    assert (code, out) == (2, "")
+    for part in expected:
+        assert part in err
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--file", "rows.jsonl"), "give --file ROWS and --out ANSWERS"),
+        (("--file", "rows.jsonl", "--out", "a.jsonl", "TEXT"), "and no TEXT"),
+        (("TEXT",), "give --task TASK and TEXT"),
+        (("--file", "missing.jsonl", "--out", "a.xlsx"), "missing.jsonl: is not there"),
+        (("--file", "missing.jsonl", "--out", "a.xlsx"), ".xlsx is none of them"),
+        (("--file", "rows.jsonl", "--out", "rows.jsonl"), "is the file that rows are read from"),
+        (("--file", "rows.jsonl", "--out", "a.jsonl", "--task", "colour"), "rows.jsonl:1: has a task of its own"),
+        (("--file", "rows.jsonl", "--out", "a.jsonl", "--task", "color"), "unknown task 'color'; did you mean"),
+        (("--file", "rows.jsonl", "--out", "a.jsonl", "--version", "7"), "no version or alias '7'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_refused_with_what_to_give(
+    alter: Alter, tmp_path: Path, arguments: Sequence[str], expected: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(ROW, encoding="utf-8")
+    code, _, err = alter("predict", "tiny", *arguments)
+    assert code == 2
+    assert expected in err
+    assert os.listdir(tmp_path) == ["rows.jsonl"]
+    assert (tmp_path / "rows.jsonl").read_text(encoding="utf-8") == ROW
+
+
+def test_an_earlier_answer_file_survives_a_run_that_fails(
+    alter: Alter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second chunk dies: neither half a file nor a leftover stays, and what was there is still there."""
+    monkeypatch.setattr(answer_file, "CHUNK_ROWS", 1)
+    (tmp_path / "rows.jsonl").write_text(ROW * 2, encoding="utf-8")
+    (tmp_path / "answers.jsonl").write_text("kept\n", encoding="utf-8")
+    whole, calls = Predictor.predict, []
+
+    def interrupted(self: Predictor, *arguments: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, *arguments, **more)
+
+    monkeypatch.setattr(Predictor, "predict", interrupted)
+    code, _, _ = alter("predict", "tiny", "--file", "rows.jsonl", "--out", "answers.jsonl")
+    assert (code, len(calls)) == (130, 2)
+    assert sorted(os.listdir(tmp_path)) == ["answers.jsonl", "rows.jsonl"]
+    assert (tmp_path / "answers.jsonl").read_text(encoding="utf-8") == "kept\n"
+
+
+def test_one_text_is_answered_as_before(alter: Alter, rows: Rows, wanted: list[tuple[str, float]]) -> None:
+    first, (text, _) = rows[0], wanted[0]
+    code, out, err = alter("predict", "tiny", "--task", first["task"], first["input"])
+    assert (code, out.strip()) == (0, text), err
+
+
+def test_a_terminal_shows_progress_with_the_time_left(home: Path, tmp_path: Path, rows: Rows) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    command = "from flows.cli import main; main()"
+    arguments = ["predict", "tiny", "--file", "rows.jsonl", "--out", "answers.csv"]
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        cwd=tmp_path,
+        env={**os.environ, "ALTER_HOME": str(home), "PYTHONPATH": os.getcwd(), "COLUMNS": "120", "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:
+        pass  # Linux's way to say that the other end of a terminal was closed
+    finally:
+        os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown.decode()
+    assert f"{len(rows)}/{len(rows)}" in shown.decode()
+    assert "0:00 left" in shown.decode()
+    assert b"wrote answers.csv" in out
