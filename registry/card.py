@@ -65,8 +65,8 @@ class CardFacts(TypedDict, total=False):
     """"before", "after" (stage two) -> layer -> task -> adapter -> weight; for figures."""
     profile: Mapping[str, Mapping[str, Any]]
     """task -> profile of its training rows; the next run measures its drift from it."""
-    lengths: Mapping[str, Mapping[str, Sequence[int]]]
-    """task -> {"input": [tokens of each row], "target": [...]}, of a sample of rows; for figures."""
+    lengths: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """task -> {"input": {tokens: rows}, "target": {tokens: rows}}, lengths as JSON's keys are: texts; for figures."""
     limits: Sequence[str]
     """Known limits, one sentence each; those that hold for every model are added."""
 

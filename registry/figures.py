@@ -152,21 +152,25 @@ def confusion_matrix(task: str, labels: Sequence[str], counts: Sequence[Sequence
     return figure
 
 
-def length_histograms(lengths: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
-    """Tokens per row. lengths: task -> {"input": [tokens], "target": [tokens]}; one panel per task and side."""
-    sides = ("input", "target")
+def length_histograms(lengths: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
+    """Rows by length in tokens; one panel per task and side. lengths: task -> "input", "target" -> {tokens: rows}.
+
+    Keys may be texts, as JSON's are.
+    """
     figure = _figure(8.4, 0.6 + 1.5 * len(lengths))
     panels = figure.subplots(len(lengths), 2, squeeze=False)
     for line, (task, held) in enumerate(lengths.items()):
-        for axis, side, colour in zip(panels[line], sides, (BLUE, GREEN), strict=True):
-            values = list(held.get(side, ()))
-            whole = len(set(values)) < 30  # few lengths: one bar for each
-            bins: Any = [n - 0.5 for n in range(min(values), max(values) + 2)] if values and whole else 30
-            axis.hist(values, bins=bins, color=colour, edgecolor="white", linewidth=0.4)
+        for axis, side, colour in zip(panels[line], ("input", "target"), (BLUE, GREEN), strict=True):
+            rows = sorted((int(tokens), count) for tokens, count in held.get(side, {}).items())
+            values, weights = [tokens for tokens, _ in rows], [count for _, count in rows]
+            whole = len(values) < 30  # few lengths: one bar for each
+            bins: Any = [n - 0.5 for n in range(values[0], values[-1] + 2)] if values and whole else 30
+            axis.hist(values, bins=bins, weights=weights, color=colour, edgecolor="white", linewidth=0.4)
             axis.set_title(f"{_cut(task)}: {side}", fontsize=9, loc="left")
             axis.yaxis.get_major_locator().set_params(integer=True, nbins=3)
             axis.xaxis.get_major_locator().set_params(integer=True)
             _plain(axis)
+        panels[line][0].set_ylabel("rows", fontsize=9)
     for axis in panels[-1]:
         axis.set_xlabel("tokens", fontsize=9)
     return figure

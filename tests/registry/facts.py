@@ -99,6 +99,12 @@ def card_facts(domain: str = "support", level: float = 0.7) -> CardFacts:
             "stage_two": [{"step": step, "loss": 0.5} for step in range(10)],
         },
         "gates": gates,
-        "lengths": {task: {"input": [10, 20, 30, 400], "target": [1, 2, 2, 3]} for task in TASKS},
+        "lengths": {
+            task: {
+                "input": {str(tokens): 200 - abs(tokens - 60) for tokens in range(10, 180, 3)},
+                "target": {"1": 700, "2": 500, "3": 34},
+            }
+            for task in TASKS
+        },
         "limits": ["English only."],
     }

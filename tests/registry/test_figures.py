@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from registry.card import CardFacts
-from registry.figures import figures_of, gate_heatmaps, loss_curves, macro_history, png, score_bars
+from registry.figures import figures_of, gate_heatmaps, length_histograms, loss_curves, macro_history, png, score_bars
 from tests.registry.facts import TASKS, card_facts
 
 
@@ -62,3 +62,14 @@ def test_the_history_names_the_champion() -> None:
         for number in (3, 2, 1)
     ]
     assert "0.520  champion" in words(macro_history([*rows, {"version": 4, "macro": None, "aliases": [], "tags": {}}]))
+
+
+def test_length_bars_are_as_high_as_the_rows_of_that_length_in_the_order_of_numbers() -> None:
+    spread = {str(tokens): 2 for tokens in range(5, 405)}
+    figure = length_histograms({"intent": {"input": spread, "target": {"10": 3, "9": 40}}, "bare": {"input": {}}})
+    many, few, *empty = figure.axes
+    assert [round(bar.get_height()) for bar in few.patches] == [40, 3]  # 9 before 10, though "10" < "9"
+    assert [bar.get_x() + bar.get_width() / 2 for bar in few.patches] == [9, 10]
+    assert sum(bar.get_height() for bar in many.patches) == 800
+    assert all(bar.get_height() == 0 for axis in empty for bar in axis.patches)
+    assert png(figure).startswith(b"\x89PNG")
