@@ -24,6 +24,7 @@ DPI = 144
 SMOOTHED = 0.9  # of the loss curve: weight of what went before
 NAMED_CELLS = 225  # a matrix with more cells shows colours only
 LONGEST_NAME = 24
+MOST_BARS = 30  # of a histogram
 
 
 def figures_of(facts: CardFacts) -> dict[str, Figure]:
@@ -163,8 +164,9 @@ def length_histograms(lengths: Mapping[str, Mapping[str, Mapping[str, int]]]) ->
         for axis, side, colour in zip(panels[line], ("input", "target"), (BLUE, GREEN), strict=True):
             rows = sorted((int(tokens), count) for tokens, count in held.get(side, {}).items())
             values, weights = [tokens for tokens, _ in rows], [count for _, count in rows]
-            whole = len(values) < 30  # few lengths: one bar for each
-            bins: Any = [n - 0.5 for n in range(values[0], values[-1] + 2)] if values and whole else 30
+            # Bars of a whole number of lengths each: any other width makes a comb of what are whole numbers.
+            wide = -(-(values[-1] - values[0] + 1) // MOST_BARS) if values else 1
+            bins = [n - 0.5 for n in range(values[0], values[-1] + wide + 1, wide)] if values else 1
             axis.hist(values, bins=bins, weights=weights, color=colour, edgecolor="white", linewidth=0.4)
             axis.set_title(f"{_cut(task)}: {side}", fontsize=9, loc="left")
             axis.yaxis.get_major_locator().set_params(integer=True, nbins=3)
