@@ -6,6 +6,7 @@ VENV ?= .venv
 SETUP ?= yes
 BIN := $(VENV)/bin
 DOMAIN ?= pydocs
+WORKERS ?= 1
 # Everything that the factory derives lies here, and nowhere else.
 export ALTER_HOME ?= $(CURDIR)/.alter
 # Set before any import: no telemetry, no look at a hub.
@@ -17,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-server check fix bench clean
+.PHONY: help install run test test-server check fix bench up-local down-local clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -39,7 +40,12 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.stack: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[stack]'
+	@touch $@
+
 RUN_READY := $(VENV)/.run
+STACK_READY := $(VENV)/.stack
 DEV_READY := $(VENV)/.dev
 endif
 
@@ -66,6 +72,12 @@ fix: $(DEV_READY)  ## format, and mend what ruff can mend
 
 bench: $(DEV_READY)  ## speed and quality measurements; results in benchmarks/results
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+up-local: $(STACK_READY)  ## a team's stack on this machine without Docker (or WORKERS=2)
+	$(BIN)/python -m stack up --workers $(WORKERS)
+
+down-local: $(STACK_READY)  ## stop it; nothing stays running
+	$(BIN)/python -m stack down
 
 clean:  ## remove what can be made again, but not the registry
 	rm -rf $(ALTER_HOME)/trunk_cache $(ALTER_HOME)/datasets $(ALTER_HOME)/runs build dist *.egg-info

@@ -60,6 +60,11 @@ class Workspace:
     def prefect_home(self) -> Path:
         return self.home / "prefect"
 
+    @property
+    def stack(self) -> Path:
+        """Databases, passwords and logs of a stack that runs on this machine without Docker (`make up-local`)."""
+        return self.home / "stack"
+
     def run_folder(self, domain: str, run_key: str) -> Path:
         """Folder of one production of a domain; the same key finds the same folder, so that a run can resume."""
         return self.runs / domain / run_key

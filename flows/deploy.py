@@ -52,7 +52,7 @@ def deploy(
     with server_client() as client:
         changes, pool_type = [], "process"
         if work_pool:
-            change, pool_type = _ensure_pool(client, work_pool)
+            change, pool_type = ensure_pool(client, work_pool)
             changes.append(change)
         declared = declare(domains, work_pool, data_root, pool_type)
         changes += [_apply(client, one) for one in declared]
@@ -81,8 +81,8 @@ def server_client() -> Iterator[SyncPrefectClient]:
         ) from error
 
 
-def _ensure_pool(client: SyncPrefectClient, name: str) -> tuple[Change, str]:
-    """What was done about the pool, and its type."""
+def ensure_pool(client: SyncPrefectClient, name: str) -> tuple[Change, str]:
+    """What was done about the pool, and its type. Raises AlterError when it is missing and not called `alter`."""
     try:
         return Change(f"work pool {name}", "unchanged"), client.read_work_pool(name).type
     except ObjectNotFound:

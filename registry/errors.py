@@ -9,6 +9,7 @@ RegistryError              exit code 1: the store could not do what was asked
 A message says what happened, where, and what to do next.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -51,6 +52,10 @@ class VerificationError(RegistryError):
 
 
 _BUSY_CODES = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+_REFUSED = {
+    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "PERMISSION_DENIED": "what another account made needs its permission, which the server's administrator gives",
+}
 _BUSY_WORDS = ("database is locked", "connection refused", "max retries exceeded", "timed out", "connection aborted")
 
 
@@ -69,6 +74,10 @@ def reported(doing: str, uri: str) -> Iterator[None]:
                 f"cannot {doing}: the MLflow store at {uri} does not answer or is busy: {_short(text)}; "
                 "check that it runs, then try again"
             ) from error
+        if advice := _REFUSED.get(error.error_code):
+            account = os.environ.get("MLFLOW_TRACKING_USERNAME")
+            who = f"the account {account!r}" if account else "a caller without an account"
+            raise RegistryInputError(f"cannot {doing}: the MLflow server at {uri} refuses {who}; {advice}") from error
         raise RegistryError(f"cannot {doing} in the MLflow store at {uri}: {_short(text)}") from error
 
 

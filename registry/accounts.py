@@ -1,0 +1,43 @@
+"""Accounts of an MLflow server with basic authentication."""
+
+import base64
+import json
+from http import HTTPStatus
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from registry.errors import RegistryError, StoreUnavailable
+
+API = "api/2.0/mlflow/users"
+SECONDS = 30.0
+
+
+def ensure_account(tracking_uri: str, admin: tuple[str, str], name: str, password: str) -> bool:
+    """Make the account `name`, or give it this password when it is there; whether it was made.
+
+    admin: name and password of an administrator. An account made here may read everything and change what it makes
+    itself: that is what the server's default permission READ means. Raises StoreUnavailable, RegistryError.
+    """
+    made, told = _ask(tracking_uri, admin, "POST", "create", {"username": name, "password": password})
+    if made == HTTPStatus.OK:
+        return True
+    if "RESOURCE_ALREADY_EXISTS" not in told:
+        raise RegistryError(f"cannot make the account {name} on the MLflow server at {tracking_uri}: {told}")
+    changed, told = _ask(tracking_uri, admin, "PATCH", "update-password", {"username": name, "password": password})
+    if changed != HTTPStatus.OK:
+        raise RegistryError(f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {told}")
+    return False
+
+
+def _ask(uri: str, admin: tuple[str, str], method: str, what: str, fields: dict[str, str]) -> tuple[int, str]:
+    """Status and text of the server's answer. The admin's password is taken as given, never from the environment."""
+    token = base64.b64encode(":".join(admin).encode()).decode()
+    headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
+    asked = Request(f"{uri}/{API}/{what}", json.dumps(fields).encode(), headers, method=method)
+    try:
+        with urlopen(asked, timeout=SECONDS) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode(errors="replace")[:400]
+    except (URLError, OSError) as error:
+        raise StoreUnavailable(f"the MLflow server at {uri} does not answer: {error}; check that it runs") from error

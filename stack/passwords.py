@@ -1,0 +1,49 @@
+"""Passwords of a stack on this machine: made once, kept in a file that only its owner reads."""
+
+import os
+import secrets
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from alter_core.errors import WorkspaceError
+
+NAMES = (
+    "POSTGRES_PASSWORD",
+    "PREFECT_DB_PASSWORD",
+    "MLFLOW_DB_PASSWORD",
+    "REDIS_PASSWORD",
+    "PREFECT_PASSWORD",
+    "MLFLOW_ADMIN_PASSWORD",
+    "MLFLOW_FACTORY_PASSWORD",
+    "MLFLOW_READER_PASSWORD",
+    "MLFLOW_COOKIE_KEY",
+)
+"""The same names as in .env.example, where each is explained."""
+
+
+def passwords(file: Path) -> dict[str, str]:
+    """The passwords in `file`, made at random when it is not there. Raises WorkspaceError.
+
+    They hold only letters, digits, - and _: some become parts of URLs.
+    """
+    if not file.exists():
+        _write(file, {name: secrets.token_urlsafe(24) for name in NAMES})
+    if file.stat().st_mode & 0o077:
+        raise WorkspaceError(
+            f"{file} holds passwords and may be read by others: run `chmod 600 {file}`, then try again"
+        )
+    found = dotenv_values(file)
+    if missing := [name for name in NAMES if not found.get(name)]:
+        raise WorkspaceError(
+            f"{file} lacks {', '.join(missing)}; add them, or remove the whole folder {file.parent} to begin anew "
+            "(its databases and models go with it)"
+        )
+    return {name: str(found[name]) for name in NAMES}
+
+
+def _write(file: Path, values: dict[str, str]) -> None:
+    text = "".join(f"{name}={value}\n" for name, value in values.items())
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as sink:
+        sink.write(text)

@@ -1,0 +1,174 @@
+"""The whole stack on loopback: PostgreSQL, Redis where it is installed, MLflow with accounts, Prefect, a worker."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+
+from alter_core.errors import WorkspaceError
+from registry.errors import RegistryInputError
+from registry.models import CHALLENGER, CHAMPION, ModelStore
+from stack import manager, steps
+from stack.place import Place, Ports
+from stack.programs import postgres_folder
+from tests.conftest import tiny_spec, write_domain
+from tests.flows.server import wait_for
+
+pytestmark = pytest.mark.server
+
+
+def free_ports() -> Ports:
+    sockets = [socket.socket() for _ in asdict(Ports())]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return Ports(*(each.getsockname()[1] for each in sockets))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    """A running stack. Not in pytest's folder, which PostgreSQL's own user may not enter."""
+    try:
+        postgres_folder()
+    except WorkspaceError as error:
+        pytest.skip(str(error))
+    with tempfile.TemporaryDirectory(prefix="alter-stack-") as name:
+        Path(name).chmod(0o711)
+        made = Place(Path(name) / "alter", free_ports())
+        made.home.mkdir()
+        steps.up(made, lambda _: None)
+        try:
+            yield made
+        finally:
+            steps.down(made)
+
+
+@pytest.fixture(scope="module")
+def domain(place: Place, tiny_backbone: Path) -> str:
+    """A domain of one task that was deployed and produced through the stack; the path of its spec."""
+    spec = tiny_spec(tiny_backbone)
+    changed = {"tasks": spec["tasks"][:1], "evaluation": {"baselines": []}}
+    file = str(write_domain(place.home.parent / "tiny", {**spec, **changed}))
+    for command in (["deploy", file], ["run", file, "--deployed"]):
+        done = alter(place, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return file
+
+
+def alter(place: Place, *arguments: str, account: str = "factory") -> "subprocess.CompletedProcess[str]":
+    """The command line as a person with this MLflow account."""
+    return subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=place.home.parent,
+        env={**os.environ, **place.client(account), "PYTHONPATH": os.getcwd(), "COLUMNS": "160"},
+    )
+
+
+def status_of(request: Request | str) -> int:
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+def as_account(monkeypatch: pytest.MonkeyPatch, place: Place, account: str) -> ModelStore:
+    """The registry as this account sees it."""
+    for name, value in place.client(account).items():
+        if name.startswith("MLFLOW_"):
+            monkeypatch.setenv(name, value)
+    return ModelStore(place.mlflow_url)
+
+
+def test_a_domain_is_produced_through_the_stack(place: Place, domain: str) -> None:
+    listed = alter(place, "models", domain, "--json")
+    assert listed.returncode == 0, listed.stderr
+    (version,) = json.loads(listed.stdout)
+    assert CHAMPION in version["aliases"]
+    answer = alter(place, "predict", domain, "--task", "colour", "the red ball is in the hall", account="reader")
+    assert answer.stdout.strip() in ("red", "green", "blue"), answer.stderr
+
+
+@pytest.mark.parametrize("path", ["", "/api/2.0/mlflow/experiments/search?max_results=1", "/get-artifact?path=x"])
+def test_mlflow_serves_nothing_without_a_password(place: Place, path: str) -> None:
+    assert status_of(place.mlflow_url + path) == 401
+
+
+def test_prefect_serves_nothing_without_a_password(place: Place) -> None:
+    asked = Request(f"{place.prefect_url}/flow_runs/filter", b"{}", {"Content-Type": "application/json"})
+    assert status_of(asked) == 401
+
+
+def test_a_host_that_was_not_named_is_refused(place: Place) -> None:
+    asked = Request(f"{place.mlflow_url}/api/2.0/mlflow/experiments/search", headers={"Host": "elsewhere.example"})
+    assert status_of(asked) == 403
+
+
+def test_a_reader_promotes_and_changes_nothing(place: Place, domain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = as_account(monkeypatch, place, "reader")
+    (before,) = store.versions("tiny")
+    asked = [
+        lambda: store.set_challenger("tiny", 1),
+        lambda: store.tag("tiny", 1, {"decision": "promote"}),
+        lambda: store.set_card("tiny", 1, "mine"),
+        lambda: store.client.delete_model_version("tiny", "1"),
+        lambda: store.client.delete_registered_model_alias("tiny", CHAMPION),
+        lambda: store.client.log_model_artifacts(before["model_id"], str(Path(domain).parent)),
+    ]
+    for each in asked:
+        with pytest.raises(Exception, match=r"refuses the account 'reader'|Permission denied|403"):
+            each()
+    assert store.versions("tiny") == [before]
+    as_account(monkeypatch, place, "factory").set_challenger("tiny", 1)  # who made it may
+    assert store.alias("tiny", CHALLENGER) is not None
+
+
+def test_a_domain_that_was_never_made_has_no_champion(
+    place: Place, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = as_account(monkeypatch, place, "reader")
+    assert store.alias("never-made", CHAMPION) is None
+    with pytest.raises(RegistryInputError, match="no version of 'never-made'"):
+        store.get("never-made", CHAMPION)
+
+
+@pytest.mark.parametrize("name", ["worker-1", "mlflow", "prefect-server"])
+def test_what_is_killed_comes_back(place: Place, domain: str, name: str) -> None:
+    before = manager.process_ids(place)[name]
+    psutil.Process(before).kill()
+    wait_for(lambda: manager.process_ids(place).get(name, before) != before, f"{name} is started again")
+    wait_for(lambda: manager.states(place)[name] == "RUNNING", f"{name} runs")
+
+
+def test_a_second_stack_in_the_same_workspace_is_refused(place: Place) -> None:
+    with pytest.raises(WorkspaceError, match="runs already"):
+        steps.up(replace(place), lambda _: None)
+
+
+def test_stopping_leaves_nothing_running_and_starting_again_finds_everything(
+    place: Place, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.down(place)
+    assert manager.members(place) == []
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", place.ports.postgres), timeout=2)
+    steps.up(place, lambda _: None)
+    champion = as_account(monkeypatch, place, "factory").alias("tiny", CHAMPION)
+    assert champion is not None
+    assert champion["version"] == 1
