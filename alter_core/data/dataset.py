@@ -126,7 +126,7 @@ class TaskWriter:
         if row.id:
             self._own_ids.append(id_number(row.id))
         else:
-            row = row._replace(id=content.hexdigest())
+            row = Row(row.key, row.input, row.target, row.split, content.hexdigest(), row.file, row.line)
         self._digest.update(f"{row.split}\0{row.id}\0".encode() + content.digest())
         self._counts[row.split] += 1
         if counted:

@@ -200,15 +200,15 @@ class _Reader:
                 first = False
                 if row is None:
                     continue
-                key = key_of(row.input.casefold())
+                folded = row.input.casefold()
                 if role == "test":
                     chosen = "test"
                 else:
-                    share = share_of(key_of("split", row.group) if by_group else key_of("split", row.input.casefold()))
+                    share = share_of(key_of("split", row.group if by_group else folded))
                     chosen = "train"
                     if share < test_share + validation_share:
                         chosen = "test" if share < test_share else "validation"
-                rows.add(Row(key, row.input, row.target, chosen, row.id, index, line))
+                rows.add(Row(key_of(folded), row.input, row.target, chosen, row.id, index, line))
                 count += 1
                 if count % REPORT_ROWS == 0:
                     self._progress(number, len(self._spec.tasks), task=task.name, rows=count)

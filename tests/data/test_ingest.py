@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,13 @@ RowsOf = Callable[..., Rows]
 def test_text_is_written_in_one_way(given: str, written: str) -> None:
     assert clean(given) == written
     assert clean(written) == written
+
+
+def test_every_white_space_of_unicode_becomes_one_of_two() -> None:
+    spaces = [c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace()]
+    assert len(spaces) > 20
+    assert {clean(f"a{c}b") for c in spaces} == {"a b", "a\nb"}
+    assert {clean(f"a {c} b\u200d") for c in spaces} == {"a b\u200d", "a\nb\u200d"}
 
 
 def test_rows_have_the_canonical_columns_and_are_memory_mapped(made: MadeDomain) -> None:
