@@ -31,6 +31,8 @@ class Candidate:
     """zero_shot, each stage, and champion where there is one -> scorecard."""
     champion: Version | None
     """The version that it is compared with."""
+    started_from: int | None
+    """The version whose weights training went on from; None: the backbone's."""
 
     @property
     def bundle(self) -> str:

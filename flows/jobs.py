@@ -76,13 +76,17 @@ def _is_job(folder: Path, word: str) -> bool:
     return word.endswith(f"/{JOB_FILE}") and Path(word).is_relative_to(folder)
 
 
-def accelerate_command(module: str, processes: int) -> list[str]:
-    """`accelerate launch` of a module, every choice given so that it neither asks nor reads a user's configuration."""
+def training_command(module: str, processes: int) -> list[str]:
+    """`accelerate launch` of a module, every choice given so that it neither asks nor reads a user's configuration.
+
+    One process needs no launcher, which would import torch a second time and hide how the process ended.
+    """
+    if processes == 1:
+        return module_command(module)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", "--num_processes", str(processes)]
-    if processes > 1:
-        launch += ["--multi_gpu"] if _gpus() else ["--cpu"]
-        launch += ["--main_process_port", "0"]
+    launch += ["--multi_gpu"] if _gpus() else ["--cpu"]
+    launch += ["--main_process_port", "0"]
     threads = max(1, (len(os.sched_getaffinity(0)) or 1) // processes)
     return [*launch, "--num_cpu_threads_per_process", str(threads), "-m", module]
 

@@ -4,6 +4,7 @@ import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -99,11 +100,13 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
     data = {**data, "quality": quality}
     with publish.mlflow_run(plan, run_key, data, backbone, flow_run.get_id()) as run:
         stages: dict[str, steps.Facts] = {}
-        start = publish.first_start(plan, champion, backbone)
+        first = start = publish.first_start(plan, champion, data, backbone)
         for name in plan.stages():
             stages[name] = steps.train(plan, name, data, backbone, start, partial(run.log_training, name), processes)
             start = steps.Start.at(Path(stages[name]["bundle"]))
-        candidate, paths = _scored(plan, run_key, data, backbone, stages, champion)
+        scorecards, paths = _scores(plan, data, backbone, stages, champion)
+        started_from = first.version if first else None
+        candidate = Candidate(plan, run_key, data, backbone, stages, scorecards, champion, started_from)
         decision = candidate.decide()
         version = publish.register(candidate, decision, run)
         publish.verify(plan, version, candidate.own["samples"])
@@ -111,7 +114,9 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
             promoted = publish.promote(candidate, version, decision)
         except AliasConflict as conflict:
             steps.say(f"{conflict}: comparing with the new champion")
-            candidate, paths = _scored(plan, run_key, data, backbone, stages, publish.champion(plan))
+            champion = publish.champion(plan)
+            scorecards, paths = _scores(plan, data, backbone, stages, champion)
+            candidate = replace(candidate, scorecards=scorecards, champion=champion)
             decision = candidate.decide()
             publish.correct(candidate, version, decision, run)
             promoted = publish.promote(candidate, version, decision)
@@ -127,15 +132,10 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
     }
 
 
-def _scored(
-    plan: Plan,
-    run_key: str,
-    data: steps.Facts,
-    backbone: steps.Facts,
-    stages: dict[str, steps.Facts],
-    champion: Version | None,
-) -> tuple[Candidate, dict[str, str]]:
-    """The candidate with the scores of all that it is held against, and the paths of their scorecards."""
+def _scores(
+    plan: Plan, data: steps.Facts, backbone: steps.Facts, stages: dict[str, steps.Facts], champion: Version | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Scorecards of all that is compared, and their paths."""
     bundles: dict[str, str | None] = {"zero_shot": None} if "zero_shot" in plan.spec.evaluation.baselines else {}
     bundles |= {name: facts["bundle"] for name, facts in stages.items()}
     if champion:
@@ -143,4 +143,4 @@ def _scored(
     paths = steps.evaluate(plan, data, backbone, bundles)
     scorecards = read_scorecards(paths)
     artifacts.score_table(plan, scorecards)
-    return Candidate(plan, run_key, data, backbone, stages, scorecards, champion), paths
+    return scorecards, paths

@@ -30,6 +30,7 @@ from registry.verification import verify_in_fresh_process
 from registry.versions import Version
 
 SETTLED = "settled"  # tag of a version whose production went to its end: a run that was killed before goes on
+STARTED_FROM = "started_from"  # tag: the version whose weights training went on from
 
 # What a served model needs to answer; the exact versions that it was trained with are pinned.
 SERVING_PACKAGES = (
@@ -67,36 +68,44 @@ def champion_profile(plan: Plan, champion: Version | None) -> Facts | None:
     return profile
 
 
-def first_start(plan: Plan, champion: Version | None, backbone: Facts) -> Start | None:
-    """The champion's bundle where training goes on from it; None: it begins at the backbone, and the log says why.
+def first_start(plan: Plan, champion: Version | None, data: Facts, backbone: Facts) -> Start | None:
+    """The registered bundle that training goes on from; None: it begins at the backbone, and the log says why.
 
-    Raises AlterError when a task is to be added and there is no champion that it could be added to.
+    A champion that learnt from just these rows is not taught them again: training starts where the champion's did, so
+    that what is unchanged since is reused. Raises AlterError when a task is to be added and no champion can take it.
     """
+    name, store = plan.spec.name, model_store(plan.workspace)
     if not plan.added and (plan.spec.warm_start != "champion" or champion is None):
         return None
-    name = plan.spec.name
     if champion is None:
         raise AlterError(f"{name} has no champion that a task could be added to: `alter run {name}` trains all of them")
-    folder = Path(champion_bundle(plan))
-    facts = model_store(plan.workspace).facts(name, champion["version"], _downloads(plan))
-    manifest = read_manifest(folder)
+    if not plan.added and champion["tags"].get("data_digest") == data["digest"]:
+        if not (before := champion["tags"].get(STARTED_FROM)):
+            return None
+        champion = store.get(name, before)
+    number = champion["version"]
+    folder = store.bundle_path(name, number, _downloads(plan))
+    if reasons := _differences(plan, store.facts(name, number, _downloads(plan)), read_manifest(folder), backbone):
+        if plan.added:
+            raise AlterError(
+                f"{plan.added} cannot be added to {name} version {number}, which has another {' and '.join(reasons)}: "
+                f"`alter run {name}` trains all tasks"
+            )
+        say(f"no warm start from version {number}, which has another {' and '.join(reasons)}")
+        return None
+    say(f"training starts from version {number}")
+    return Start.at(folder, number)
+
+
+def _differences(plan: Plan, facts: Facts, manifest: Facts, backbone: Facts) -> list[str]:
+    """What keeps training from going on from a registered bundle."""
     wanted = [task for task in plan.spec.task_names if task != plan.added]
     differs = {
         "backbone": facts["backbone"]["digest"] != backbone["digest"],
         f"tasks ({', '.join(manifest['tasks'])}; needed: {', '.join(wanted)})": set(manifest["tasks"]) != set(wanted),
         "mta": manifest["config"] != plan.spec.mta.model_dump(mode="json"),
     }
-    reasons = [what for what, wrong in differs.items() if wrong]
-    if reasons and plan.added:
-        raise AlterError(
-            f"{plan.added} cannot be added to {name} version {champion['version']}, which has another "
-            f"{' and '.join(reasons)}: `alter run {name}` trains all tasks"
-        )
-    if reasons:
-        say(f"no warm start from version {champion['version']}, which has another {' and '.join(reasons)}")
-        return None
-    say(f"training starts from champion version {champion['version']}")
-    return Start.at(folder)
+    return [what for what, wrong in differs.items() if wrong]
 
 
 def sweep(plan: Plan) -> list[str]:
@@ -183,7 +192,7 @@ def register(candidate: Candidate, decision: Facts, run: Run) -> int:
         run_key=candidate.run_key,
         card=card,
         code_wheel=build_wheel(plan.workspace.home / "wheels"),
-        tags={**candidate.tags(), **_decided(candidate, decision)},
+        tags={**candidate.tags(), STARTED_FROM: candidate.started_from or "", **_decided(candidate, decision)},
         example={"task": sample["task"], "input": sample["input"]},
         requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in SERVING_PACKAGES],
         metrics={**metrics, "macro": own["macro"]["value"]},

@@ -26,7 +26,7 @@ from alter_core.mta import bundle_digest
 from alter_core.training.job import TrainingJob
 from alter_core.workspace import write_json
 from flows import artifacts, display
-from flows.jobs import Row, accelerate_command, module_command, run_job
+from flows.jobs import Row, module_command, run_job, training_command
 from flows.plan import Plan, StageName
 
 Facts = dict[str, Any]
@@ -60,10 +60,12 @@ class Start:
 
     bundle: Path
     digest: str
+    version: int | None = None
+    """Where it is a registered one."""
 
     @classmethod
-    def at(cls, folder: Path) -> "Start":
-        return cls(folder, bundle_digest(folder))
+    def at(cls, folder: Path, version: int | None = None) -> "Start":
+        return cls(folder, bundle_digest(folder), version)
 
 
 class Follower:
@@ -194,7 +196,7 @@ def train(
                 log(pending)
                 pending.clear()
 
-        run_job(accelerate_command("alter_core.training.job", processes), job.model_dump(mode="json"), folder, on_row)
+        run_job(training_command("alter_core.training.job", processes), job.model_dump(mode="json"), folder, on_row)
         if log:
             log(pending)
     facts: Facts = json.loads(result.read_text(encoding="utf-8"))

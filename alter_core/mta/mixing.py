@@ -202,28 +202,23 @@ def run_outputs(
 
 
 def _outputs_ffn(layer: "MTALayer", bank: FFNBank, common: FFNWeights, x: Tensor, weights: Tensor) -> Tensor:
-    size = weights.shape[1]
+    """One adapter at a time, each over all rows.
 
-    def stacked(role: str) -> Tensor:
-        weight = bank.weight[role] if bank.full else bank.weight[role] + common.weights[role]
-        return _cast(layer, role, weight, x.dtype).flatten(0, 1)  # adapter x ffn, hidden
-
-    def stacked_bias(role: str) -> Tensor | None:
-        if role not in bank.bias:
-            return None
-        bias = bank.bias[role] if bank.full else bank.bias[role] + common.biases[role]
-        return _cast(layer, role, bias, x.dtype)
-
-    def up(role: str) -> Tensor:
-        bias = stacked_bias(role)
-        return F.linear(x, stacked(role), None if bias is None else bias.flatten())
-
-    inner: Tensor = layer.ffn.activate(layer.base, up("up"), up("gate") if "gate" in bank.weight else None)
-    inner = torch.unflatten(inner, -1, (size, -1)) * weights[:, None, :, None].to(x.dtype)
-    down = stacked(DOWN)
-    out: Tensor = inner.flatten(2).to(down.dtype) @ down  # the sum over adapters is the matmul's own
-    bias = stacked_bias(DOWN)
-    return out if bias is None else out + (weights.to(bias.dtype) @ bias)[:, None]
+    One wide matmul over all adapters would write activations of rows x seq x adapters x ffn, fresh from the system at
+    every call: its page faults cost more than it saves.
+    """
+    out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    parts = {role: w.unbind(0) for role, w in bank.weight.items()}
+    part_biases = {role: b.unbind(0) for role, b in bank.bias.items()}
+    for k, weight in enumerate(weights.unbind(1)):
+        own = {r: w[k] if bank.full else w[k] + common.weights[r] for r, w in parts.items()}
+        biases = {r: b[k] if bank.full else b[k] + common.biases[r] for r, b in part_biases.items()}
+        ffn = FFNWeights(
+            {r: _cast(layer, r, w, x.dtype) for r, w in own.items()},
+            {r: _cast(layer, r, b, x.dtype) for r, b in biases.items()},
+        )
+        out = torch.addcmul(out, layer.ffn.run(layer.base, x, ffn), weight[:, None, None])
+    return out.to(x.dtype)
 
 
 def _outputs_lora(layer: "MTALayer", bank: LoRABank, common: FFNWeights, x: Tensor, weights: Tensor) -> Tensor:
