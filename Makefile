@@ -54,8 +54,9 @@ install: $(RUN_READY)  ## only the set-up
 run: $(RUN_READY)  ## produce and register the embedded domain (or DOMAIN=name)
 	$(BIN)/alter run $(DOMAIN)
 
+# A file is one worker's, so that its fixtures are made once; a thread each, or workers wait for each other's.
 test: $(DEV_READY)  ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-server: $(DEV_READY)  ## the tests on a real Prefect server and worker, and those that kill runs
 	$(BIN)/python -m pytest -m server
