@@ -1,0 +1,195 @@
+"""docker-compose.yml, .env.example and the Dockerfiles, read as text: no Docker engine is needed."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+from prefect.settings import get_current_settings
+from prefect_redis.client import RedisMessagingSettings
+
+from stack.passwords import NAMES
+from stack.place import Place, Ports
+from stack.programs import mlflow_environment, prefect_environment
+
+ROOT = Path(__file__).parent.parent.parent
+TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXAMPLE = {name: value or "" for name, value in dotenv_values(ROOT / ".env.example").items()}
+VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z0-9_]+)(:[-?])?([^}]*)\}")
+ONE_SHOT = {"mlflow-upgrade", "prefect-upgrade", "prepare", "alter"}
+OWN = {"alter-servers:0.1.0": "servers", "alter-worker:0.1.0": "worker"}
+PINNED = re.compile(r"[a-z0-9/_-]+:\d+(\.\d+)+[a-z0-9.-]*")
+ALWAYS_ON = sorted(set(SERVICES) - ONE_SHOT)
+
+
+def environment(service: str) -> dict[str, str]:
+    return dict(SERVICES[service].get("environment", {}))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_image_has_a_version_of_its_own(service: str) -> None:
+    assert PINNED.fullmatch(SERVICES[service]["image"])
+
+
+def test_every_variable_is_explained_and_every_explained_one_is_used() -> None:
+    assert {name for name, _, _ in VARIABLE.findall(TEXT)} == set(EXAMPLE)
+
+
+def test_passwords_have_no_default_and_everything_else_has_the_one_that_is_told() -> None:
+    for name, how, rest in VARIABLE.findall(TEXT):
+        if name in NAMES:
+            assert (how, EXAMPLE[name]) == (":?", ""), name
+            assert ".env" in rest
+        else:
+            assert (how, rest) == (":-", EXAMPLE[name]), name
+
+
+def test_the_passwords_are_those_of_the_stack_without_docker() -> None:
+    assert {name for name, how, _ in VARIABLE.findall(TEXT) if how == ":?"} == set(NAMES)
+
+
+def test_only_the_uis_are_reached_from_outside_and_from_this_machine_alone_unless_told_otherwise() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {
+        "mlflow": ["${ALTER_BIND:-127.0.0.1}:${MLFLOW_PORT:-5000}:5000"],
+        "prefect-server": ["${ALTER_BIND:-127.0.0.1}:${PREFECT_PORT:-4200}:4200"],
+    }
+    assert EXAMPLE["ALTER_BIND"] == "127.0.0.1"
+
+
+def test_every_volume_is_declared_and_every_declared_one_is_used() -> None:
+    used = {str(v).split(":")[0] for service in SERVICES.values() for v in service.get("volumes", [])}
+    named = {name for name in used if not name.startswith((".", "$"))}
+    assert named == set(COMPOSE["volumes"])
+
+
+@pytest.mark.parametrize("service", ALWAYS_ON)
+def test_what_stays_on_is_watched_limited_and_started_again(service: str) -> None:
+    one = SERVICES[service]
+    assert one["restart"] == "unless-stopped"
+    assert one["deploy"]["resources"]["limits"]["memory"]
+    assert one["logging"]["options"]["max-size"]
+    watched = one["healthcheck"]
+    assert watched.get("test") or (service == "prefect-services" and watched == {"disable": True})
+
+
+def test_a_service_waits_for_what_can_be_waited_for() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            ends = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+            assert how == {"condition": ends}, f"{name} waits for {other}"
+            assert ends != "service_healthy" or SERVICES[other]["healthcheck"].get("test")
+    assert set(SERVICES["mlflow"]["depends_on"]) >= {"postgres", "mlflow-upgrade"}
+    assert set(SERVICES["prefect-server"]["depends_on"]) >= {"postgres", "redis", "prefect-upgrade"}
+
+
+def test_workers_reach_no_database_and_hold_none_of_its_passwords() -> None:
+    for name in ("worker", "worker-gpu", "alter"):
+        assert SERVICES[name]["networks"] == ["api"]
+        known = {found for value in environment(name).values() for found, how, _ in VARIABLE.findall(str(value)) if how}
+        assert known & set(NAMES) == {"PREFECT_PASSWORD", "MLFLOW_FACTORY_PASSWORD"}
+    assert COMPOSE["networks"]["data"] == {"internal": True}
+
+
+@pytest.mark.parametrize("service", [name for name, one in SERVICES.items() if one["image"] in OWN])
+def test_our_own_images_run_with_no_privileges_and_report_nothing(service: str) -> None:
+    one = SERVICES[service]
+    assert one["build"]["dockerfile"] == f"stack/{OWN[one['image']]}.Dockerfile"
+    assert one["read_only"]
+    assert one["cap_drop"] == ["ALL"]
+    assert one["security_opt"] == ["no-new-privileges:true"]
+    assert environment(service)["DO_NOT_TRACK"] == "true"
+    assert environment(service)["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert environment(service)["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_a_command_line_holds_no_password() -> None:
+    for service in SERVICES.values():
+        words = " ".join(map(str, [service.get("command", ""), service.get("healthcheck", "")]))
+        assert not {name for name, _, _ in VARIABLE.findall(words)} & set(NAMES)
+
+
+def test_the_stack_without_docker_has_the_same_settings(tmp_path: Path) -> None:
+    place = Place(tmp_path, Ports())
+    place.prepare()
+    here = set(prefect_environment(place, redis=True))
+    there = set(environment("prefect-server")) | {"PREFECT_SERVER_API_HOST"}  # there it is an option of the command
+    told = {"DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED", "MLFLOW_DISABLE_TELEMETRY", "GX_ANALYTICS_ENABLED"}
+    assert here == there - told - {"PREFECT_UI_API_URL"}
+    assert set(mlflow_environment(place)) - {"PGPORT"} <= set(environment("mlflow"))
+    assert set(place.client()) <= set(environment("worker"))
+
+
+def test_every_setting_of_prefect_is_one_that_prefect_knows() -> None:
+    """A misspelt one would be ignored without a word."""
+    asked = {name for service in SERVICES for name in environment(service) if name.startswith("PREFECT_")}
+    redis = {f"PREFECT_REDIS_MESSAGING_{name.upper()}" for name in RedisMessagingSettings.model_fields}
+    unknown = {
+        name for name in asked - redis - set(NAMES) if name.lower() not in _prefect_names(get_current_settings())
+    }
+    assert unknown == set()
+
+
+def _prefect_names(settings: Any) -> set[str]:
+    """Every environment variable that Prefect reads, in lower case."""
+    found: set[str] = set()
+    prefix = str(settings.model_config.get("env_prefix", "")).lower()
+    for name, info in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if hasattr(value, "model_config"):
+            found |= _prefect_names(value)
+        alias = getattr(info.validation_alias, "choices", [name])
+        found |= {each if each.startswith("prefect_") else prefix + each for each in alias if isinstance(each, str)}
+        found.add(prefix + name)
+    return found
+
+
+@pytest.mark.parametrize("name", ["servers", "worker"])
+class TestDockerfile:
+    @staticmethod
+    def steps(name: str) -> list[tuple[str, str]]:
+        text = (ROOT / "stack" / f"{name}.Dockerfile").read_text(encoding="utf-8")
+        lines = re.sub(r"\\\n\s*", " ", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
+        return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines if line]
+
+    def test_it_begins_with_a_version_and_ends_as_nobody_special(self, name: str) -> None:
+        steps = self.steps(name)
+        assert PINNED.fullmatch(steps[0][1])
+        assert [words for step, words in steps if step == "FROM"] == [steps[0][1]]
+        assert steps[-1] == ("USER", "10001")
+
+    def test_what_it_copies_is_there_and_let_through(self, name: str) -> None:
+        lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        let_through = {line[1:] for line in lines if line.startswith("!")}
+        assert "*" in lines
+        for step, words in self.steps(name):
+            if step == "COPY":
+                for source in shlex.split(words)[:-1]:
+                    assert (ROOT / source).exists(), source
+                    assert source.split("/")[0] in let_through
+
+    def test_every_package_is_installed_in_the_versions_that_were_tested(self, name: str) -> None:
+        installs = [part for step, words in self.steps(name) if step == "RUN" for part in words.split("&&")]
+        installs = [part for part in installs if "pip install" in part]
+        assert installs
+        assert all("--constraint constraints.txt" in part for part in installs)
+
+    def test_it_sends_no_telemetry(self, name: str) -> None:
+        told = " ".join(words for step, words in self.steps(name) if step == "ENV")
+        for setting in ("DO_NOT_TRACK=true", "MLFLOW_DISABLE_TELEMETRY=true", "PREFECT_SERVER_ANALYTICS_ENABLED=false"):
+            assert setting in told
+
+
+def test_the_servers_image_names_what_it_needs_in_versions_that_are_pinned() -> None:
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
+    (install,) = [words for step, words in TestDockerfile.steps("servers") if "pip install" in words]
+    packages = install.split("constraints.txt ")[1]
+    for package in shlex.split(packages):
+        assert package.lower().partition("[")[0] in pinned, package
