@@ -98,6 +98,19 @@ def resolve_backbone(
     return target
 
 
+def find_tokenizer(spec: BackboneSpec, workspace: Workspace, base: Path | None = None) -> Any:
+    """The backbone's tokenizer alone: nothing is converted, and of a hub model no weights are fetched.
+
+    base: as for `resolve_backbone`. Raises BackboneError.
+    """
+    source = _find(spec, base or Path.cwd(), weights=False)
+    converted = workspace.backbones / digest_of(_FORMAT, source.identity)
+    if (converted / RECORD).is_file():
+        source = _Source(spec.model, converted, None, source.identity)
+    with quiet(), _explained(source):
+        return _tokenizer(source)
+
+
 def load_backbone(folder: Path, dtype: "torch.dtype | None" = None) -> tuple[Any, Any]:
     """Model (in eval mode) and tokenizer of a converted folder; dtype None keeps the weights' own.
 
@@ -129,7 +142,7 @@ def backbone_digest(folder: Path) -> str:
     return str(backbone_record(folder)["digest"])
 
 
-def _find(spec: BackboneSpec, base: Path) -> _Source:
+def _find(spec: BackboneSpec, base: Path, weights: bool = True) -> _Source:
     given = spec.model
     if given.startswith("package:"):
         return _gguf(given, _package_file(given))
@@ -145,7 +158,7 @@ def _find(spec: BackboneSpec, base: Path) -> _Source:
             f"backbone {given}: there is no such folder, and it is no hub id",
             [f"looked for {path}", "give a hub id (org/name), a local folder, or package:NAME/FILE.gguf"],
         )
-    return _hub(given, spec.revision)
+    return _hub(given, spec.revision, weights)
 
 
 def _package_file(given: str) -> Path:
@@ -187,12 +200,13 @@ def _folder(given: str, folder: Path) -> _Source:
     return _Source(given, folder, None, digest_of_files(files))
 
 
-def _hub(given: str, revision: str | None) -> _Source:
+def _hub(given: str, revision: str | None, weights: bool) -> _Source:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    patterns = [pattern for pattern in _HUB_FILES if weights or pattern != "*.safetensors"]
     try:
-        path = Path(snapshot_download(given, revision=revision, allow_patterns=list(_HUB_FILES)))
+        path = Path(snapshot_download(given, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
         offline = constants.HF_HUB_OFFLINE
         why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
@@ -211,7 +225,9 @@ def _hub(given: str, revision: str | None) -> _Source:
         ) from error
     except HfHubHTTPError as error:
         raise BackboneError(f"backbone {given}: the hub answered {error}", transient=True) from error
-    _folder(given, path)  # its checks; the commit says which weights these are, without reading them
+    if weights:
+        _folder(given, path)  # its checks
+    # The commit says which weights these are, without reading them
     return _Source(given, path, None, f"{given}@{path.name}")
 
 

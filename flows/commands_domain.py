@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows import make_prefect_home
-from flows.options import DataRoot, Domain, Json
+from flows.options import DataRoot, Domain, Json, Quiet
 
 app = typer.Typer()
 
@@ -27,33 +27,34 @@ def new(
 
 
 @app.command()
-def data(domain: Domain, data_root: DataRoot = None, as_json: Json = False) -> None:
-    """Ingest and validate a domain's rows; nothing is trained. Exit code 2 when a blocking check fails."""
-    from transformers import AutoTokenizer
+def data(
+    domains: Annotated[list[str], typer.Argument(metavar="DOMAIN...", help="Names, folders or domain.yaml files.")],
+    data_root: DataRoot = None,
+    docs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Build Great Expectations' Data Docs there too; they want the network."),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Ingest and validate domains' rows; nothing is trained.
 
-    from alter_core.backbone import resolve_backbone
-    from alter_core.data.ingest import ingest
-    from alter_core.data.quality import validate
-    from flows.plan import Plan
+    Exit codes: 0 fine, 1 warnings, 2 wrong input, 3 blocked by a check; of several domains, the highest.
+    """
+    from flows.data_check import Checked, check_each, checked_json, print_checked
+    from flows.display import console_display
 
-    plan = Plan.read(domain, data_root)
-    backbone = resolve_backbone(plan.spec.backbone, plan.workspace, lambda *_, **__: None, base=plan.folder)
-    dataset = ingest(plan.spec, plan.folder, plan.workspace, data_root)
-    report = validate(dataset, plan.spec, AutoTokenizer.from_pretrained(backbone))
-    page = plan.run_folder("quality.html")
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(report.to_html(), encoding="utf-8")
-    found = report.to_json()
+    def told(one: Checked) -> None:
+        if not as_json:
+            print_checked(one)
+        if one.error is not None:
+            typer.echo(f"error: {one.error}", err=True)
+
+    with console_display(quiet).shown() as display:
+        found = check_each(domains, data_root, docs, display, told)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, default=str))
-    else:
-        for task, facts in found["tasks"].items():
-            rows = ", ".join(f"{count:,} {split}" for split, count in facts["rows"].items())
-            typer.echo(f"{task}: {rows}")
-        for warning in found["warnings"]:
-            typer.echo(f"warning: {warning}")
-        typer.echo(f"data {dataset.digest}: quality {found['outcome']}; the whole report is {page}")
-    report.raise_if_blocked()
+        typer.echo(checked_json(found))
+    raise typer.Exit(max(one.exit_code for one in found))
 
 
 @app.command()

@@ -8,14 +8,13 @@ import typer
 
 from alter_core.errors import AlterError
 from flows import commands_unattended, make_prefect_home
-from flows.options import DataRoot, Domain, Json
+from flows.options import DataRoot, Domain, Json, Quiet
 
 if TYPE_CHECKING:
     from flows.plan import Plan
 
 app = typer.Typer()
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress, only the result.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's own log as well.")]
 Processes = Annotated[int, typer.Option(min=1, help="Training processes: one per GPU, say.")]
 

@@ -14,3 +14,4 @@ DataRoot = Annotated[
     typer.Option(envvar="ALTER_DATA_ROOT", help="Folder that relative source paths may also lie under."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress, only the result.")]

@@ -119,10 +119,19 @@ def count_checks(task: TaskSpec) -> list[Check]:
                "{found} of inputs have more than one target; at most {limit} may",
                "settle which target is right" + (": these rows were dropped" if task.task_type.labelled else ""),
                "contradictions"),
-        _count("in the language asked for", "warn", "other_language_share", None, quality.max_other_language,
-               f"{{found}} of inputs are not in {quality.language!r}; at most {{limit}} may be",
-               "filter the source with source > where, or unset quality > language"),
     ]  # fmt: skip
+    if quality.language is not None:
+        checks.append(
+            _count(
+                "in the language asked for",
+                "warn",
+                "other_language_share",
+                None,
+                quality.max_other_language,
+                f"{{found}} of inputs are not in {quality.language!r}; at most {{limit}} may be",
+                "filter the source with source > where, or unset quality > language",
+            )
+        )
     if task.task_type.labelled:
         checks += [
             _count("more than one label", "block", "train_labels", 2, None,

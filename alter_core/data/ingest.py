@@ -40,9 +40,10 @@ def ingest(
 ) -> TaskDataset:
     """Read every source of a domain into `<workspace.datasets>/<key>/`, or reuse the folder that holds just that.
 
-    `folder` is the spec's own. `progress(done, total, task=, rows=)` counts tasks. Raises DataError with up to 20
+    `folder` is the spec's own. `progress(done, total, text=)` counts tasks. Raises DataError with up to 20
     problems, each with file and line.
     """
+    tell = progress or (lambda *_, **__: None)
     roots = Roots(folder, data_root)
     callables = Callables(folder)
     try:
@@ -54,8 +55,9 @@ def ingest(
     if fingerprint is not None:
         finished = workspace.datasets / fingerprint
         if TaskDataset.stands_at(finished):
+            tell(len(spec.tasks), len(spec.tasks), text="read already, and unchanged")
             return TaskDataset.open(finished)
-    reader = _Reader(spec, roots, callables, progress or (lambda *_, **__: None))
+    reader = _Reader(spec, roots, callables, tell)
     with _scratch(workspace.datasets) as scratch:
         made = scratch / "made"
         made.mkdir()
@@ -104,6 +106,7 @@ class _Reader:
         tasks: dict[str, Any] = {}
         try:
             for number, task in enumerate(self._spec.tasks):
+                self._progress(number, len(self._spec.tasks), text=task.name)
                 try:
                     tasks[task.name] = self._write_task(task, number, made)
                 except DataError as error:
@@ -211,7 +214,7 @@ class _Reader:
                 rows.add(Row(key_of(folded), row.input, row.target, chosen, row.id, index, line))
                 count += 1
                 if count % REPORT_ROWS == 0:
-                    self._progress(number, len(self._spec.tasks), task=task.name, rows=count)
+                    self._progress(number, len(self._spec.tasks), text=f"{task.name}: {count:,} rows")
         if not count and not self._problems.lines:
             left = f"none of its {total} rows passes source > where" if total else "it has no rows"
             name = parts[-1][0] if parts else role

@@ -1,7 +1,8 @@
 """Validation of a data set against its spec: what blocks, what warns, which rows, and what to do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from alter_core.data.dataset import TaskDataset
@@ -9,6 +10,10 @@ from alter_core.data.profile import Profile, drift, largest_changes
 from alter_core.data.task_quality import Item, Outcome, check_task
 from alter_core.errors import QualityBlocked
 from alter_core.spec import DomainSpec, TaskSpec
+from alter_core.workspace import write_json, written_whole
+
+SAMPLES = 3  # rows of a task that a report shows
+SAMPLE_CHARACTERS = 400
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class QualityReport:
     digest: str
     items: tuple[Item, ...]
     tasks: dict[str, Any]
-    """Task -> counts of rows, duplicates, leakage and contradictions, labels, and where the rows came from."""
+    """Task -> counts of rows, duplicates, leakage and contradictions, labels, where the rows came from, and a few."""
     profile: dict[str, Profile]
     """Task -> profile of its training rows; the next run's `champion_profile`."""
     drift: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -55,6 +60,14 @@ class QualityReport:
 
         return quality_page(self)
 
+    def write(self, folder: Path) -> Path:
+        """Write quality.html, and Great Expectations' own results as JSON beside it; the path of the page."""
+        page = folder / "quality.html"
+        with written_whole(page) as file:
+            file.write_text(self.to_html(), encoding="utf-8")
+        write_json(folder / "great_expectations.json", self.gx_json)
+        return page
+
     def raise_if_blocked(self) -> None:
         """Raises QualityBlocked with every blocking check, and its first rows with file and line."""
         blocking = self.wrong("block")
@@ -68,27 +81,53 @@ class QualityReport:
 
 
 def validate(
-    dataset: TaskDataset, spec: DomainSpec, tokenizer: Any | None, champion_profile: Mapping[str, Any] | None = None
+    dataset: TaskDataset,
+    spec: DomainSpec,
+    tokenizer: Any | None,
+    champion_profile: Mapping[str, Any] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> QualityReport:
     """Check every task's rows. Token lengths are measured on a sample, and not at all without a tokenizer.
 
-    `champion_profile` is `to_json()["profile"]` of the champion's report. Raises SpecError for an expectation that does
-    not exist; what is wrong with the rows is in the report.
+    `champion_profile` is `to_json()["profile"]` of the champion's report. `progress(done, total, text=)` counts tasks.
+    Raises SpecError for an expectation that does not exist; what is wrong with the rows is in the report.
     """
     items: list[Item] = []
     profiles: dict[str, Profile] = {}
     distances: dict[str, dict[str, float]] = {}
     found: dict[str, Any] = {}
-    for task in spec.tasks:
+    tell = progress or (lambda *_, **__: None)
+    for number, task in enumerate(spec.tasks):
+        tell(number, len(spec.tasks), text=task.name)
         task_items, profiles[task.name], found[task.name] = check_task(dataset, task, tokenizer)
         items += task_items
         before = (champion_profile or {}).get(task.name)
         if before:
             distances[task.name] = drift(profiles[task.name], before)
             items += list(_drifted(task, profiles[task.name], before, distances[task.name]))
+    tell(len(spec.tasks), len(spec.tasks))
     kept = ("rows", "read", "duplicates", "leakage", "contradictions", "label_counts", "sources", "licence", "type")
-    tasks = {name: {k: dataset.manifest["tasks"][name][k] for k in kept} for name in spec.task_names}
+    tasks = {
+        task.name: {k: dataset.manifest["tasks"][task.name][k] for k in kept}
+        | {
+            "description": task.description,
+            "limits": {"input": task.max_input_tokens, "target": task.effective_max_target_tokens},
+            "samples": _samples(dataset, task.name),
+        }
+        for task in spec.tasks
+    }
     return QualityReport(spec.name, dataset.digest, tuple(items), tasks, profiles, distances, found)
+
+
+def _samples(dataset: TaskDataset, task: str) -> list[dict[str, str]]:
+    """The first training rows in order of hash, which is a fair sample, and their places."""
+    rows = dataset.placed_rows("train", task)
+    found = []
+    for row in rows.select(range(min(SAMPLES, len(rows)))):
+        whole = {name: row[name] for name in ("input", "target")}
+        texts = {k: v if len(v) <= SAMPLE_CHARACTERS else v[:SAMPLE_CHARACTERS] + " ..." for k, v in whole.items()}
+        found.append({**texts, "place": dataset.place(task, row["file"], row["line"])})
+    return found
 
 
 def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[str, float]) -> Iterator[Item]:
