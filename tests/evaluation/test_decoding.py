@@ -1,6 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
+from transformers import MistralForCausalLM
 
+from alter_core.evaluation import reading
 from alter_core.evaluation.decoding import Decoder, Request
 from alter_core.evaluation.labels import FREE, LabelTries
 from tests.evaluation import naive
@@ -8,17 +12,23 @@ from tests.mta.conftest import MODELS
 
 END = 2
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12], [13], [14, 15, 16]]
+HEAD = list(range(5, 15))  # as an instruction does, it opens every prompt of a task
+LIKE = [[*HEAD, *rest] for rest in ([20], [21, 22, 23], [24, 25, 26, 27, 28], [29, 30], [HEAD[0], HEAD[1], 31])]
 
 
+@pytest.mark.parametrize("prompts", [PROMPTS, LIKE], ids=["unlike", "like"])
 @pytest.mark.parametrize("architecture", MODELS)
-def test_every_architecture_decodes_padded_batches_as_single_rows_without_a_cache(architecture: str) -> None:
+def test_every_architecture_decodes_padded_batches_as_single_rows_without_a_cache(
+    architecture: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(reading.PART_TOKENS, "cpu", 8)  # several parts of each task
     torch.manual_seed(0)
     model = MODELS[architecture]().eval()
     labels = [[20, 21, END], [20, 22, END], [23, 24, END]]
     tries = LabelTries({"label": labels})
     requests = [
         request
-        for prompt in PROMPTS
+        for prompt in prompts
         for request in (Request("free", prompt, FREE, 6), Request("label", prompt, tries.roots["label"], 3))
     ]
     answers = Decoder(model, tries, [END], pad=0).answer(requests)
@@ -43,3 +53,40 @@ def test_rows_with_different_limits_share_a_batch() -> None:
     short, long = decoder.answer([Request("a", [5, 6], FREE, 2), Request("b", [5, 6], FREE, 9)])
     assert (len(short.ids), len(long.ids)) == (2, 9)
     assert long.ids[:2] == short.ids
+
+
+def windowed(window: int | None) -> Any:
+    """A model whose answers depend on all that it sees."""
+    torch.manual_seed(0)
+    config = MODELS["mistral"]().config
+    config.sliding_window = window
+    model = MistralForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("window", [4, 12, 18])
+def test_a_window_of_attention_shorter_than_rows_sees_what_it_sees_in_a_single_row(window: int) -> None:
+    requests = [Request("free", prompt, FREE, 6) for prompt in LIKE]
+    model = windowed(window)
+    answers = Decoder(model, LabelTries({}), [END], pad=0).answer(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        written: list[int] = []
+        while len(written) < 6 and END not in written:
+            written.append(int(naive.next_token(model, None, "free", list(request.prompt), written).argmax()))
+        assert list(answer.ids) == written
+    assert answers != Decoder(windowed(None), LabelTries({}), [END], pad=0).answer(requests)  # the window matters
+
+
+def test_what_a_task_s_prompts_begin_with_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = MODELS["llama"]().eval()
+    sizes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    Decoder(model, LabelTries({}), [], pad=0).answer([Request("a", prompt, FREE, 1) for prompt in LIKE])
+    assert sizes == [(1, len(HEAD)), (len(LIKE), 5)]

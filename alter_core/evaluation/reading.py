@@ -1,0 +1,248 @@
+"""What a batch has read so far, inside of the two kinds of model: prompts in parts of like length, then token by token.
+
+Reading prompts is most of the work where answers are short, and on a CPU three things make it cheap: rows of one part
+are of one task and nearly one length, so that little is padding; a part is small enough for the processor's cache; and
+what all prompts of a task begin with, its instruction, is read once and not once a row.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+
+PART_TOKENS = {"cpu": 2048}
+"""Prompt tokens of one part, padding counted, by device; elsewhere as many as the batch has, where many is cheap."""
+PART_PADDING = 8
+"""Most tokens that a row of a part is padded by."""
+SHORTEST_PREFIX = 8
+"""A shorter common beginning is not worth a forward of its own."""
+
+Prompt = Sequence[int]
+Routing = Callable[[Sequence[str]], AbstractContextManager[Any]]
+
+
+class Reading(Protocol):
+    """A batch inside of a model. Rows are in the caller's order, less those that `keep` has dropped."""
+
+    def start(self, room: int) -> Tensor:
+        """Logits (batch, vocab) after the prompts. room: most tokens that a row will write."""
+
+    def keep(self, kept: Tensor) -> None:
+        """Go on with the rows `kept` (row,) alone. Must be called between `start` and the first `step`."""
+
+    def step(self, token: Tensor) -> Tensor:
+        """Logits (batch, vocab) after `token` (batch,)."""
+
+
+def read(model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> Reading:
+    """A batch in `model`, whichever kind it is. pad: any token id; padding is masked. routing: carries rows' tasks."""
+    kind = Seq2Seq if model.config.is_encoder_decoder else DecoderOnly
+    return kind(model, tasks, prompts, pad, routing)
+
+
+@dataclass(frozen=True)
+class _Part:
+    rows: Tensor
+    mask: Tensor
+    """(row, seq); 0 at padding."""
+    cache: Any
+
+
+class DecoderOnly:
+    """A batch in a decoder-only model: prompts padded on the left, so that all rows write at the same place."""
+
+    def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
+        self.model = model
+        self.tasks = list(tasks)
+        self.prompts = prompts
+        self.pad = pad
+        self.routing = routing
+        self.device = next(model.parameters()).device
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.parts: list[_Part] = []
+        self.cache: Any = None
+        self.mask = torch.zeros(0)
+
+    def start(self, room: int) -> Tensor:
+        # A window of attention counts places of the cache, and between a prefix and a shorter row's rest lies padding.
+        window = getattr(self.model.config, "sliding_window", None)
+        whole = window is not None and max(map(len, self.prompts)) + room >= window
+        shared = {} if whole else self._read_prefixes()
+        logits: Tensor | None = None
+        for rows in [list(range(len(self.tasks)))] if whole else _parts(self.tasks, self.prompts, self.device):
+            prefix = shared.get(self.tasks[rows[0]])
+            part, own = self._read_part(rows, prefix)
+            self.parts.append(part)
+            logits = own.new_empty(len(self.tasks), own.shape[1]) if logits is None else logits
+            logits[part.rows] = own
+        assert logits is not None
+        return logits
+
+    def _read_prefixes(self) -> dict[str, Any]:
+        """Task -> cache (one row) of what all its prompts begin with."""
+        found = {}
+        for task in dict.fromkeys(self.tasks):
+            own = [prompt for prompt, of in zip(self.prompts, self.tasks, strict=True) if of == task]
+            length = _common(own)
+            if len(own) > 1 and length >= SHORTEST_PREFIX:
+                ids = torch.tensor([own[0][:length]], device=self.device)
+                found[task] = self._cache()
+                self._forward([task], ids, torch.ones_like(ids), found[task])
+        return found
+
+    def _read_part(self, rows: Sequence[int], prefix: Any | None) -> tuple[_Part, Tensor]:
+        cache, known = self._cache(), 0
+        if prefix is not None:
+            known = prefix.get_seq_length()
+            for number, layer in enumerate(prefix.layers):
+                held = [part.expand(len(rows), -1, -1, -1) for part in (layer.keys, layer.values)]
+                cache.update(*held, number)
+        ids, mask = padded([self.prompts[row][known:] for row in rows], self.pad, left=True, device=self.device)
+        mask = torch.cat([mask.new_ones(len(rows), known), mask], 1)
+        logits = self._forward([self.tasks[row] for row in rows], ids, mask, cache)
+        return _Part(torch.tensor(rows, device=self.device), mask, cache), logits
+
+    def keep(self, kept: Tensor) -> None:
+        self.tasks = [self.tasks[row] for row in kept.tolist()]
+        if self.parts:
+            self._join(kept)
+        else:
+            self.cache.batch_select_indices(kept)
+            self.mask = self.mask[kept]
+
+    def _join(self, kept: Tensor) -> None:
+        """One cache of the rows `kept` of all parts."""
+        place = torch.full((len(self.prompts),), -1, device=self.device)
+        place[kept] = torch.arange(len(kept), device=self.device)
+        living = [(part, place[part.rows] >= 0) for part in self.parts]
+        living = [(part, chosen) for part, chosen in living if chosen.any()]
+        width = max(part.mask.shape[1] for part, _ in living)
+        self.mask = kept.new_zeros(len(kept), width)
+        for part, chosen in living:
+            self.mask[place[part.rows[chosen]], width - part.mask.shape[1] :] = part.mask[chosen]
+        self.cache = self._cache()
+        for number in range(len(living[0][0].cache.layers)):
+            joined = []
+            for name in ("keys", "values"):
+                like = getattr(living[0][0].cache.layers[number], name)  # (row, head, seq, channel)
+                whole = like.new_zeros(len(kept), like.shape[1], width, like.shape[3])
+                for part, chosen in living:
+                    layer = part.cache.layers[number]
+                    own = getattr(layer, name)
+                    whole[place[part.rows[chosen]], :, width - own.shape[2] :] = own[chosen]
+                    setattr(layer, name, None)  # two whole copies would be the peak of memory
+                joined.append(whole)
+            self.cache.update(*joined, number)
+        self.parts = []
+
+    def step(self, token: Tensor) -> Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(token), 1)], 1)
+        return self._forward(self.tasks, token[:, None], self.mask, self.cache)
+
+    def _forward(self, tasks: Sequence[str], ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with self.routing(tasks):
+            out = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                **({"position_ids": positions} if self._takes_positions else {}),
+                **self._last_only,
+            )
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+    def _cache(self) -> Any:
+        return DynamicCache(config=self.model.config)
+
+
+class Seq2Seq:
+    """A batch in an encoder-decoder model: the encoder runs once, over parts."""
+
+    def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
+        self.model = model
+        self.tasks = list(tasks)
+        self.prompts = prompts
+        self.pad = pad
+        self.routing = routing
+        self.device = next(model.parameters()).device
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.encoded: Any = None
+
+    def start(self, room: int) -> Tensor:
+        self.mask = padded(self.prompts, self.pad, left=False, device=self.device)[1]
+        for rows in _parts(self.tasks, self.prompts, self.device):
+            ids, mask = padded([self.prompts[row] for row in rows], self.pad, left=False, device=self.device)
+            with self.routing([self.tasks[row] for row in rows]):
+                out = self.model.get_encoder()(input_ids=ids, attention_mask=mask)
+            own = out.last_hidden_state
+            if self.encoded is None:
+                self.encoded = out
+                hidden = own.new_zeros(*self.mask.shape, own.shape[2])
+            hidden[torch.tensor(rows, device=self.device), : own.shape[1]] = own
+        self.encoded.last_hidden_state = hidden
+        first = torch.full((len(self.tasks),), self.model.config.decoder_start_token_id, device=self.device)
+        return self.step(first)
+
+    def keep(self, kept: Tensor) -> None:
+        self.tasks = [self.tasks[row] for row in kept.tolist()]
+        self.cache.batch_select_indices(kept)
+        self.encoded.last_hidden_state = self.encoded.last_hidden_state[kept]
+        self.mask = self.mask[kept]
+
+    def step(self, token: Tensor) -> Tensor:
+        with self.routing(self.tasks):
+            out = self.model(
+                encoder_outputs=self.encoded,
+                attention_mask=self.mask,
+                decoder_input_ids=token[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+
+def _parts(tasks: Sequence[str], prompts: Sequence[Prompt], device: torch.device) -> Iterator[list[int]]:
+    """Rows of one task and of like length, part by part."""
+    most = PART_TOKENS.get(device.type)
+    part: list[int] = []
+    for row in sorted(range(len(tasks)), key=lambda row: (tasks[row], -len(prompts[row]))):
+        if part:
+            first = part[0]  # the longest
+            full = most is not None and len(prompts[first]) * (len(part) + 1) > most
+            unlike = most is not None and len(prompts[first]) - len(prompts[row]) > PART_PADDING
+            if full or unlike or tasks[row] != tasks[first]:
+                yield part
+                part = []
+        part.append(row)
+    if part:
+        yield part
+
+
+def _common(prompts: Sequence[Prompt]) -> int:
+    """How many tokens all prompts begin with, less one: something is left to read of each."""
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
+    return min(sum(1 for _ in columns), min(map(len, prompts)) - 1)
+
+
+def padded(prompts: Sequence[Prompt], pad: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask (batch, seq) of prompts of different length."""
+    width = max(map(len, prompts))
+    ids, mask = [], []
+    for prompt in prompts:
+        blank = [pad] * (width - len(prompt))
+        seen = [1] * len(prompt)
+        hidden = [0] * len(blank)
+        ids.append([*blank, *prompt] if left else [*prompt, *blank])
+        mask.append([*hidden, *seen] if left else [*seen, *hidden])
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
