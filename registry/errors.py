@@ -3,7 +3,7 @@
 RegistryError              exit code 1: the store could not do what was asked
 ├── RegistryInputError     exit code 2: the caller named something that is not there, or that may not be done
 ├── StoreUnavailable       exit code 1, transient: the store does not answer; the same call may work later
-├── AliasConflict          exit code 1, transient: somebody else moved the alias in between
+├── AliasConflict          exit code 1: somebody else moved the alias in between; the same call never works again
 └── VerificationError      exit code 1: a registered version does not give the answers that were recorded for it
 
 A message says what happened, where, and what to do next.
@@ -42,9 +42,7 @@ class StoreUnavailable(RegistryError):
 
 
 class AliasConflict(RegistryError):
-    """The alias was moved by somebody else since it was read."""
-
-    transient = True
+    """The alias was moved by somebody else since it was read: decide again, against the version that has it now."""
 
 
 class VerificationError(RegistryError):

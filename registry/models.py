@@ -139,7 +139,8 @@ class ModelStore(Versions):
         with self._locked(domain):
             now = self.alias(domain, CHAMPION)
             there = {row["version"] for row in self.versions(domain)}
-            history = [number for number in self._history(domain) if number in there]
+            # A promotion that was killed half-way may have left the champion itself there.
+            history = [n for n in self._history(domain) if n in there and (now is None or n != now["version"])]
             if now is None or not history:
                 raise RegistryInputError(
                     f"{domain} has no earlier champion to go back to; "
