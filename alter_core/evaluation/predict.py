@@ -17,8 +17,10 @@ from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
 from alter_core.training.precision import choose_precision
 
-TOKENS_PER_BATCH = 16_384
-"""Prompt and answer tokens of one batch, padding counted: what bounds the memory of its cache."""
+CACHE_BYTES = 2**30
+"""Most memory of a batch's cache of keys and values: the larger the batch, the less a written token costs."""
+ROWS_PER_BATCH = 512
+"""Most rows of a batch, each of which has a row of logits as long as the vocabulary."""
 SHOWN = 8
 
 Progress = Callable[[int, int], None]
@@ -47,19 +49,20 @@ class Predictor:
         mta: MTAModel | None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        tokens_per_batch: int = TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
     ) -> None:
         """spec: with labels filled in. mta None: `model` is the plain backbone, which reads the same prompts.
 
         device: `model` is moved there when given. dtype: the backbone's parameters take it when given; adapters stay
-        as they are, and are mixed in their own precision.
+        as they are, and are mixed in their own precision. tokens_per_batch: prompts and answers, padding counted;
+        unset: as many as CACHE_BYTES hold.
         Raises SpecError when a label task has no labels.
         """
         self.model = _placed(model, mta, device, dtype)
         self.tokenizer = tokenizer
         self.spec = spec
         self.mta = mta
-        self.tokens_per_batch = tokens_per_batch
+        self.tokens_per_batch = tokens_per_batch or CACHE_BYTES // _cache_bytes(self.model)
         self._labels = _labels(spec)
         encoded = {name: encode_targets(tokenizer, spec.task(name), labels) for name, labels in self._labels.items()}
         tries = LabelTries(encoded, next(model.parameters()).device)
@@ -179,15 +182,14 @@ class Predictor:
             return request.root != FREE, -request.max_new_tokens, request.task, -len(request.prompt)
 
         batch: list[int] = []
+        prompt = answer = 0  # the longest of the batch, in tokens
         for row in sorted(range(len(requests)), key=likeness):
-            held = [*batch, row]
-            longest = max(len(requests[i].prompt) for i in held) + max(_room(requests[i]) for i in held)
-            labelled = requests[row].root != FREE
-            if batch and (
-                longest * len(held) > self.tokens_per_batch or labelled != (requests[batch[-1]].root != FREE)
-            ):
+            request = requests[row]
+            prompt, answer = max(prompt, len(request.prompt)), max(answer, _room(request))
+            full = (prompt + answer) * (len(batch) + 1) > self.tokens_per_batch or len(batch) == ROWS_PER_BATCH
+            if batch and (full or (request.root == FREE) != (requests[batch[-1]].root == FREE)):
                 yield batch
-                batch = []
+                batch, prompt, answer = [], len(request.prompt), _room(request)
             batch.append(row)
         if batch:
             yield batch
@@ -209,6 +211,14 @@ def _placed(model: Any, mta: MTAModel | None, device: torch.device | str | None,
         for _, parameter in held:
             parameter.data = parameter.data.to(dtype)
     return model
+
+
+def _cache_bytes(model: Any) -> int:
+    """Bytes of a token's keys and values."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.dtype.itemsize)
 
 
 def _room(request: Request) -> int:
