@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from alter_core.errors import SpecError
 from alter_core.mta.config import MTAConfig
 from alter_core.task_types import TASK_TYPES, MetricName, TaskType, TaskTypeName
 from alter_core.workspace import digest_of
+from alter_core.yaml_text import read_mapping
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -388,23 +389,7 @@ class DomainSpec(Section):
 def load_domain(path: Path) -> DomainSpec:
     """Read a domain.yaml, or the one in a folder. Raises SpecError with every problem at once."""
     file = path / "domain.yaml" if path.is_dir() else path
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(f"{file}: there is no such spec; `alter check` lists the domains that can be found") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-        raise SpecError(f"{file}{place}: not valid YAML: {problem}") from error
-    if not isinstance(values, dict):
-        raise SpecError(f"{file}: a spec is a mapping of keys, got {type(values).__name__}")
-    problems = [f"line {line}: {text}" for line, text in _repeated_keys(node)]
+    values, node, problems = read_mapping(file)
     try:
         spec = DomainSpec.model_validate(values)
     except ValidationError as error:
@@ -413,20 +398,6 @@ def load_domain(path: Path) -> DomainSpec:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SpecError(f"{file}: {count}", problems)
     return spec
-
-
-def _repeated_keys(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """YAML lets the last of two equal keys win in silence; a person never means that."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield key.start_mark.line + 1, f"the key {key.value!r} stands twice; keep one"
-            seen.add(key.value)
-            yield from _repeated_keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _repeated_keys(item)
 
 
 def _explain(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> str:

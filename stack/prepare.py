@@ -15,12 +15,14 @@ def prepare() -> list[str]:
     Servers and passwords come from the environment, under the names of .env.example. Called again, it sets the
     passwords anew and changes nothing else. Raises AlterError and RegistryError.
     """
+    from flows import make_prefect_home
     from flows.deploy import ensure_pool, server_client
     from registry.accounts import ensure_account
 
     names = ("MLFLOW_TRACKING_URI", ADMIN, *ACCOUNTS.values())
     if missing := [name for name in names if not os.environ.get(name)]:
         raise AlterError(f"{', '.join(missing)} must be set; .env.example explains them")
+    make_prefect_home()
     done = []
     for account, variable in ACCOUNTS.items():
         made = ensure_account(

@@ -154,7 +154,8 @@ def redis_settings(place: Place) -> Path:
 
 def base_environment(place: Place) -> dict[str, str]:
     """What every program has: where programs are, a home, and that nothing is reported to anybody."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "ALTER_DATA_ROOT")
+    kept = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"]
+    kept += ["ALTER_DATA_ROOT", "ALTER_CHECKPOINT_SECONDS", "ALTER_NOTIFY_BLOCK"]
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         **QUIET,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -19,23 +19,13 @@ from alter_core.errors import WorkspaceError
 from registry.errors import RegistryInputError
 from registry.models import CHALLENGER, CHAMPION, ModelStore
 from stack import manager, steps
-from stack.place import Place, Ports
+from stack.place import Place
 from stack.programs import postgres_folder
 from tests.conftest import tiny_spec, write_domain
 from tests.flows.server import wait_for
+from tests.stack.ports import free_ports
 
 pytestmark = pytest.mark.server
-
-
-def free_ports() -> Ports:
-    sockets = [socket.socket() for _ in asdict(Ports())]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return Ports(*(each.getsockname()[1] for each in sockets))
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @pytest.fixture(scope="module")
