@@ -2,7 +2,8 @@
 
 Reading prompts is most of the work where answers are short, and on a CPU three things make it cheap: rows of one part
 are of one task and nearly one length, so that little is padding; a part is small enough for the processor's cache; and
-what all prompts of a task begin with, its instruction, is read once and not once a row.
+what all prompts of a task begin with, its instruction, is read once and not once a row. Parts are rows that follow each
+other, so it is for the caller to bring like rows together.
 """
 
 import inspect
@@ -13,7 +14,7 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 PART_TOKENS = {"cpu": 2048}
@@ -48,7 +49,7 @@ def read(model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, 
 
 @dataclass(frozen=True)
 class _Part:
-    rows: Tensor
+    rows: range
     mask: Tensor
     """(row, seq); 0 at padding."""
     cache: Any
@@ -76,15 +77,12 @@ class DecoderOnly:
         window = getattr(self.model.config, "sliding_window", None)
         whole = window is not None and max(map(len, self.prompts)) + room >= window
         shared = {} if whole else self._read_prefixes()
-        logits: Tensor | None = None
-        for rows in [list(range(len(self.tasks)))] if whole else _parts(self.tasks, self.prompts, self.device):
-            prefix = shared.get(self.tasks[rows[0]])
-            part, own = self._read_part(rows, prefix)
+        logits = []
+        for rows in [range(len(self.tasks))] if whole else _parts(self.tasks, self.prompts, self.device):
+            part, own = self._read_part(rows, shared.get(self.tasks[rows[0]]))
             self.parts.append(part)
-            logits = own.new_empty(len(self.tasks), own.shape[1]) if logits is None else logits
-            logits[part.rows] = own
-        assert logits is not None
-        return logits
+            logits.append(own)
+        return torch.cat(logits)
 
     def _read_prefixes(self) -> dict[str, Any]:
         """Task -> cache (one row) of what all its prompts begin with."""
@@ -98,7 +96,7 @@ class DecoderOnly:
                 self._forward([task], ids, torch.ones_like(ids), found[task])
         return found
 
-    def _read_part(self, rows: Sequence[int], prefix: Any | None) -> tuple[_Part, Tensor]:
+    def _read_part(self, rows: range, prefix: Any | None) -> tuple[_Part, Tensor]:
         cache, known = self._cache(), 0
         if prefix is not None:
             known = prefix.get_seq_length()
@@ -108,7 +106,7 @@ class DecoderOnly:
         ids, mask = padded([self.prompts[row][known:] for row in rows], self.pad, left=True, device=self.device)
         mask = torch.cat([mask.new_ones(len(rows), known), mask], 1)
         logits = self._forward([self.tasks[row] for row in rows], ids, mask, cache)
-        return _Part(torch.tensor(rows, device=self.device), mask, cache), logits
+        return _Part(rows, mask, cache), logits
 
     def keep(self, kept: Tensor) -> None:
         self.tasks = [self.tasks[row] for row in kept.tolist()]
@@ -120,26 +118,24 @@ class DecoderOnly:
 
     def _join(self, kept: Tensor) -> None:
         """One cache of the rows `kept` of all parts."""
-        place = torch.full((len(self.prompts),), -1, device=self.device)
-        place[kept] = torch.arange(len(kept), device=self.device)
-        living = [(part, place[part.rows] >= 0) for part in self.parts]
-        living = [(part, chosen) for part, chosen in living if chosen.any()]
+        living = []
+        for part in self.parts:
+            chosen = kept[(kept >= part.rows.start) & (kept < part.rows.stop)] - part.rows.start
+            if len(chosen):
+                living.append((part, chosen))
         width = max(part.mask.shape[1] for part, _ in living)
-        self.mask = kept.new_zeros(len(kept), width)
-        for part, chosen in living:
-            self.mask[place[part.rows[chosen]], width - part.mask.shape[1] :] = part.mask[chosen]
+        self.mask = torch.cat([_widened(part.mask[chosen, None, :, None], width) for part, chosen in living])[
+            :, 0, :, 0
+        ]
         self.cache = self._cache()
         for number in range(len(living[0][0].cache.layers)):
+            layers = [part.cache.layers[number] for part, _ in living]
             joined = []
             for name in ("keys", "values"):
-                like = getattr(living[0][0].cache.layers[number], name)  # (row, head, seq, channel)
-                whole = like.new_zeros(len(kept), like.shape[1], width, like.shape[3])
-                for part, chosen in living:
-                    layer = part.cache.layers[number]
-                    own = getattr(layer, name)
-                    whole[place[part.rows[chosen]], :, width - own.shape[2] :] = own[chosen]
+                own = [getattr(layer, name)[chosen] for layer, (_, chosen) in zip(layers, living, strict=True)]
+                joined.append(torch.cat([_widened(part, width) for part in own]))
+                for layer in layers:
                     setattr(layer, name, None)  # two whole copies would be the peak of memory
-                joined.append(whole)
             self.cache.update(*joined, number)
         self.parts = []
 
@@ -188,7 +184,7 @@ class Seq2Seq:
             if self.encoded is None:
                 self.encoded = out
                 hidden = own.new_zeros(*self.mask.shape, own.shape[2])
-            hidden[torch.tensor(rows, device=self.device), : own.shape[1]] = own
+            hidden[rows.start : rows.stop, : own.shape[1]] = own
         self.encoded.last_hidden_state = hidden
         first = torch.full((len(self.tasks),), self.model.config.decoder_start_token_id, device=self.device)
         return self.step(first)
@@ -212,21 +208,24 @@ class Seq2Seq:
         return logits
 
 
-def _parts(tasks: Sequence[str], prompts: Sequence[Prompt], device: torch.device) -> Iterator[list[int]]:
-    """Rows of one task and of like length, part by part."""
+def _parts(tasks: Sequence[str], prompts: Sequence[Prompt], device: torch.device) -> Iterator[range]:
+    """Neighbours of one task and of like length, part by part."""
     most = PART_TOKENS.get(device.type)
-    part: list[int] = []
-    for row in sorted(range(len(tasks)), key=lambda row: (tasks[row], -len(prompts[row]))):
-        if part:
-            first = part[0]  # the longest
-            full = most is not None and len(prompts[first]) * (len(part) + 1) > most
-            unlike = most is not None and len(prompts[first]) - len(prompts[row]) > PART_PADDING
-            if full or unlike or tasks[row] != tasks[first]:
-                yield part
-                part = []
-        part.append(row)
-    if part:
-        yield part
+    begin, shortest, longest = 0, len(prompts[0]), len(prompts[0])
+    for row in range(1, len(tasks)):
+        length = len(prompts[row])
+        shortest, longest = min(shortest, length), max(longest, length)
+        full = most is not None and longest * (row + 1 - begin) > most
+        unlike = most is not None and longest - shortest > PART_PADDING
+        if full or unlike or tasks[row] != tasks[begin]:
+            yield range(begin, row)
+            begin, shortest, longest = row, length, length
+    yield range(begin, len(tasks))
+
+
+def _widened(part: Tensor, width: int) -> Tensor:
+    """`part` (row, head, seq, channel) with zeros before it, `width` long."""
+    return nn.functional.pad(part, (0, 0, width - part.shape[2], 0))
 
 
 def _common(prompts: Sequence[Prompt]) -> int:

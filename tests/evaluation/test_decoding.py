@@ -26,11 +26,9 @@ def test_every_architecture_decodes_padded_batches_as_single_rows_without_a_cach
     model = MODELS[architecture]().eval()
     labels = [[20, 21, END], [20, 22, END], [23, 24, END]]
     tries = LabelTries({"label": labels})
-    requests = [
-        request
-        for prompt in prompts
-        for request in (Request("free", prompt, FREE, 6), Request("label", prompt, tries.roots["label"], 3))
-    ]
+    root = tries.roots["label"]
+    requests = [Request("free", prompt, FREE, 6) for prompt in prompts]
+    requests += [Request("label", prompt, root, 3) for prompt in prompts]
     answers = Decoder(model, tries, [END], pad=0).answer(requests)
     for request, answer in zip(requests, answers, strict=True):
         written: list[int] = []
