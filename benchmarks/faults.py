@@ -130,8 +130,8 @@ class Domains:
         """Registered versions by domain."""
         from registry.models import ModelStore
 
-        store = ModelStore(self.place.mlflow_url)
-        return {name: [dict(row) for row in store.versions(name)] for name in self.files}
+        rows = ModelStore(self.place.mlflow_url).versions()
+        return {name: [dict(row) for row in rows if row["name"] == name] for name in self.files}
 
     def dead_champions(self) -> list[str]:
         """Domains whose champion is not there, or does not answer."""
@@ -234,7 +234,7 @@ def stack(home: Path) -> Iterator[Place]:
     """A running stack with two workers, and this process as one of its clients."""
     place = Place(home / "alter", free_ports(), workers=2)
     place.home.mkdir()
-    steps.up(place, print)
+    steps.up(place, lambda text: print(text, flush=True))
     os.environ.update(place.client())  # before Prefect is imported, which reads it once
     try:
         yield place
