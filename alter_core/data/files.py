@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from typing import IO, Any, cast
 
 import orjson
@@ -16,6 +16,7 @@ from alter_core.data.problems import Problems, listed
 from alter_core.errors import DataError
 
 MAX_LINE = 8 * 2**20  # bytes; a longer line is a file that is not JSONL, and would not fit memory
+READ_AHEAD = 2**18  # bytes of a remote file that are asked for at a time
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".lz4")
 
@@ -53,7 +54,8 @@ def opened(file: File) -> Iterator[IO[bytes]]:
     import fsspec
 
     target = str(file.path) if file.path else cast(str, file.url)
-    compression = "infer" if file.name.lower().endswith(COMPRESSED) else None
+    # By the name, which has no query behind it: fsspec would look at the whole URL.
+    compression = fsspec.utils.infer_compression(file.name.lower()) if file.name.lower().endswith(COMPRESSED) else None
     if file.path:
         try:
             with fsspec.open(target, "rb", compression=compression) as stream:
@@ -66,7 +68,8 @@ def opened(file: File) -> Iterator[IO[bytes]]:
             raise DataError(f"{file.name}: is not in the format that its ending says: {_reason(error)}") from error
     else:
         with remote_errors(file.name), fsspec.open(target, "rb", compression=compression) as stream:
-            yield stream
+            # fsspec's own files have no readline with a limit.
+            yield stream if compression else cast(IO[bytes], BufferedReader(stream, READ_AHEAD))
 
 
 def _is_decompression(error: Exception) -> bool:

@@ -10,6 +10,13 @@ from urllib.parse import urlsplit, urlunsplit
 from alter_core.errors import DataError
 
 URL_SCHEMES = ("file", "http", "https", "s3", "gs", "gcs", "abfs", "abfss", "az")
+# http and https need none: `datasets` brings aiohttp.
+_PACKAGES = {
+    **dict.fromkeys(("s3",), ("s3fs", "pip install 'alter-factory[s3]'")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "pip install 'alter-factory[gcs]'")),
+    **dict.fromkeys(("abfs", "abfss", "az"), ("adlfs", "pip install adlfs")),
+}
+_PASSING = (408, 425, 429)  # statuses of HTTP below 500 after which the same request may work later
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.I)
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -184,19 +191,19 @@ class remote_errors:
         if error is None or isinstance(error, DataError) or not isinstance(error, Exception):
             return
         if isinstance(error, ImportError):
-            package = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(
-                urlsplit(self.shown).scheme, "its fsspec package"
-            )
-            raise DataError(
-                f"{self.shown}: reading this kind of URL needs {package}: install it, then run again"
-            ) from error
-        # fsspec reports every failure of an HTTP request as a missing file; only a server's own answer has a status.
-        asked = error.__cause__
-        unanswered = asked is not None and not hasattr(asked, "status")
-        if isinstance(error, FileNotFoundError) and not unanswered:
-            raise DataError(f"{self.shown}: there is no such file") from error
-        if isinstance(error, PermissionError):
+            scheme = urlsplit(self.shown).scheme
+            package, how = _PACKAGES.get(scheme, (f"fsspec's package for {scheme}://", "install it"))
+            raise DataError(f"{self.shown}: reading {scheme}:// needs {package}: {how}, then run again") from error
+        # fsspec reports every failure of an HTTP request as a missing file; the cause tells what it was.
+        cause = error.__cause__
+        status = getattr(error, "status", None) or getattr(cause, "status", None)
+        if status in (401, 403) or isinstance(error, PermissionError):
             raise DataError(f"{self.shown}: access was refused; check the credentials in the environment") from error
+        hidden = cause is not None and self.shown.startswith("http")
+        if status in (404, 410) or (isinstance(error, FileNotFoundError) and not hidden):
+            raise DataError(f"{self.shown}: there is no such file") from error
+        if status and status < 500 and status not in _PASSING:
+            raise DataError(f"{self.shown}: the server answers with status {status}; check the address") from error
         raise DataError(
             f"{self.shown}: cannot be reached or read ({type(error).__name__}); check the address and the network",
             transient=True,
