@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import AliasConflict, RegistryInputError, reported
-from registry.packaging import as_description, write_model
+from registry.packaging import as_description, bundle_digest, write_model
 from registry.store import domain_lock
-from registry.versions import Versions
+from registry.versions import BUNDLE_DIGEST, Versions
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 HISTORY = "champion_history"  # tag of the registered model: champions before this one, oldest first
@@ -42,14 +42,15 @@ class ModelStore(Versions):
         One run_key has one version: a second call with the same key finds the first one's and adds nothing. `metrics`
         are logged on the run, bound to the model. `description` is that of the domain. `facts` (all of registry.card's
         CardFacts) are kept as JSON; the method `facts` gives them back, for reports and comparisons. Raises
-        RegistryError.
+        RegistryError, and OSError for a bundle without bundle.json.
         """
         with self._locked(domain), reported(f"register {domain}", self.tracking_uri):
             self._make_domain(domain, description)
             known = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
             if known:
                 return max(int(entity.version) for entity in known)
-            all_tags = {key: str(value) for key, value in {**(tags or {}), "run_key": run_key}.items()}
+            own = {"run_key": run_key, BUNDLE_DIGEST: bundle_digest(bundle)}
+            all_tags = {key: str(value) for key, value in {**(tags or {}), **own}.items()}
             experiment = self.client.get_run(run_id).info.experiment_id
             model = self.client.create_logged_model(
                 experiment, name=domain, source_run_id=run_id, tags=all_tags, model_type="alter"

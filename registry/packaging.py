@@ -1,5 +1,6 @@
 """What is stored of one version: the bundle as an MLflow model from code, with pins, signature, example and card."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 MODEL_CODE = Path(__file__).with_name("scoring_model.py")
 CARD, FACTS = "card.md", "facts.json"
+MANIFEST = "bundle.json"  # of the bundle: holds the digest of every other part
 MAX_DESCRIPTION = 5000  # what a database keeps of a version's description
 
 
@@ -51,6 +53,11 @@ def write_model(
     (folder / CARD).write_text(card, encoding="utf-8")
     if facts is not None:
         (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False, default=str), encoding="utf-8")
+
+
+def bundle_digest(bundle: Path) -> str:
+    """sha256 of the bundle's manifest, and so of the whole bundle. Raises OSError when there is no manifest."""
+    return hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
 
 
 def as_description(card: str) -> str:

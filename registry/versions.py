@@ -11,10 +11,11 @@ from urllib.request import url2pathname
 import yaml
 
 from registry.errors import RegistryError, RegistryInputError, reported
-from registry.packaging import FACTS
+from registry.packaging import FACTS, bundle_digest
 from registry.store import LOCK_PREFIX, open_client
 
 Version = dict[str, Any]
+BUNDLE_DIGEST = "bundle_digest"  # tag of a version: what its bundle was when it was registered
 
 
 class Versions:
@@ -99,7 +100,8 @@ class Versions:
     def bundle_path(self, domain: str, which: int | str, cache: Path | None = None) -> Path:
         """Local folder of a version's bundle: in place when the store is local, else downloaded under `cache`.
 
-        Raises RegistryInputError for an unknown version, RegistryError when its files are gone.
+        Raises RegistryInputError for an unknown version, RegistryError when its files are gone or its manifest is no
+        longer the registered one; the other parts are held against the manifest when the bundle is loaded.
         """
         version = self.get(domain, which)
         files = self._files(version, cache)
@@ -108,6 +110,12 @@ class Versions:
             raise RegistryError(
                 f"{domain} version {version['version']} is registered, but its bundle is not at {folder}: "
                 "restore the store's artifact folder, or choose another version"
+            )
+        registered = version["tags"].get(BUNDLE_DIGEST)
+        if registered and bundle_digest(folder) != registered:
+            raise RegistryError(
+                f"{domain} version {version['version']}: the bundle at {folder} was altered since it was registered "
+                "(bundle.json has another digest): restore the store's artifact folder, or choose another version"
             )
         return folder
 

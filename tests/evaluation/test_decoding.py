@@ -21,7 +21,7 @@ LIKE = [[*HEAD, *rest] for rest in ([20], [21, 22, 23], [24, 25, 26, 27, 28], [2
 def test_every_architecture_decodes_padded_batches_as_single_rows_without_a_cache(
     architecture: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(reading.PART_TOKENS, "cpu", 8)  # several parts of each task
+    monkeypatch.setitem(reading.PART_TOKENS, "cpu", 40)  # several parts of each task
     torch.manual_seed(0)
     model = MODELS[architecture]().eval()
     labels = [[20, 21, END], [20, 22, END], [23, 24, END]]

@@ -5,16 +5,10 @@ ALTER_NEED_BROWSER=1 makes that a failure.
 """
 
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from registry.card import render_card
 from registry.errors import AliasConflict
@@ -25,6 +19,7 @@ from registry.tracking import Tracker
 from tests.registry.browser import Page, browser, find_chromium
 from tests.registry.conftest import Store
 from tests.registry.facts import card_facts
+from tests.registry.server import serving
 
 SCREENSHOTS = os.environ.get("ALTER_SCREENSHOTS")
 
@@ -81,38 +76,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Store
 @pytest.fixture(scope="module")
 def mlflow_ui(filled: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`mlflow server` on the filled store; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("log") / "ui.txt"
-    environment = {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn by name
-    }
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", filled.uri, "--workers", "1"]
-    command += ["--artifacts-destination", str(filled.folder / "proxied"), "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command, env=environment, cwd=log.parent, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                if requests.get(f"{address}/health", timeout=5).status_code == 200:
-                    break
-            except requests.ConnectionError:
-                time.sleep(0.1)
-        else:
-            pytest.fail(f"the MLflow server did not come up:\n{log.read_text()}")
+    command = ["server", "--backend-store-uri", filled.uri, "--workers", "1"]
+    command += ["--artifacts-destination", str(filled.folder / "proxied")]
+    with serving(tmp_path_factory.mktemp("ui"), "/health", *command) as address:
         yield address
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(20)
 
 
 @pytest.fixture(scope="module")

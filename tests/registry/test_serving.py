@@ -1,13 +1,9 @@
 """A registered model as services meet it: loaded by its URI, and served over HTTP by `mlflow models serve`."""
 
 import json
-import os
 import random
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,19 +14,9 @@ from alter_core.evaluation.predict import Predictor
 from flows.code_wheel import build_wheel
 from tests.conftest import tiny_rows
 from tests.registry.conftest import EXAMPLE, Store
+from tests.registry.server import environment, serving
 
 URI = "models:/tiny@champion"
-
-
-def quiet_environment(store: Store) -> dict[str, str]:
-    return {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": store.uri,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn by name
-    }
 
 
 @pytest.fixture(scope="module")
@@ -44,37 +30,10 @@ def served_store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, bu
 
 @pytest.fixture(scope="module")
 def server(served_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`mlflow models serve` of the champion; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("log") / "server.txt"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", URI, "--env-manager", "local"]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env=quiet_environment(served_store),
-            cwd=log.parent,  # not the checkout: what the model needs comes with it or from the environment
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                if requests.get(f"{address}/ping", timeout=5).status_code == 200:
-                    break
-            except requests.ConnectionError:
-                time.sleep(0.1)
-        else:
-            pytest.fail(f"the server did not come up:\n{log.read_text()}")
+    """`mlflow models serve` of the champion, far from the checkout; its address."""
+    command = ("models", "serve", "-m", URI, "--env-manager", "local")
+    with serving(tmp_path_factory.mktemp("serve"), "/ping", *command, MLFLOW_TRACKING_URI=served_store.uri) as address:
         yield address
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(20)
 
 
 def mixed_rows(count: int) -> list[dict[str, str]]:
@@ -146,7 +105,7 @@ print(json.dumps([alter_core.__file__, answer.to_dict("records")]))
 """
     ended = subprocess.run(
         [sys.executable, "-c", code],
-        env=quiet_environment(served_store),
+        env=environment(MLFLOW_TRACKING_URI=served_store.uri),
         cwd=tmp_path,
         capture_output=True,
         text=True,

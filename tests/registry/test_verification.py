@@ -1,13 +1,18 @@
 """A version must repeat its recorded predictions in a fresh process."""
 
+import hashlib
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
+from alter_core.errors import BundleError
 from alter_core.evaluation.predict import Predictor
-from registry.errors import RegistryInputError, VerificationError
+from registry.errors import RegistryError, RegistryInputError, VerificationError
 from registry.verification import compare_answers, verify_in_fresh_process
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
@@ -30,17 +35,71 @@ def test_a_whole_version_repeats_its_predictions_in_a_fresh_process(
     assert (result["rows"], result["different"]) == (len(samples), 0)
 
 
-def test_a_tampered_bundle_is_refused_with_its_reason(
-    store: Store, bundle: Path, samples: list[dict[str, Any]]
-) -> None:
-    version = store.register(bundle, "k1")
-    part = store.models.bundle_path("tiny", version) / "mta.safetensors"
+def flipped(bundle: Path) -> None:
+    part = bundle / "mta.safetensors"
     data = bytearray(part.read_bytes())
     data[-1] ^= 0xFF
     part.write_bytes(data)
-    with pytest.raises(VerificationError, match=r"models:/tiny/1 cannot be used in a fresh process") as caught:
-        verify_in_fresh_process(store.uri, "tiny", version, samples)
-    assert "mta.safetensors" in str(caught.value)
+
+
+def misstated(bundle: Path) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["parts"]["mta.safetensors"] = "0" * len(manifest["parts"]["mta.safetensors"])
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+
+def swapped(bundle: Path) -> None:
+    """Another, consistent bundle in its place."""
+    flipped(bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["parts"]["mta.safetensors"] = hashlib.sha256((bundle / "mta.safetensors").read_bytes()).hexdigest()
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+
+def missing(bundle: Path) -> None:
+    (bundle / "mta.safetensors").unlink()
+
+
+def by_predictor(store: Store, _bundle: Path, _samples: list[dict[str, Any]]) -> None:
+    Predictor.from_bundle(store.models.bundle_path("tiny", 1))
+
+
+def by_pyfunc(_store: Store, bundle: Path, _samples: list[dict[str, Any]]) -> None:
+    mlflow.pyfunc.load_model(str(bundle.parent.parent))
+
+
+def in_a_fresh_process(store: Store, _bundle: Path, samples: list[dict[str, Any]]) -> None:
+    verify_in_fresh_process(store.uri, "tiny", 1, samples)
+
+
+@pytest.mark.parametrize(
+    ("damage", "load", "error"),
+    [
+        (flipped, by_predictor, BundleError),
+        (flipped, by_pyfunc, BundleError),
+        (misstated, by_predictor, RegistryError),
+        (misstated, by_pyfunc, BundleError),
+        (swapped, by_predictor, RegistryError),
+        (missing, by_predictor, BundleError),
+        (missing, by_pyfunc, BundleError),
+        (missing, in_a_fresh_process, VerificationError),
+    ],
+)
+def test_a_registered_bundle_that_is_no_longer_whole_is_refused_with_its_reason(
+    store: Store,
+    bundle: Path,
+    samples: list[dict[str, Any]],
+    damage: Callable[[Path], None],
+    load: Callable[[Store, Path, list[dict[str, Any]]], None],
+    error: type[Exception],
+) -> None:
+    store.register(bundle, "k1")
+    stored = store.models.bundle_path("tiny", 1)
+    damage(stored)
+    with pytest.raises(error) as caught:
+        load(store, stored, samples)
+    assert ("missing" if damage is missing else "altered") in str(caught.value)
+    assert ("bundle.json" if error is RegistryError else "mta.safetensors") in str(caught.value)
 
 
 def test_without_samples_there_is_nothing_to_verify(store: Store) -> None:
