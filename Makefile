@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-server check fix bench up-local down-local clean
+.PHONY: help install run test test-server check fix bench up-local down-local audit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -79,6 +79,19 @@ up-local: $(STACK_READY)  ## a team's stack on this machine without Docker (or W
 
 down-local: $(STACK_READY)  ## stop it; nothing stays running
 	$(BIN)/python -m stack down
+
+# In an environment of their own, so that the bill of materials lists the factory and not its auditors.
+.venv-audit/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom pip-audit
+	@touch $@
+
+audit: $(RUN_READY) .venv-audit/.ready  ## known weaknesses of the pinned packages, and a bill of materials in dist/
+	@mkdir -p dist
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/sbom.json $(VENV)
+	@# Strict: a package that could not be looked up counts as a failure, and not as one without weaknesses.
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
 clean:  ## remove what can be made again, but not the registry
 	rm -rf $(ALTER_HOME)/trunk_cache $(ALTER_HOME)/datasets $(ALTER_HOME)/runs build dist *.egg-info
