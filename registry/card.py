@@ -177,11 +177,14 @@ def _use(facts: CardFacts) -> str:
 
 ```bash
 alter predict {name} --task {task} "TEXT"
+alter predict {name} --file ROWS.jsonl --out ANSWERS.jsonl
 mlflow models serve -m models:/{name}@champion --env-manager local
 ```
 ```python
-model = mlflow.pyfunc.load_model("models:/{name}@champion")  # or models:/{name}/N for a version
-model.predict(pd.DataFrame([{{"task": "{task}", "input": "TEXT"}}]))  # -> prediction, score, truncated
+# models:/{name}/N is version N
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+rows = pd.DataFrame([{{"task": "{task}", "input": "TEXT"}}])
+model.predict(rows)  # -> prediction, score, truncated
 ```
 
 `score` is the label's probability for label tasks, and the answer's mean token probability otherwise."""

@@ -62,8 +62,12 @@ def bundle_digest(bundle: Path) -> str:
 
 def as_description(card: str) -> str:
     """The card as a version's description: cut at a line where a database would cut it anywhere."""
-    if len(card) <= MAX_DESCRIPTION:
-        return card
+    # MLflow draws tables without any space between cells.
+    lines = [line.replace(" | ", " | &nbsp;") if line.startswith("| ") else line for line in card.split("\n")]
+    spaced = "\n".join(line.replace("&nbsp;--", "--") for line in lines)
+    for text in (spaced, card):
+        if len(text) <= MAX_DESCRIPTION:
+            return text
     note = f"\n\n*(The whole card is the file `{CARD}` of the model.)*"
     return card[: MAX_DESCRIPTION - len(note)].rsplit("\n", 1)[0] + note
 

@@ -117,7 +117,7 @@ def test_a_run_in_the_mlflow_ui_shows_parameters_data_and_its_model(page: Page, 
     version = filled.models.get("support", "champion")
     experiment = filled.tracker("support").experiment_id
     page.open(f"{mlflow_ui}/#/experiments/{experiment}/runs/{version['run_id']}")
-    page.wait_for("mta.adapter", "lora", "stage_one.loss", "test.intent.accuracy", "support")
+    page.wait_for("mta.adapter", "lora", "stage_one.loss", "test.intent.accuracy", "support", "Logged models (1)")
     shoot(page, "run")
     page.open(f"{mlflow_ui}/#/experiments/{experiment}/runs/{version['run_id']}/artifacts")
     page.wait_for("figures", "samples.json")
