@@ -1,6 +1,8 @@
 """Tiny real things that several rooms test with: a random two-layer backbone with its own tokenizer, and a domain."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,34 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+
+class RealDataRan:
+    """Fails a whole session that ought to have read real rows (ALTER_NEED_DATA) and did not, such as by a skip."""
+
+    def __init__(self) -> None:
+        self.ran = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Each report also comes to the process that other processes run tests for."""
+        self.ran += report.when == "call" and not report.skipped and "real_data" in report.keywords
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        if not self.ran and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.ran:
+            text = "ALTER_NEED_DATA is set, and no test read rows of ALTER_DATA_ROOT: set it to a folder that has them"
+            terminalreporter.write_line(text, red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("ALTER_NEED_DATA") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(RealDataRan())
+
 
 COLOURS = ("red", "green", "blue")
 THINGS = ("ball", "box", "car", "hat", "cup", "door", "lamp", "coat", "bike", "sofa")

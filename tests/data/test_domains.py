@@ -52,6 +52,7 @@ def test_the_fingerprint_of_pydocs_holds_the_versions_that_it_read(pydocs: TaskD
     assert source_fingerprint(spec, DOMAINS / "pydocs", None) == pydocs.manifest["fingerprint"]
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif(ROOT is None, reason="ALTER_DATA_ROOT is not set")
 @pytest.mark.parametrize("name", REAL)
 def test_a_domain_on_real_rows_is_not_blocked(name: str, tmp_path: Path) -> None:
