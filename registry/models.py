@@ -64,7 +64,7 @@ class ModelStore(Versions):
                 self.client.finalize_logged_model(model.model_id, "FAILED")
                 raise
             self.client.finalize_logged_model(model.model_id, "READY")
-            version = self.client.create_model_version(
+            self.client.create_model_version(
                 domain,
                 source=model.artifact_location,
                 run_id=run_id,
@@ -72,9 +72,21 @@ class ModelStore(Versions):
                 tags={**all_tags, "model_id": model.model_id},
                 description=as_description(card),
             )
-            self._link(domain, int(version.version), run_id, model.model_id, metrics or {})
+            version = self._first_of(domain, run_key)
+            self._link(domain, version, run_id, model.model_id, metrics or {})
             self.client.set_tag(run_id, "mlflow.note.content", as_description(card))  # the run's page shows it
-            return int(version.version)
+            return version
+
+    def _first_of(self, domain: str, run_key: str) -> int:
+        """The version that was just made for a run key; a second one is deleted.
+
+        A server that goes away before it has answered is asked again by MLflow's client, and may have done it already.
+        """
+        made = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
+        first, *more = sorted(int(entity.version) for entity in made)
+        for twin in more:
+            self.client.delete_model_version(domain, str(twin))
+        return first
 
     def _make_domain(self, domain: str, description: str) -> None:
         from mlflow.exceptions import MlflowException

@@ -80,6 +80,8 @@ def _take(client: Any, uri: str, name: str, owner: str, domain: str, timeout: fl
                 held = client.get_registered_model(name)
             except MlflowException:
                 continue  # dropped in between
+            if held.tags.get("owner") == owner:
+                return  # the server took our name, went away before it said so, and was asked again
             if time.time() * 1000 - held.creation_timestamp > LOCK_SECONDS * 1000:
                 _drop(client, name, held.tags.get("owner", ""))
                 continue

@@ -55,6 +55,29 @@ def test_metrics_are_bound_to_the_model(store: Store, parts: Path) -> None:
     assert (bound.key, bound.value) == ("test.colour.accuracy", 0.75)
 
 
+def test_a_request_that_was_sent_twice_leaves_one_version(
+    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client asks again when a server goes away before it has answered; the server may have done it."""
+    once = store.models.client.create_model_version
+    monkeypatch.setattr(store.models.client, "create_model_version", lambda *a, **k: (once(*a, **k), once(*a, **k))[1])
+    assert store.register(parts, "key") == 1
+    assert [row["version"] for row in store.models.versions("tiny")] == [1]
+
+
+def test_a_lock_that_was_asked_for_twice_is_held(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = store.models.client.create_registered_model
+
+    def twice(*arguments: object, **more: object) -> object:
+        once(*arguments, **more)
+        return once(*arguments, **more)  # the server says that the name is taken: by us
+
+    monkeypatch.setattr(store.models.client, "create_registered_model", twice)
+    with domain_lock(store.models.client, "http://a-server", "tiny", timeout=0.2):
+        assert store.models.client.get_registered_model("alter-lock-tiny")
+    assert store.models.domains() == []
+
+
 def test_one_run_key_has_one_version(store: Store, parts: Path) -> None:
     assert store.register(parts, "same") == 1
     assert store.register(parts, "other") == 2
