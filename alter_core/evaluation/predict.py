@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from alter_core.backbone import quiet
-from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
+from alter_core.errors import DataError, SpecError, TaskIdError
 from alter_core.evaluation.decoding import Answer, Decoder, Request
 from alter_core.evaluation.labels import FREE, LabelTries
+from alter_core.evaluation.recorded_spec import recorded_spec
 from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
@@ -79,14 +80,12 @@ class Predictor:
 
         backbone: a converted folder, read where the bundle only refers to one. device: unset takes a GPU if
         there is one.
-        Raises BundleError when the bundle is not whole.
+        Raises BundleError when the bundle is not whole, or its spec is no longer understood.
         """
         path = Path(path)
         with quiet():
             mta, tokenizer, metadata = load_bundle(path, backbone)
-        if "spec" not in metadata:
-            raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
-        return cls.placed(mta.model, tokenizer, DomainSpec.model_validate(metadata["spec"]), mta, device)
+        return cls.placed(mta.model, tokenizer, recorded_spec(metadata, path), mta, device)
 
     @classmethod
     def placed(

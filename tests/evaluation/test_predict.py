@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from alter_core.errors import DataError, SpecError, TaskIdError
+from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
 from alter_core.evaluation.predict import Predictor
+from alter_core.evaluation.recorded_spec import recorded_spec
 from alter_core.mta.bundle import save_bundle
 from alter_core.spec import DomainSpec
 from tests.evaluation import naive
@@ -138,3 +139,18 @@ def test_a_precision_is_taken_by_the_backbone_alone(subject: Subject, spec: Doma
     assert kinds["task_adapters"] == {torch.float32}
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
     assert predictor.predict(["topic"], ["card"])[0].text in (spec.task("topic").labels or ())
+
+
+def test_a_bundle_outlives_settings_that_specs_no_longer_have(spec: DomainSpec) -> None:
+    written = spec.model_dump(mode="json")
+    written["warm"] = True
+    written["stage_one"]["heat"] = 3
+    written["tasks"][1]["source"]["colour"] = "red"
+    assert recorded_spec({"spec": written}, Path("bundle")) == spec
+
+
+def test_a_bundle_whose_spec_says_something_else_by_now_is_refused_with_the_place(spec: DomainSpec) -> None:
+    written = spec.model_dump(mode="json")
+    written["tasks"][0]["type"] = "divination"
+    with pytest.raises(BundleError, match=r"another version of this code(.|\n)*tasks\.0\.type"):
+        recorded_spec({"spec": written}, Path("bundle"))

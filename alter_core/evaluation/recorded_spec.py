@@ -1,0 +1,45 @@
+"""The domain spec that a bundle carries, read by a later version of this code than the one that wrote it."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from alter_core.errors import BundleError
+from alter_core.spec import DomainSpec
+
+
+def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
+    """The spec in a bundle's metadata. Settings that this version no longer has are left out: a champion outlives them.
+
+    Raises BundleError when there is no spec, or when one that is left says something else than it did.
+    """
+    if "spec" not in metadata:
+        raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
+    values = copy.deepcopy(metadata["spec"])
+    try:
+        return DomainSpec.model_validate(values)
+    except ValidationError as error:
+        for problem in error.errors():
+            if problem["type"] == "extra_forbidden":
+                _drop(values, problem["loc"])
+    try:
+        return DomainSpec.model_validate(values)
+    except ValidationError as error:
+        raise BundleError(
+            f"{path}: its domain spec was written by another version of this code and cannot be read: produce the "
+            "domain again, or use the version that made the bundle",
+            [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()],
+        ) from error
+
+
+def _drop(values: Any, place: tuple[int | str, ...]) -> None:
+    """Remove a setting. Steps of the place that name no part of the values (the kind chosen of several) are passed."""
+    *way, last = place
+    for step in way:
+        if isinstance(step, int) or (isinstance(values, dict) and step in values):
+            values = values[step]
+    if isinstance(values, dict):
+        values.pop(last, None)
