@@ -10,11 +10,15 @@ from pydantic import ValidationError
 from alter_core.errors import BundleError
 from alter_core.spec import DomainSpec
 
+ANSWERED_BY = ("name", "tasks", "precision")
+"""What answers depend on: nothing that it says may be left out."""
+
 
 def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
-    """The spec in a bundle's metadata. Settings that this version no longer has are left out: a champion outlives them.
+    """The spec in a bundle's metadata, for answering.
 
-    Raises BundleError when there is no spec, or when one that is left says something else than it did.
+    Settings that this version no longer has are left out, and so are values that it no longer takes where answers do
+    not depend on them: a champion outlives both. Raises BundleError when there is no spec, or no other way to read it.
     """
     if "spec" not in metadata:
         raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
@@ -23,7 +27,7 @@ def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
         return DomainSpec.model_validate(values)
     except ValidationError as error:
         for problem in error.errors():
-            if problem["type"] == "extra_forbidden":
+            if problem["loc"] and (problem["type"] == "extra_forbidden" or problem["loc"][0] not in ANSWERED_BY):
                 _drop(values, problem["loc"])
     try:
         return DomainSpec.model_validate(values)

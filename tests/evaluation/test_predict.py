@@ -146,6 +146,7 @@ def test_a_bundle_outlives_settings_that_specs_no_longer_have(spec: DomainSpec) 
     written["warm"] = True
     written["stage_one"]["heat"] = 3
     written["tasks"][1]["source"]["colour"] = "red"
+    written["stage_one"]["schedule"] = "a shape of the rate that was given up"
     assert recorded_spec({"spec": written}, Path("bundle")) == spec
 
 
