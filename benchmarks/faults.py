@@ -62,12 +62,12 @@ def mlflow_away(place: Place) -> None:
 
 def kill_worker(place: Place) -> None:
     """The worker alone: the runs that it started work on."""
-    _kill(place, "worker-1", tree=False)
+    _kill(place, _busiest(place), tree=False)
 
 
 def kill_machine(place: Place) -> None:
     """A worker with its runs and their jobs, as when its machine dies."""
-    _kill(place, "worker-1", tree=True)
+    _kill(place, _busiest(place), tree=True)
 
 
 def kill_prefect(place: Place) -> None:
@@ -88,6 +88,12 @@ FAULTS: dict[str, tuple[str, Callable[[Place], None]]] = {
     "prefect": ("the Prefect server is killed", kill_prefect),
     "services": ("Prefect's services are killed", kill_services),
 }
+
+
+def _busiest(place: Place) -> str:
+    """The worker with the most processes below it: one without runs would be no loss."""
+    workers = {name: pid for name, pid in manager.process_ids(place).items() if name.startswith("worker")}
+    return max(workers, key=lambda name: len(psutil.Process(workers[name]).children(recursive=True)))
 
 
 def _kill(place: Place, name: str, tree: bool) -> None:
