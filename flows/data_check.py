@@ -119,7 +119,7 @@ def print_checked(one: Checked) -> None:
         out.print(_warning(item))
     out.print(f"data {report.digest}; the whole report is {one.page}")
     if one.docs:
-        out.print(f"Data Docs begin at {one.docs}")
+        out.print(f"Data Docs begin at {one.docs}, a page that is empty without network")
 
 
 def _rows_table(report: "QualityReport") -> Table:

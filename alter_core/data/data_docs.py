@@ -1,7 +1,7 @@
 """Data Docs: Great Expectations' own pages of a report's validation results, for people who know them.
 
-They load styles and scripts from the network; without it they can be read, and look plain. The report that needs no
-network is `quality_page`.
+They load styles and scripts from the network. Without it the pages of results can be read, and look plain; the first
+page, which lists them, stays empty. The report that needs no network is `quality_page`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,6 @@ def write_data_docs(results: Mapping[str, Mapping[str, Sequence[Mapping[str, Any
     from alter_core.data.suite import build_site
 
     with written_whole(folder.absolute()) as made:
-        build_site([each for task in results.values() for suite in task.values() for each in suite], made)
+        build_site([each for task in results.values() for suite in task.values() for each in suite], made, folder.name)
         write_json(made / OWNED, results)
     return folder / "index.html"

@@ -117,8 +117,8 @@ def _without_traces(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def build_site(results: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write Data Docs of validation results, as `Suite.json` holds them, to `folder`."""
+def build_site(results: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
+    """Write Data Docs of validation results, as `Suite.json` holds them, to `folder`, under the title `name`."""
     import great_expectations as gx
     from great_expectations.core import RunIdentifier, expectationSuiteValidationResultSchema
     from great_expectations.data_context.types.resource_identifiers import (
@@ -134,7 +134,7 @@ def build_site(results: Sequence[Mapping[str, Any]], folder: Path) -> None:
         key = ValidationResultIdentifier(suite, run, batch_identifier=f"frame {each['meta']['frame']}")
         context.validation_results_store.set(key, result)
     context.add_data_docs_site(
-        "site",
+        name,
         {
             "class_name": "SiteBuilder",
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
@@ -142,4 +142,4 @@ def build_site(results: Sequence[Mapping[str, Any]], folder: Path) -> None:
             "show_how_to_buttons": False,
         },
     )
-    context.build_data_docs(site_names=["site"])  # not the one in a temporary folder that it would make too
+    context.build_data_docs(site_names=[name])  # not the one in a temporary folder that it would make too

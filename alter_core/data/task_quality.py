@@ -1,7 +1,7 @@
 """Checks one task's rows, frame by frame, and says which rows fail."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,12 +112,15 @@ class _Rows:
         self._task = task
         self._splits = {split: dataset.placed_rows(split, task) for split in SPLITS}
 
-    def told(self, number: int, value: str) -> str:
-        """Place and value of row `number` of the frames."""
+    def told(self, numbers: Sequence[int], values: Sequence[str]) -> tuple[str, ...]:
+        """Places and values of rows of the frames, in the order of files and lines."""
+        found = sorted((*self._origin(number), value) for number, value in zip(numbers, values, strict=False))
+        return tuple(f"{self.at(file, line)}: {value}" for file, line, value in found)
+
+    def _origin(self, number: int) -> tuple[int, int]:
         for rows in self._splits.values():
             if number < len(rows):
-                row = rows[number]
-                return f"{self._dataset.place(self._task, row['file'], row['line'])}: {value}"
+                return rows[number]["file"], rows[number]["line"]
             number -= len(rows)
         raise IndexError(number)
 
@@ -149,7 +152,7 @@ def _row_item(check: Check, result: Result, rows: _Rows) -> Item:
         seen = f"{result.unexpected:,} of {result.checked:,} values" if result.checked else f"found {result.observed}"
         text = f"{text}: {seen}"
     shown = [f"{v:g} tokens" if str(check.column).endswith("_tokens") else _short(v) for v in result.values]
-    told = tuple(rows.told(i, v) for i, v in zip(result.indices, shown, strict=False))
+    told = rows.told(result.indices, shown)
     return Item(task, check.name, check.severity, text, check.remedy, told, result.checked, result.unexpected)
 
 
@@ -175,10 +178,10 @@ def _count_items(
             found, limit = f"{found:.1%}", f"{limit:.1%}"
         text = check.wrong.format(found=found, limit=limit, values=words.get(column, ""))
         examples = manifest["examples"].get(check.examples, [])[:SHOWN]
-        told = tuple(rows.at(e["file"], e["line"]) for e in examples)
+        told = tuple(rows.at(file, line) for file, line in sorted((e["file"], e["line"]) for e in examples))
         if column == "other_language_share":
             train = dataset.rows("train", task.name)
-            told = tuple(rows.told(i, _short(train[i]["input"])) for i in others[:SHOWN])
+            told = rows.told(others[:SHOWN], [_short(train[i]["input"]) for i in others[:SHOWN]])
         items.append(Item(task.name, check.name, check.severity, text, check.remedy, told, 1, 1))
     return items, suite
 

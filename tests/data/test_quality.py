@@ -48,6 +48,7 @@ def test_a_blocking_check_names_its_first_rows_with_file_and_line(made: MadeDoma
     assert len(item.rows) == 20
     lines = {int(re.match(r"rows\.jsonl:(\d+): 'maybe'", row)[1]) for row in item.rows}  # type: ignore[index]
     assert lines <= set(range(201, 231))
+    assert item.rows == tuple(sorted(item.rows))
     with pytest.raises(QualityBlocked, match="nothing was trained"):
         report.raise_if_blocked()
 
