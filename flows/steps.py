@@ -133,9 +133,8 @@ def validate(plan: Plan, data: Facts, backbone: Facts, champion: int | None, pro
         from alter_core.data.dataset import TaskDataset
 
         dataset, tokenizer = TaskDataset.open(Path(data["path"])), AutoTokenizer.from_pretrained(backbone["path"])
-        report = check_quality(dataset, plan.spec, tokenizer, profile)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "quality.html").write_text(report.to_html(), encoding="utf-8")
+        report = check_quality(dataset, plan.spec, tokenizer, profile, Follower(plan, "validate"))
+        report.write(folder)
         report.raise_if_blocked()
         write_json(record, report.to_json())
     quality: Facts = json.loads(record.read_text(encoding="utf-8"))

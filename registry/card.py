@@ -191,7 +191,8 @@ model.predict(rows)  # -> prediction, score, truncated
 
 
 def _data(facts: CardFacts) -> str:
-    splits = list(dict.fromkeys(split for task in facts["tasks"].values() for split in task.get("rows", {})))
+    there = {split for task in facts["tasks"].values() for split in task.get("rows", {})}
+    splits = [split for split in ("train", "validation", "test") if split in there]
     rows = []
     for name, task in facts["tasks"].items():
         about = plain(task.get("description", ""))
