@@ -5,7 +5,8 @@
 All three run the same model on rows of the domain pydocs: SmolLM2-135M with one LoRA per task on the FFNs of its last
 six blocks, trained for a few steps so that answers end where they should. Label tasks are held to their labels in all
 three. Ours is alter_core's Predictor; row by row is the same MTA model under `generate`; peft holds the same weights
-as LoRA adapters and mixes them in a batch by `adapter_names`. Row by row takes an even sample of `--single` rows.
+as LoRA adapters and mixes them in a batch by `adapter_names`. Row by row takes the first
+`--single` rows, as many of each task.
 
 Each repeat runs the three one after another, and a ratio is the median of the ratios within a repeat. With one thread
 (the default) time is the process's CPU time, which leaves out what other programs take.
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -61,8 +63,8 @@ def main() -> None:
     labels = allowed(predictor.tokenizer, spec)
     systems: dict[str, tuple[Rows, Callable[[Rows], list[str]]]] = {
         "ours": (rows, lambda held: [p.text for p in predictor.predict(*columns(held))]),
-        "row by row": (even(rows, given.single), lambda held: row_by_row(predictor, labels, held)),
-        "peft": (even(rows, given.peft), PeftBatches(predictor, backbone, labels)),
+        "row by row": (rows[: given.single], lambda held: row_by_row(predictor, labels, held)),
+        "peft": (rows[: given.peft], PeftBatches(predictor, backbone, labels)),
     }
     for held, answer in systems.values():  # the first call prepares kernels and forms weights
         answer(held[:8])
@@ -83,7 +85,7 @@ def main() -> None:
         for name in ("row by row", "peft")
     }
     predictor.model.float().train().eval()  # train() drops what MTA layers have formed in bf16
-    few = even(rows, min(40, given.single))
+    few = rows[: min(40, given.single)]
     exact = systems["ours"][1](few) == row_by_row(predictor, labels, few)
     result = {
         "machine": f"{platform.machine()}, {given.threads} thread(s), torch {torch.__version__}, bf16",
@@ -131,17 +133,14 @@ def prepare(steps: int, count: int) -> tuple[DomainSpec, Rows, Path, Path]:
     )
     train(job, lambda **_fields: None, lambda: False)
     tables = [[*dataset.rows("test", name), *dataset.rows("train", name)] for name in spec.task_names]
+    for table in tables:
+        random.Random(0).shuffle(table)  # so that the first rows are a fair sample of all, task by task in turn
     mixed = [table[i] for i in range(max(map(len, tables))) for table in tables if i < len(table)]
     return spec, mixed[:count], folder / "bundle", backbone
 
 
 def columns(rows: Rows) -> tuple[list[str], list[str]]:
     return [row["task"] for row in rows], [row["input"] for row in rows]
-
-
-def even(rows: Rows, count: int) -> Rows:
-    """`count` rows spread evenly over `rows`."""
-    return [rows[i * len(rows) // count] for i in range(min(count, len(rows)))]
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
