@@ -142,6 +142,8 @@ def prefect_environment(place: Place, redis: bool) -> dict[str, str]:
             "PREFECT_REDIS_MESSAGING_HOST": HOST,
             "PREFECT_REDIS_MESSAGING_PORT": str(place.ports.redis),
             "PREFECT_REDIS_MESSAGING_PASSWORD": password,
+            # It reads settings of its own, and not those of the messages.
+            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL": f"redis://:{password}@{HOST}:{place.ports.redis}/0",
             "PREFECT_SERVER_DOCKET_URL": f"redis://:{password}@{HOST}:{place.ports.redis}/1",
         }
     return found

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 from prefect.settings import get_current_settings
+from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
 from prefect_redis.client import RedisMessagingSettings
 
 from stack.passwords import NAMES
@@ -129,6 +130,9 @@ def test_every_setting_of_prefect_is_one_that_prefect_knows() -> None:
     """A misspelt one would be ignored without a word."""
     asked = {name for service in SERVICES for name in environment(service) if name.startswith("PREFECT_")}
     redis = {f"PREFECT_REDIS_MESSAGING_{name.upper()}" for name in RedisMessagingSettings.model_fields}
+    redis |= {
+        f"PREFECT_REDIS_WORKER_CLEANUP_QUEUE_{name.upper()}" for name in RedisWorkerCleanupQueueSettings.model_fields
+    }
     unknown = {
         name for name in asked - redis - set(NAMES) if name.lower() not in _prefect_names(get_current_settings())
     }

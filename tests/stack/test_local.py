@@ -95,6 +95,13 @@ def test_a_domain_is_produced_through_the_stack(place: Place, domain: str) -> No
     assert answer.stdout.strip() in ("red", "green", "blue"), answer.stderr
 
 
+def test_no_server_looks_for_another_where_it_is_not(place: Place, domain: str) -> None:
+    """A setting that reaches nobody shows as a failing connection to a default port."""
+    logs = {file.name: file.read_text(encoding="utf-8", errors="replace") for file in place.logs.glob("*.log")}
+    assert "mlflow.log" in logs
+    assert [name for name, text in logs.items() if "ConnectionError" in text or "Connection refused" in text] == []
+
+
 @pytest.mark.parametrize("path", ["", "/api/2.0/mlflow/experiments/search?max_results=1", "/get-artifact?path=x"])
 def test_mlflow_serves_nothing_without_a_password(place: Place, path: str) -> None:
     assert status_of(place.mlflow_url + path) == 401
