@@ -51,9 +51,9 @@ def test_a_version_that_got_an_alias_after_the_plan_stays(five: Store) -> None:
     assert five.models.bundle_path("tiny", 5).is_dir()
 
 
-def test_a_model_whose_registration_broke_off_is_found(five: Store, tmp_path: Path) -> None:
+def test_a_model_whose_registration_broke_off_is_found(five: Store, parts: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"missing\.whl"):
-        five.register(tmp_path, "k9", code_wheel=tmp_path / "missing.whl")
+        five.register(parts, "k9", code_wheel=tmp_path / "missing.whl")
     (item,) = plan_removals(five.models, keep=5)
     assert (item.version, item.reason) == (None, "its registration was never finished")
     remove(five.models, [item])
