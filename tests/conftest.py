@@ -35,6 +35,11 @@ class RealDataRan:
             terminalreporter.write_line(text, red=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: "flows" not in item.path.parts)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("ALTER_NEED_DATA") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(RealDataRan())

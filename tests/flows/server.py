@@ -72,13 +72,16 @@ class Factory:
         return found
 
 
-@contextmanager
-def factory(home: Path) -> Iterator[Factory]:
-    """A server on a free port, stopped at the end with all that was started beside it."""
+def free_port() -> int:
+    """A port on loopback that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def alone(home: Path, url: str) -> Factory:
+    """A folder whose commands talk to the server at `url`, which somebody else starts."""
     environment = {
         **os.environ,
         "ALTER_HOME": str(home / "alter"),
@@ -94,11 +97,18 @@ def factory(home: Path) -> Iterator[Factory]:
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "160",
     }
-    made = Factory(home, url, environment)
     (home / "prefect").mkdir()
+    return Factory(home, url, environment)
+
+
+@contextmanager
+def factory(home: Path) -> Iterator[Factory]:
+    """A server on a free port, stopped at the end with all that was started beside it."""
+    port = free_port()
+    made = alone(home, f"http://127.0.0.1:{port}/api")
     server = made.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
     try:
-        wait_for(lambda: _answers(url), "the server answers")
+        wait_for(lambda: _answers(made.url), "the server answers")
         yield made
     finally:
         end(server)
