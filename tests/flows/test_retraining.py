@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 from tests.flows.server import Factory, factory
 
+pytestmark = pytest.mark.server
+
 
 class Domain:
     """A domain that a test changes and runs again."""
