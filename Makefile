@@ -58,7 +58,7 @@ run: $(RUN_READY)  ## produce and register the embedded domain (or DOMAIN=name)
 test: $(DEV_READY)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test-server: $(DEV_READY)  ## the tests on a real Prefect server and worker, and those that kill runs
+test-server: $(DEV_READY)  ## minutes on a real server: workers, kills, a domain made again and again
 	$(BIN)/python -m pytest -m server
 
 check: $(DEV_READY)  ## format, lint, types, import arrows
