@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,6 +89,7 @@ def main() -> None:
     few = rows[: min(40, given.single)]
     exact = systems["ours"][1](few) == row_by_row(predictor, labels, few)
     result = {
+        "command": " ".join(["python benchmarks/predict.py", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {given.threads} thread(s), torch {torch.__version__}, bf16",
         "time": "CPU time of the process" if given.threads == 1 else "wall time",
         "rows": {name: len(held) for name, (held, _) in systems.items()},
@@ -267,7 +269,7 @@ def markdown(result: dict[str, Any]) -> str:
         "# Answers per second",
         "",
         f"{result['machine']}; {result['time']}; SmolLM2-135M with one LoRA per task, domain pydocs, mixed rows; "
-        f"{result['repeats']} repeats, interleaved. Made by `python benchmarks/predict.py`.",
+        f"{result['repeats']} repeats, interleaved. Made by `{result['command']}`.",
         "",
         "| | rows | rows per second | same answers as ours |",
         "| --- | --- | --- | --- |",

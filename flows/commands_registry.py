@@ -74,20 +74,30 @@ def export(
 @app.command()
 def gc(
     keep: Annotated[int, typer.Option(min=0, help="Newest versions of each domain that stay.")] = 3,
+    days: Annotated[float, typer.Option(min=0, help="Caches that were used in these last days stay.")] = 30,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only the plan is shown.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what may go from the registry, and with --yes remove it. Aliased versions and the last champion stay."""
+    """Show which old versions and caches may go, and with --yes remove them. Aliased versions and the last champion
+    stay.
+    """
+    from alter_core.workspace import Workspace
     from flows import decisions
+    from flows.caches import plan_caches, remove_caches
 
-    plan = decisions.plan_gc(keep)
+    workspace = Workspace.default()
+    plan, caches = decisions.plan_gc(keep), plan_caches(workspace, days)
     if as_json:
-        typer.echo(decisions.removals_json(plan))
+        typer.echo(decisions.removals_json(plan, caches))
     else:
         for item in plan:
             what = f"version {item.version}" if item.version is not None else f"unfinished model {item.model_id}"
             typer.echo(f"{item.domain} {what}: {item.reason}, {item.bytes / 1e6:,.1f} MB")
+        for cache in caches:
+            place = cache.path.relative_to(workspace.home)
+            typer.echo(f"cache {place}: not used for {cache.unused_days:.0f} days, {cache.bytes / 1e6:,.1f} MB")
     if yes:
-        typer.echo(f"freed {decisions.gc(plan) / 1e6:,.1f} MB", err=True)
+        freed = decisions.gc(plan) + remove_caches(workspace, caches)
+        typer.echo(f"freed {freed / 1e6:,.1f} MB", err=True)
     elif not as_json:
-        typer.echo("nothing was removed; add --yes" if plan else "there is nothing to remove")
+        typer.echo("nothing was removed; add --yes" if plan or caches else "there is nothing to remove")

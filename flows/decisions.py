@@ -3,7 +3,7 @@
 import getpass
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from alter_core.errors import AlterError
 from alter_core.spec import PromotionSpec, load_domain
 from alter_core.workspace import Workspace
+from flows.caches import Cache
 from flows.plan import find_domain
 from flows.stores import model_name, model_store
 from registry.card import own_scorecard
@@ -105,9 +106,10 @@ def print_comparison(found: Mapping[str, Any], first: str, second: str) -> None:
     out.print(f"the rule {verdict} {second}: {found['decision']['reason']}", markup=False, highlight=False)
 
 
-def removals_json(removals: list[Removal]) -> str:
+def removals_json(removals: Sequence[Removal], caches: Sequence[Cache]) -> str:
     """A plan of `gc` for programs."""
-    return json.dumps([vars(item) for item in removals], indent=2)
+    rows = {"versions": [vars(item) for item in removals], "caches": [vars(cache) for cache in caches]}
+    return json.dumps(rows, indent=2, default=str)
 
 
 def _compared(store: ModelStore, domain: str, first: str, second: str) -> dict[str, Any]:

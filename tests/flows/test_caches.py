@@ -1,0 +1,46 @@
+"""What `alter gc` takes of a workspace's caches."""
+
+import os
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from alter_core.workspace import Workspace
+from flows.caches import plan_caches, remove_caches
+
+
+def filled(workspace: Workspace, *folders: Path, days: float) -> None:
+    """Make each folder with one file of 1,000 bytes that was last used so many days ago."""
+    for folder in folders:
+        folder.mkdir(parents=True)
+        file = folder / "part"
+        file.write_bytes(b"x" * 1000)
+        then = time.time() - days * 86_400
+        os.utime(file, (then, then))
+        os.utime(folder, (then, then))
+
+
+def test_only_what_nothing_has_used_for_long_goes(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    old = [workspace.trunk_cache / "a", workspace.datasets / "b", workspace.runs / "tiny" / "stage_one-c"]
+    new = [workspace.trunk_cache / "d", workspace.runs / "tiny" / "stage_one-e"]
+    kept = [workspace.backbones / "f", workspace.mlflow_artifacts / "g"]
+    filled(workspace, *old, *kept, days=40)
+    filled(workspace, *new, days=1)
+    plan = plan_caches(workspace, 30)
+    assert {cache.path for cache in plan} == set(old)
+    assert all(39 < cache.unused_days < 41 for cache in plan)
+    assert all(folder.exists() for folder in old)
+    assert remove_caches(workspace, plan) == 3000
+    assert not any(folder.exists() for folder in old)
+    assert all(folder.exists() for folder in (*new, *kept))
+
+
+def test_a_domain_that_is_being_produced_keeps_its_own(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    folder = workspace.runs / "tiny" / "stage_one-a"
+    filled(workspace, folder, days=40)
+    with FileLock(workspace.runs / "tiny" / ".lock"):
+        assert remove_caches(workspace, plan_caches(workspace, 30)) == 0
+    assert folder.exists()
