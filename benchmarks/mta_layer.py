@@ -47,12 +47,10 @@ TARGETS = {
 WHY_MISSED = {
     WEIGHT_TARGET: "A batch that mixes tasks reads one FFN's weights per task, the plain FFN reads one in all. In "
     "bfloat16 a product is so cheap that this reading shows until a task brings several hundred tokens.",
-    OUTPUT_TARGET: "On a CPU, each product of the naive loop is efficient by itself from about 64 tokens a row: there "
-    "the loop costs little more than twice the arithmetic that output mixing cannot avoid (one FFN per "
-    "adapter), so 3 x is out of reach. What output mixing takes beyond that arithmetic is mostly page "
-    "faults of its wide activations (rows x seq x adapters x ffn), fresh from the system at every call: "
-    "102 of 261 ms at T5-base, seq 64, where one adapter at a time had none and took 134 ms, at the price"
-    " of a loop over adapters.",
+    OUTPUT_TARGET: "On a CPU, each product of the naive loop is efficient by itself from about 64 tokens a row: "
+    "there the loop costs one and a half to twice the arithmetic that output mixing cannot avoid, one FFN per adapter "
+    "over all rows. Output mixing is near that floor (five plain FFNs), so 3 x is out of reach forward; backward, "
+    "where the loop adds up a gradient per row and adapter, it is not.",
 }
 
 
