@@ -3,7 +3,7 @@
 AlterError                 exit code 2 unless a subclass says otherwise
 ├── SpecError              a domain spec is wrong: every problem at once, each with its place
 ├── DataError              a source cannot be read, or its rows cannot be used
-│   └── QualityBlocked     rows were read, and a blocking expectation failed (exit code 3)
+│   └── QualityBlocked     rows were read, and a blocking expectation failed
 ├── BackboneError          the backbone cannot be found, loaded, or is too large
 ├── MTAError               an MTA layer is asked for something that it cannot do
 │   └── TaskIdError        a task id or name is unknown, missing or of the wrong shape
@@ -44,8 +44,6 @@ class DataError(AlterError):
 
 class QualityBlocked(DataError):
     """A blocking expectation failed; nothing may be trained on these rows."""
-
-    exit_code = 3
 
 
 class BackboneError(AlterError):

@@ -49,8 +49,8 @@ WHY_MISSED = {
     "bfloat16 a product is so cheap that this reading shows until a task brings several hundred tokens.",
     OUTPUT_TARGET: "On a CPU, each product of the naive loop is efficient by itself from about 64 tokens a row: "
     "there the loop costs one and a half to twice the arithmetic that output mixing cannot avoid, one FFN per adapter "
-    "over all rows. Output mixing is near that floor (five plain FFNs), so 3 x is out of reach forward; backward, "
-    "where the loop adds up a gradient per row and adapter, it is not.",
+    "over all rows. Output mixing is near that floor (five plain FFNs), so 3 x is out of reach there; at 64 "
+    "tokens with backward, where the loop adds up a gradient per row and adapter, it is met.",
 }
 
 

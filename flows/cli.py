@@ -1,6 +1,6 @@
 """The command line: `alter COMMAND`.
 
-Exit codes: 0 done, 1 a run or job failed, 2 wrong input, 3 data blocked, 130 stopped by hand, 143 by SIGTERM.
+Exit codes: 0 done, 1 a run or job failed, 2 wrong input or data, 130 stopped by hand, 143 by SIGTERM.
 """
 
 import sys

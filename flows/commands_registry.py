@@ -60,15 +60,15 @@ def report(
 def export(
     domain: Domain,
     task: Annotated[str, typer.Option(help="Which of the domain's tasks.")],
-    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is not there yet.")],
+    to: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
     version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
     approximate: Annotated[bool, typer.Option(help="Allow a fold that is not exact.")] = False,
 ) -> None:
     """Write one task as a plain transformers model, without MTA layers."""
     from flows import decisions
 
-    decisions.export(domain, task, version, output, approximate)
-    typer.echo(f'wrote {output}: AutoModelForCausalLM.from_pretrained("{output}") loads it')
+    decisions.export(domain, task, version, to, approximate)
+    typer.echo(f"wrote {to}: a plain transformers model, its tokenizer and its configuration")
 
 
 @app.command()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alter_core.data.task_quality import Item
 
 WARNED = 1
+BLOCKED = 3
 SHOWN_ROWS = 3  # of a warning; all that were found stand on the page
 WIDTH = 160  # of what is written where no terminal says its own
 
@@ -43,6 +44,8 @@ class Checked:
     @property
     def exit_code(self) -> int:
         """0 fine, 1 warnings, 2 wrong input, 3 blocked."""
+        if isinstance(self.error, QualityBlocked):
+            return BLOCKED
         if self.error is not None:
             return self.error.exit_code
         return WARNED if self.report and self.report.outcome == "warn" else 0

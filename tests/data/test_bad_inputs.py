@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alter_core.errors import AlterError, QualityBlocked
+from alter_core.errors import AlterError
 from tests.data.conftest import MadeDomain, good_rows, jsonl
 
 
@@ -240,7 +240,7 @@ def test_a_bad_input_is_stopped_with_its_place_and_remedy(case: Case, made: Made
     message = str(caught.value)
     assert [said for said in case.says if said not in message] == [], message
     assert "hunter2" not in message
-    assert caught.value.exit_code == (3 if isinstance(caught.value, QualityBlocked) else 2)
+    assert caught.value.exit_code == 2
     assert "Traceback" not in message
     kept = sorted(path.name for path in made.workspace.datasets.glob(".*"))
     assert kept == [], "half-written folders stay behind"
