@@ -61,7 +61,7 @@ def resolve_backbone(
     tell = progress or (lambda *_args, **_fields: None)
     tell(0, 4, text=f"looking for {spec.model}")
     source = _find(spec, base or Path.cwd())
-    target = workspace.backbones / digest_of(_FORMAT, source.identity)
+    target = _converted(source, workspace)
     if (target / RECORD).is_file():
         tell(4, 4, text="converted already")
         return target
@@ -104,11 +104,15 @@ def find_tokenizer(spec: BackboneSpec, workspace: Workspace, base: Path | None =
     base: as for `resolve_backbone`. Raises BackboneError.
     """
     source = _find(spec, base or Path.cwd(), weights=False)
-    converted = workspace.backbones / digest_of(_FORMAT, source.identity)
+    converted = _converted(source, workspace)
     if (converted / RECORD).is_file():
         source = _Source(spec.model, converted, None, source.identity)
     with quiet(), _explained(source):
         return _tokenizer(source)
+
+
+def _converted(source: _Source, workspace: Workspace) -> Path:
+    return workspace.backbones / digest_of(_FORMAT, source.identity)
 
 
 def load_backbone(folder: Path, dtype: "torch.dtype | None" = None) -> tuple[Any, Any]:

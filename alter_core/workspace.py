@@ -44,6 +44,11 @@ class Workspace:
         return self.home / "runs"
 
     @property
+    def downloads(self) -> Path:
+        """Bundles of a registry on another machine."""
+        return self.home / "downloads"
+
+    @property
     def exports(self) -> Path:
         return self.home / "exports"
 

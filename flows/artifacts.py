@@ -6,8 +6,9 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from alter_core.data.dataset import SPLITS
 from flows.plan import Plan
-from registry.card import plain
+from registry.card import plain, table
 
 MOST_WARNINGS = 50
 
@@ -24,12 +25,11 @@ def quality_summary(plan: Plan, quality: Mapping[str, Any], folder: Path) -> Non
         "",
         f"The whole report is `{folder}/quality.html`.",
     ]
-    lines += ["", "| task | train | validation | test | duplicates | leakage |", "|---|--:|--:|--:|--:|--:|"]
+    rows = []
     for name, facts in quality["tasks"].items():
-        rows = facts["rows"]
-        counts = [rows.get(split, 0) for split in ("train", "validation", "test")]
-        cells = [f"{count:,}" for count in (*counts, facts["duplicates"], facts["leakage"])]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        counts = (*(facts["rows"].get(split, 0) for split in SPLITS), facts["duplicates"], facts["leakage"])
+        rows.append([name, *(f"{count:,}" for count in counts)])
+    lines += ["", table(["task", *SPLITS, "duplicates", "leakage"], rows)]
     warnings = quality["warnings"]
     if warnings:
         lines += ["", f"## {len(warnings)} warnings", "", *(f"- {plain(text)}" for text in warnings[:MOST_WARNINGS])]
@@ -57,13 +57,11 @@ def gate_tables(plan: Plan, stage: str, gates: Mapping[str, Any]) -> None:
     if not after:
         return
     layer = list(after)[-1]
-    table = after[layer]
-    adapters = list(dict.fromkeys(adapter for weights in table.values() for adapter in weights))
-    lines = [f"# Gate of {layer} after {stage}", "", f"| task | {' | '.join(adapters)} |"]
-    lines.append(f"|---|{'--:|' * len(adapters)}")
-    for task, weights in table.items():
-        lines.append(f"| {task} | {' | '.join(_shade(weights.get(name, 0.0)) for name in adapters)} |")
-    create_markdown_artifact("\n".join(lines), key=key(plan, f"gates-{stage}"), description="Weights of the adapters")
+    gate = after[layer]
+    adapters = list(dict.fromkeys(adapter for weights in gate.values() for adapter in weights))
+    rows = [[task, *(_shade(weights.get(name, 0.0)) for name in adapters)] for task, weights in gate.items()]
+    text = f"# Gate of {layer} after {stage}\n\n{table(['task', *adapters], rows)}"
+    create_markdown_artifact(text, key=key(plan, f"gates-{stage}"), description="Weights of the adapters")
 
 
 def links(plan: Plan, tracking_uri: str, experiment: str, run: str, version: int) -> None:

@@ -53,6 +53,6 @@ def remove_caches(workspace: Workspace, caches: Sequence[Cache]) -> int:
 
 
 def _entries(workspace: Workspace) -> Iterator[Path]:
-    shared = (workspace.trunk_cache, workspace.datasets, workspace.home / "downloads")
+    shared = (workspace.trunk_cache, workspace.datasets, workspace.downloads)
     for root in (*shared, *(folder for folder in workspace.runs.glob("*") if folder.is_dir())):
         yield from (entry for entry in root.glob("*") if entry.is_dir())

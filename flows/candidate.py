@@ -35,9 +35,9 @@ class Candidate:
     """The version whose weights training went on from; None: the backbone's."""
 
     @property
-    def bundle(self) -> str:
-        """Folder of the last stage's bundle: what is registered."""
-        return str(self.stages[list(self.stages)[-1]]["bundle"])
+    def last(self) -> Facts:
+        """Of the last stage, whose bundle is registered."""
+        return self.stages[list(self.stages)[-1]]
 
     @property
     def own(self) -> Mapping[str, Any]:
@@ -107,7 +107,7 @@ class Candidate:
             "training": {name: _losses(Path(facts["folder"]) / "metrics.jsonl") for name, facts in self.stages.items()},
             "profile": quality["profile"],
             "lengths": {name: profile["token_counts"] for name, profile in quality["profile"].items()},
-            "gates": self.stages[list(self.stages)[-1]]["gates"],
+            "gates": self.last["gates"],
             "versions": {
                 "run key": self.run_key,
                 "spec digest": spec.digest,

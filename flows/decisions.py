@@ -76,7 +76,7 @@ def report(domain: str, which: str) -> str:
     workspace = Workspace.default()
     store, name = model_store(workspace), model_name(domain)
     version = store.get(name, which)["version"]
-    facts: Any = store.facts(name, version, workspace.home / "downloads")
+    facts: Any = store.facts(name, version, workspace.downloads)
     return render_report(facts, store.versions(name), version)
 
 
@@ -113,7 +113,7 @@ def removals_json(removals: Sequence[Removal], caches: Sequence[Cache]) -> str:
 
 
 def _compared(store: ModelStore, domain: str, first: str, second: str) -> dict[str, Any]:
-    name, cache = model_name(domain), Workspace.default().home / "downloads"
+    name, cache = model_name(domain), Workspace.default().downloads
     cards = [_own_card(store.facts(name, which, cache)) for which in (first, second)]
     rule = _rule(domain)
     return compare_cards(cards[0], cards[1], rule.max_task_drop, rule.confidence)

@@ -63,7 +63,7 @@ def champion_profile(plan: Plan, champion: Version | None) -> Facts | None:
     """Task -> profile of the rows that the champion was trained on; None where it has none."""
     if champion is None:
         return None
-    facts = model_store(plan.workspace).facts(plan.spec.name, champion["version"], _downloads(plan))
+    facts = model_store(plan.workspace).facts(plan.spec.name, champion["version"], plan.workspace.downloads)
     profile: Facts | None = facts.get("profile")
     return profile
 
@@ -84,8 +84,10 @@ def first_start(plan: Plan, champion: Version | None, data: Facts, backbone: Fac
             return None
         champion = store.get(name, before)
     number = champion["version"]
-    folder = store.bundle_path(name, number, _downloads(plan))
-    if reasons := _differences(plan, store.facts(name, number, _downloads(plan)), read_manifest(folder), backbone):
+    folder = store.bundle_path(name, number, plan.workspace.downloads)
+    if reasons := _differences(
+        plan, store.facts(name, number, plan.workspace.downloads), read_manifest(folder), backbone
+    ):
         if plan.added:
             raise AlterError(
                 f"{plan.added} cannot be added to {name} version {number}, which has another {' and '.join(reasons)}: "
@@ -120,11 +122,7 @@ def champion(plan: Plan) -> Version | None:
 
 def champion_bundle(plan: Plan) -> str:
     """Local folder of the champion's bundle."""
-    return str(model_store(plan.workspace).bundle_path(plan.spec.name, CHAMPION, _downloads(plan)))
-
-
-def _downloads(plan: Plan) -> Path:
-    return plan.workspace.home / "downloads"
+    return str(model_store(plan.workspace).bundle_path(plan.spec.name, CHAMPION, plan.workspace.downloads))
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def register(candidate: Candidate, decision: Facts, run: Run) -> int:
     version = model_store(plan.workspace).register(
         plan.spec.name,
         run.id,
-        Path(candidate.bundle),
+        Path(candidate.last["bundle"]),
         run_key=candidate.run_key,
         card=card,
         code_wheel=build_wheel(plan.workspace.home / "wheels"),

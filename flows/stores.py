@@ -54,7 +54,7 @@ def load_predictor(domain: str, version: str) -> "Predictor":
 
     workspace = Workspace.default()
     store = model_store(workspace)
-    return Predictor.from_bundle(store.bundle_path(model_name(domain), version, workspace.home / "downloads"))
+    return Predictor.from_bundle(store.bundle_path(model_name(domain), version, workspace.downloads))
 
 
 def list_versions(domain: str | None) -> list[Version]:

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from flows.cli import main
+from tests.command_line import Alter, caller
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 
-Alter = Callable[..., tuple[int, str, str]]
 Rows = dict[str, list[dict[str, str]]]
 
 
@@ -24,15 +23,7 @@ def alter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setenv("ALTER_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ALTER_DATA_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["alter", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture

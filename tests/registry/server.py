@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+
+from tests.flows.server import free_port
 
 SECONDS = 120.0  # far above what a start takes: a busy machine is no failure
 
@@ -28,9 +29,7 @@ def serving(folder: Path, health: str, *arguments: str, **more: str) -> Iterator
 
     more: of the environment.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = folder / "log.txt"
     command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as sink:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ import pytest
 
 from alter_core.evaluation import answer_file
 from alter_core.evaluation.predict import Predictor
-from flows.cli import main
+from tests.command_line import Alter, caller
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
 
-Alter = Callable[..., tuple[int, str, str]]
 Rows = list[dict[str, Any]]
 
 
@@ -36,15 +35,7 @@ def alter(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("ALTER_HOME", str(home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["alter", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
