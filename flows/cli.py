@@ -1,7 +1,4 @@
-"""The command line: `alter COMMAND`.
-
-Exit codes: 0 done, 1 a run or job failed, 2 wrong input or data, 130 stopped by hand, 143 by SIGTERM.
-"""
+"""Commands to look around: check, models, ui; and the command line `alter COMMAND` that holds them all."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +9,9 @@ import typer
 
 from alter_core.errors import AlterError
 from flows import commands_domain, commands_predict, commands_produce, commands_registry, commands_unattended
+from flows.exit_codes import OF_ALTER, STOPPED, listed
 from flows.options import Domains, Json
+from flows.settings import SETTINGS
 
 app = typer.Typer(
     name="alter",
@@ -21,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A factory for domain models: one YAML spec in, one registered multi-task small language model out.\n\n"
     "Start with `alter check` to see which domains are there, then `alter run DOMAIN`.",
+    epilog=f"Exit codes: {listed(OF_ALTER)}.\n\n"
+    f"Settings are environment variables: {', '.join(one.name for one in SETTINGS)}.",
 )
 
 app.add_typer(commands_produce.app)
@@ -52,7 +53,7 @@ def check(domains: Domains = None) -> None:
 
 @app.command()
 def models(
-    domain: Annotated[str | None, typer.Argument(metavar="[DOMAIN]", help="Unset: all.")] = None,
+    domain: Annotated[str | None, typer.Argument(metavar="DOMAIN", help="Unset: all.")] = None,
     as_json: Json = False,
 ) -> None:
     """List registered versions: name, version, aliases, macro score, created."""
@@ -81,7 +82,7 @@ def _reported() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         typer.echo("\nstopped; run the same command again to go on from the last checkpoint", err=True)
-        sys.exit(130)
+        sys.exit(STOPPED)
     except Exception as error:
         if not isinstance(code := getattr(error, "exit_code", None), int) or isinstance(error, typer.Exit):
             raise

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows import make_prefect_home
+from flows.exit_codes import OF_DATA, listed
 from flows.options import DataRoot, Domain, Json, Quiet
 
 app = typer.Typer()
@@ -15,8 +16,8 @@ app = typer.Typer()
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Lower case letters, digits and _.")],
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Rows to begin with.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case letters, digits and _.")],
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Rows to begin with.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the domain's folder is made.")] = Path("domains"),
 ) -> None:
     """Make a new domain's spec, filled from what its files hold."""
@@ -26,9 +27,9 @@ def new(
     typer.echo(f"wrote {made}; next: `alter check {made}`, then `alter data {made}`")
 
 
-@app.command()
+@app.command(epilog=f"Exit codes: {listed(OF_DATA)}; of several domains, the highest.")
 def data(
-    domains: Annotated[list[str], typer.Argument(metavar="DOMAIN...", help="Names, folders or domain.yaml files.")],
+    domains: Annotated[list[str], typer.Argument(metavar="DOMAIN", help="Names, folders or domain.yaml files.")],
     data_root: DataRoot = None,
     docs: Annotated[
         Path | None,
@@ -37,10 +38,7 @@ def data(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Ingest and validate domains' rows; nothing is trained.
-
-    Exit codes: 0 fine, 1 warnings, 2 wrong input, 3 blocked by a check; of several domains, the highest.
-    """
+    """Ingest and validate domains' rows; nothing is trained."""
     from flows.data_check import Checked, check_each, checked_json, print_checked
     from flows.display import console_display
 

@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command()
 def predict(
     domain: Domain,
-    text: Annotated[str | None, typer.Argument(metavar="[TEXT|-]", help="One input; - reads standard input.")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT|-", help="One input; - reads standard input.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Which of the domain's tasks; with --file, where rows do not say it.")
     ] = None,

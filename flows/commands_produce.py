@@ -8,6 +8,7 @@ import typer
 
 from alter_core.errors import AlterError
 from flows import commands_unattended, make_prefect_home
+from flows.exit_codes import OF_SEVERAL
 from flows.options import DataRoot, Domain, Json, Quiet
 
 if TYPE_CHECKING:
@@ -19,15 +20,17 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's own log
 Processes = Annotated[int, typer.Option(min=1, help="Training processes: one per GPU, say.")]
 
 
-@app.command()
+@app.command(epilog=f"Exit code for several domains: {OF_SEVERAL}.")
 def run(
-    domains: Annotated[list[str] | None, typer.Argument(metavar="DOMAIN...", help="Names, folders or specs.")] = None,
+    domains: Annotated[list[str] | None, typer.Argument(metavar="DOMAIN", help="Names, folders or specs.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every domain that is found under domains/.")] = False,
     deployed: Annotated[
-        bool, typer.Option(help="Start the domains' deployments side by side, and wait for them.")
+        bool, typer.Option("--deployed", help="Start the domains' deployments side by side, and wait for them.")
     ] = False,
     data_root: DataRoot = None,
-    force: Annotated[bool, typer.Option(help="Run even when nothing has changed since a registered version.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run even when nothing has changed since a registered version.")
+    ] = False,
     processes: Processes = 1,
     quiet: Quiet = False,
     as_json: Json = False,

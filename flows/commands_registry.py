@@ -62,7 +62,7 @@ def export(
     task: Annotated[str, typer.Option(help="Which of the domain's tasks.")],
     to: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
     version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
-    approximate: Annotated[bool, typer.Option(help="Allow a fold that is not exact.")] = False,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Allow a fold that is not exact.")] = False,
 ) -> None:
     """Write one task as a plain transformers model, without MTA layers."""
     from flows import decisions

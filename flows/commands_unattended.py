@@ -30,7 +30,9 @@ def deploy(
     domains: Domains = None,
     work_pool: Annotated[str, typer.Option(help="Where flow runs start; `alter` is made when missing.")] = "alter",
     data_root: DataRoot = None,
-    prune: Annotated[bool, typer.Option(help="Remove deployments whose spec is gone (only without DOMAIN).")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove deployments whose spec is gone (only without DOMAIN).")
+    ] = False,
     yaml_file: Annotated[
         Path | None, typer.Option("--yaml", help="Write a prefect.yaml instead; no server is needed.")
     ] = None,

@@ -17,14 +17,13 @@ from alter_core.data.quality_page import WORDS
 from alter_core.errors import AlterError, QualityBlocked
 from alter_core.workspace import write_json
 from flows.display import Display
+from flows.exit_codes import DATA_BLOCKED, DATA_WARNED
 from flows.plan import Plan
 
 if TYPE_CHECKING:
     from alter_core.data.quality import QualityReport
     from alter_core.data.task_quality import Item
 
-WARNED = 1
-BLOCKED = 3
 SHOWN_ROWS = 3  # of a warning; all that were found stand on the page
 WIDTH = 160  # of what is written where no terminal says its own
 
@@ -43,12 +42,12 @@ class Checked:
 
     @property
     def exit_code(self) -> int:
-        """0 fine, 1 warnings, 2 wrong input, 3 blocked."""
+        """One of `exit_codes.OF_DATA`."""
         if isinstance(self.error, QualityBlocked):
-            return BLOCKED
+            return DATA_BLOCKED
         if self.error is not None:
             return self.error.exit_code
-        return WARNED if self.report and self.report.outcome == "warn" else 0
+        return DATA_WARNED if self.report and self.report.outcome == "warn" else 0
 
     def to_json(self) -> dict[str, Any]:
         told = {"domain": self.domain, "exit_code": self.exit_code, "error": str(self.error) if self.error else None}

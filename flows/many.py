@@ -15,11 +15,11 @@ from rich.table import Table
 
 from alter_core.errors import AlterError
 from flows.declarations import domain_tag, full_name
+from flows.exit_codes import FAILED, WRONG
 from flows.plan import Plan
 from flows.zombies import TAG
 
 POLL_SECONDS = 2.0
-FAILED = 1
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def produce_deployed(
                 )
                 waiting[name] = run.id
             except ObjectNotFound:
-                tell(Ended(name, None, f"it is not deployed yet: run `alter deploy {plan.file}` first", 2))
+                tell(Ended(name, None, f"it is not deployed yet: run `alter deploy {plan.file}` first", WRONG))
         while waiting:
             for name, run_id in list(waiting.items()):
                 state = client.read_flow_run(run_id).state
@@ -116,7 +116,7 @@ def produce_deployed(
 
 
 def exit_code(ended: Sequence[Ended]) -> int:
-    """0 when all ended well; otherwise that of the failures where they agree, else 1."""
+    """As `exit_codes.OF_SEVERAL` says."""
     codes = {one.exit_code for one in ended} - {0}
     return codes.pop() if len(codes) == 1 else FAILED if codes else 0
 

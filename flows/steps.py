@@ -5,7 +5,6 @@ registry. Retries stand only where there is input or output that may heal by its
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +27,11 @@ from alter_core.workspace import write_json
 from flows import artifacts, display
 from flows.jobs import Row, module_command, run_job, training_command
 from flows.plan import Plan, StageName
+from flows.settings import checkpoint_seconds
 
 Facts = dict[str, Any]
 ARTIFACT_SECONDS = 2.0
 LOG_SECONDS = 5.0
-CHECKPOINT_SECONDS = 60.0  # between checkpoints, unless ALTER_CHECKPOINT_SECONDS says otherwise
 
 
 def _heals(_task: Any, _run: Any, state: Any) -> bool:
@@ -176,7 +175,7 @@ def train(
             trunk_cache=plan.workspace.trunk_cache,
             metrics=folder / "metrics.jsonl",
             seed=plan.spec.seed,
-            checkpoint_seconds=float(os.environ.get("ALTER_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)),
+            checkpoint_seconds=checkpoint_seconds(),
         )
         follower = Follower(plan, stage)
         pending: list[Row] = []
