@@ -206,7 +206,12 @@ def _folder(given: str, folder: Path) -> _Source:
 
 def _hub(given: str, revision: str | None, weights: bool) -> _Source:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = [pattern for pattern in _HUB_FILES if weights or pattern != "*.safetensors"]
     try:
@@ -227,8 +232,17 @@ def _hub(given: str, revision: str | None, weights: bool) -> _Source:
             f"backbone {given}: the hub has no such model, or it needs a login (set HF_TOKEN); "
             "for a local folder, check the path"
         ) from error
+    except RevisionNotFoundError as error:
+        raise BackboneError(
+            f"backbone {given}: the hub has no revision {revision!r} of it; set backbone > revision to a commit, "
+            "tag or branch that is there, or unset it"
+        ) from error
     except HfHubHTTPError as error:
-        raise BackboneError(f"backbone {given}: the hub answered {error}", transient=True) from error
+        raise BackboneError(
+            f"backbone {given}: the hub did not give it: {' '.join(str(error).split())[:300]}; try again later, or "
+            "name a local folder",
+            transient=True,
+        ) from error
     if weights:
         _folder(given, path)  # its checks
     # The commit says which weights these are, without reading them
@@ -268,7 +282,10 @@ def _tokenizer(source: _Source) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(**source.where)
     if tokenizer.eos_token_id is None:
-        raise BackboneError(f"backbone {source.given}: its tokenizer has no end token, which answers need")
+        raise BackboneError(
+            f"backbone {source.given}: its tokenizer has no end token, which answers need; give it an eos_token and "
+            "save it with the weights again, or choose another backbone"
+        )
     return tokenizer
 
 
@@ -291,10 +308,14 @@ def _explained(source: _Source) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        text = (str(error).strip().splitlines() or ["transformers does not say why"])[0]
+        if isinstance(error, KeyError):
+            text = f"its files speak of {text}, which this version of transformers does not know"
+        advice = "check that its files are whole, or choose another backbone"
         if "trust_remote_code" in str(error) or "custom code" in str(error):
-            text = "it needs code of its own to load, which is never run here; choose a model that transformers knows"
-        raise BackboneError(f"backbone {source.given}: cannot be loaded: {text}") from error
+            text = "it needs code of its own to load, which is never run here"
+            advice = "choose a model that transformers knows"
+        raise BackboneError(f"backbone {source.given}: cannot be loaded: {text}; {advice}") from error
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """DomainSpec: the schema of a domain.yaml, and its manual. `load_domain` reads one."""
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,15 @@ class BackboneSpec(Section):
     """Commit or tag of a hub model; unset takes the newest, and the digest records which it was."""
     licence: str = ""
     """Licence of the weights, shown in the model card."""
+
+
+SOURCE_KINDS: Mapping[str, tuple[str, ...]] = {
+    "path": ("format",),
+    "hub": ("config", "split", "revision"),
+    "sql": ("query",),
+    "callable": ("arguments",),
+}
+"""Kind of a source -> the keys that it alone has; the other keys go with every kind."""
 
 
 class SourceSpec(Section):
@@ -75,22 +85,32 @@ class SourceSpec(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SourceSpec":
-        given = [kind for kind in ("path", "hub", "sql", "callable") if getattr(self, kind)]
+        wrong = []
+        given = [kind for kind in SOURCE_KINDS if getattr(self, kind)]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of path, hub, sql, callable; got {', '.join(given) or 'none'}")
+            wrong.append(f"give exactly one of {', '.join(SOURCE_KINDS)}; got {', '.join(given) or 'none'}")
         if bool(self.sql) != bool(self.query):
-            raise ValueError("sql and query go together")
+            wrong.append("sql and query go together: give both, or neither")
+        for kind, keys in SOURCE_KINDS.items():
+            unread = [key for key in keys if getattr(self, key) and (key, kind) != ("query", "sql")]
+            if unread and len(given) == 1 and kind not in given:
+                wrong.append(f"{', '.join(unread)}: read with {kind} only, and this source has {given[0]}: drop one")
         if self.query and not re.match(r"\s*(select|with)\b", self.query, re.I):
-            raise ValueError("query: a source only reads; write one SELECT")
+            wrong.append("query: a source only reads; write one SELECT")
         if self.sql and re.search(r"://[^/@$]*:(?!\$\{)[^@]*@", self.sql):
-            raise ValueError("sql: a password does not belong in a spec; write ${VAR} and set VAR in the environment")
+            wrong.append("sql: a password does not belong in a spec; write ${VAR} and set VAR in the environment")
         if self.template is not None:
-            template_columns(self.template)
+            try:
+                template_columns(self.template)
+            except ValueError as error:
+                wrong.append(str(error))
             if "input" in self.columns:
-                raise ValueError("template builds the input; columns > input has no part in it")
+                wrong.append("template builds the input, and columns > input names a column for it: drop one")
         unknown = sorted(set(self.columns) - {"input", "target", "id", "group"})
         if unknown:
-            raise ValueError(f"columns: keys are input, target, id, group; got {', '.join(unknown)}")
+            wrong.append(f"columns: keys are input, target, id, group; got {', '.join(unknown)}")
+        if wrong:
+            raise ValueError("; and ".join(wrong))
         return self
 
 
@@ -165,9 +185,11 @@ class TaskSpec(Section):
     def _labels_fit_the_type(self) -> "TaskSpec":
         if self.labels is not None:
             if not self.task_type.labelled:
-                raise ValueError(f"labels: a task of type {self.type} has none")
+                raise ValueError(f"labels: a task of type {self.type} has none; drop them, or set another type")
             if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
-                raise ValueError(f"labels: two or more different ones are needed, got {list(self.labels)}")
+                raise ValueError(
+                    f"labels: two or more different ones are needed, got {', '.join(self.labels) or 'none'}"
+                )
         return self
 
     @property
@@ -351,17 +373,18 @@ class DomainSpec(Section):
         names = [task.name for task in self.tasks]
         if not names:
             raise ValueError("tasks: give at least one")
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"tasks: the name {', '.join(twice)} is used more than once")
+        wrong = []
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            wrong.append(f"tasks: the name {', '.join(twice)} is used more than once; rename all but one")
         if self.warm_start == "champion" and self.stage_one.start is not None:
-            raise ValueError(
+            wrong.append(
                 "warm_start: champion brings trained adapters, and stage_one > start would undo them: drop one"
             )
-        for task, home in self.mta.homes.items():
-            for name in (task, home):
-                if name not in names:
-                    raise ValueError(f"mta > homes: {name!r} is no task; tasks are {', '.join(names)}")
+        homes = dict.fromkeys(name for pair in self.mta.homes.items() for name in pair)
+        if strange := [repr(name) for name in homes if name not in names]:
+            wrong.append(f"mta > homes: {', '.join(strange)} is no task; tasks are {', '.join(names)}")
+        if wrong:
+            raise ValueError("; and ".join(wrong))
         return self
 
     @property
@@ -393,15 +416,53 @@ def load_domain(path: Path) -> DomainSpec:
     try:
         spec = DomainSpec.model_validate(values)
     except ValidationError as error:
-        problems += [_explain(item, values, node) for item in error.errors(include_url=False)]
+        problems += _explained(error, values, node)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SpecError(f"{file}: {count}", problems)
     return spec
 
 
-def _explain(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> str:
-    """One pydantic error as: line, path, what is wrong, and a close match for a misspelt key."""
+# pydantic's own words for these name Python's types and our classes.
+_KINDS = {
+    "model_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+
+
+def _explained(error: ValidationError, values: Any, root: yaml.Node | None) -> list[str]:
+    """A line for each place that is wrong. Where a value may be of several kinds, pydantic reports each of them."""
+    told: dict[str, str] = {}
+    kinds: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        place, message = _explain(item, values, root)
+        if kind := _KINDS.get(item["type"]):
+            wanted = kinds.setdefault(place, [])
+            wanted += [kind] if kind not in wanted else []
+            told[place] = f"must be {' or '.join(wanted)}, got {_said(item['input'])}"
+            if "text" in wanted and isinstance(item["input"], bool | int | float):
+                told[place] += "; put it in quotes"
+        elif place not in kinds:
+            told[place] = f"{told[place]}; and {message}" if place in told else message
+    return [f"{place}: {message}" for place, message in told.items()]
+
+
+def _said(value: Any) -> str:
+    """A value as a spec would write it."""
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[:120]
+
+
+def _explain(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> tuple[str, str]:
+    """One pydantic error: its line and path, and what is wrong, with a close match for a misspelt key."""
     here: Any = values
     node: yaml.Node | None = root
     line = root.start_mark.line + 1 if root else 1
@@ -444,8 +505,8 @@ def _explain(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> st
     elif item["type"] == "string_pattern_mismatch":
         message = f"{item['input']!r} must be lower case letters, digits and _, starting with a letter"
     elif not item["type"].startswith("value_error"):
-        message += f", got {item['input']!r}"[:200]
-    return f"line {line}: {place}: {message}" if place else f"line {line}: {message}"
+        message = f"{message.replace('Input should be', 'must be')}, got {_said(item['input'])}"
+    return (f"line {line}: {place}" if place else f"line {line}"), message
 
 
 def _model_at(location: tuple[str | int, ...]) -> type[BaseModel] | None:

@@ -95,7 +95,10 @@ def written_whole(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise WorkspaceError(f"cannot write under {target.parent}: {error.strerror}") from error
+        raise WorkspaceError(
+            f"cannot write under {target.parent}: {error.strerror}; name a folder that you may write to (ALTER_HOME "
+            "names the workspace)"
+        ) from error
     try:
         made = scratch / target.name
         yield made

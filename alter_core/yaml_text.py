@@ -23,8 +23,10 @@ def read_mapping(file: Path) -> tuple[dict[str, Any], yaml.Node, list[str]]:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(f"{file}: there is no such spec; `alter check` lists the domains that can be found") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise SpecError(f"{file}: cannot be read: {error.strerror}; check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{file}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None:
@@ -34,10 +36,11 @@ def read_mapping(file: Path) -> tuple[dict[str, Any], yaml.Node, list[str]]:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        problem = getattr(error, "problem", None) or str(error) or "a tag does not fit its value"
         raise SpecError(f"{file}{place}: not valid YAML: {problem}") from error
     if not isinstance(values, dict) or node is None:
-        raise SpecError(f"{file}: a spec is a mapping of keys, got {type(values).__name__}")
+        held = "nothing" if values is None else "a list" if isinstance(values, list) else "one value"
+        raise SpecError(f"{file}: a spec is a mapping of keys (`name: ...`), and this file holds {held}")
     return values, node, [f"line {line}: {text}" for line, text in _repeated_keys(node, set())]
 
 

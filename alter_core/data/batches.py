@@ -107,7 +107,10 @@ def encode_rows(
             rows = table[first : min(first + _ENCODED_AT_ONCE, count)]
             empty = [i for i, text in zip(rows["id"], rows["target"], strict=True) if not text]
             if empty:
-                raise DataError(f"task {task.name}: {len(empty)} {split} rows have no target", [f"row {empty[0]}"])
+                raise DataError(
+                    f"task {task.name}: {len(empty)} {split} rows have no target, the first with the id {empty[0]}; "
+                    "ingest the domain again (`alter data`)"
+                )
             prompts += encode_prompts(tokenizer, task, rows["input"])[0]
             targets += encode_targets(tokenizer, task, rows["target"])
             numbers += [number] * len(rows["input"])

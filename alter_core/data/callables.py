@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from alter_core.data.places import Roots
+from alter_core.data.problems import kind_of
 from alter_core.errors import DataError
 from alter_core.workspace import digest_of_files
 
@@ -40,7 +41,10 @@ class Callables:
             for row in function(**arguments):
                 number += 1
                 if not isinstance(row, Mapping):
-                    raise DataError(f"{name}, row {number}: it must yield mappings, got {type(row).__name__}")
+                    raise DataError(
+                        f"{name}, row {number}: it must yield mappings such as {{'input': ..., 'target': ...}}, got "
+                        f"{kind_of(row)}"
+                    )
                 yield number, row
         except (DataError, GeneratorExit):
             raise
@@ -86,7 +90,7 @@ class Callables:
         name = f"alter_source_{digest_of_files({str(path): path})}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise DataError(f"{path.name}: is no Python file")
+            raise DataError(f"{path.name}: is no Python file; write source > callable as FILE.py:FUNCTION")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses look their module up by name
         self._modules[path] = module
@@ -110,5 +114,7 @@ class Callables:
         try:
             function = entry.load()
         except Exception as error:
-            raise DataError(f"{name}: the entry point {entry.value} cannot be loaded: {error}") from error
+            raise DataError(
+                f"{name}: the entry point {entry.value} cannot be loaded: {error}; install its package again"
+            ) from error
         return function, f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value

@@ -36,8 +36,18 @@ def row_checks(task: TaskSpec, place: str) -> list[Check]:
     quality = task.quality
     short = 1 - quality.max_over_length
     checks = [
-        _row("input is there", "block", "ExpectColumnValueLengthsToBeBetween", "input", {"min_value": 1}),
-        _row("target is there", "block", "ExpectColumnValueLengthsToBeBetween", "target", {"min_value": 1}),
+        *(
+            _row(
+                f"{column} is there",
+                "block",
+                "ExpectColumnValueLengthsToBeBetween",
+                column,
+                {"min_value": 1},
+                f"{{found}} of {column}s are empty",
+                "fill them, or leave the rows out with source > where",
+            )
+            for column in ("input", "target")
+        ),
         _row(
             "inputs fit max_input_tokens",
             "warn",
@@ -135,14 +145,15 @@ def count_checks(task: TaskSpec) -> list[Check]:
     if task.task_type.labelled:
         checks += [
             _count("more than one label", "block", "train_labels", 2, None,
-                   "the training rows have {found} label", "a label task needs two; look at where and label_map"),
+                   "the training rows have {found} label",
+                   "a label task needs two; look at source > where and source > label_map"),
             _count("no label takes all", "block", "label_share", None, quality.max_label_share,
                    "one label has {found} of the training rows; at most {limit} may be",
                    "add rows of the other labels, or raise quality > max_label_share"),
             _count("labels differ in more than case", "block", "labels_by_case", None, 0,
                    "{values} differ only by case", "write them alike with source > label_map"),
             _count("every label is trained", "warn", "untrained_labels", None, 0,
-                   "labels without a training row: {values}", "add rows, or take them off the list"),
+                   "labels without a training row: {values}", "add rows, or take them out of labels"),
         ]  # fmt: skip
     return checks
 
@@ -153,8 +164,8 @@ def _row(
     kind: str,
     column: str,
     arguments: Mapping[str, Any],
-    wrong: str = "{found} of rows fail",
-    remedy: str = "mend the rows",
+    wrong: str,
+    remedy: str,
 ) -> Check:
     made = expectation(kind, {"column": column, **arguments}, severity, name)
     return Check(name, severity, made, wrong, remedy, column=column)

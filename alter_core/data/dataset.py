@@ -46,7 +46,9 @@ class TaskDataset:
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: is no data set of this factory; ingest the domain again") from error
+            raise DataError(
+                f"{path}: is no data set of this factory; ingest the domain again (`alter data`)"
+            ) from error
         return cls(path, manifest)
 
     @property

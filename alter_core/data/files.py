@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 import orjson
 
 from alter_core.data.places import File, remote_errors
-from alter_core.data.problems import Problems, listed
+from alter_core.data.problems import Problems, kind_of, listed
 from alter_core.errors import DataError
 
 MAX_LINE = 8 * 2**20  # bytes; a longer line is a file that is not JSONL, and would not fit memory
@@ -61,11 +61,15 @@ def opened(file: File) -> Iterator[IO[bytes]]:
             with fsspec.open(target, "rb", compression=compression) as stream:
                 yield stream
         except (gzip.BadGzipFile, EOFError, zlib.error, OSError) as error:
-            raise DataError(f"{file.name}: cannot be read to its end: {_reason(error)}") from error
+            raise DataError(
+                f"{file.name}: cannot be read to its end: {_reason(error)}; fetch it again, or pack it again"
+            ) from error
         except Exception as error:
             if isinstance(error, DataError) or not _is_decompression(error):
                 raise
-            raise DataError(f"{file.name}: is not in the format that its ending says: {_reason(error)}") from error
+            raise DataError(
+                f"{file.name}: is not in the format that its ending says: {_reason(error)}; rename it, or pack it again"
+            ) from error
     else:
         with remote_errors(file.name), fsspec.open(target, "rb", compression=compression) as stream:
             # fsspec's own files have no readline with a limit.
@@ -77,7 +81,7 @@ def _is_decompression(error: Exception) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or "it is damaged"
 
 
 def _lines(stream: IO[bytes], file: File) -> Iterator[tuple[int, bytes]]:
@@ -112,7 +116,7 @@ def _jsonl(file: File, problems: Problems) -> Rows:
                 continue
             if type(row) is not dict:
                 hint = "; a JSON array must be written as one object a line" if isinstance(row, list) else ""
-                problems.add(f"{file.name}:{number}", f"a row is a JSON object, got {type(row).__name__}{hint}")
+                problems.add(f"{file.name}:{number}", f"a row is a JSON object, got {kind_of(row)}{hint}")
                 continue
             yield number, row
 
@@ -126,7 +130,7 @@ def _json_problem(line: bytes, error: orjson.JSONDecodeError) -> str:
         return "holds a NUL byte; the file is damaged or not text"
     if line.strip() in (b"{", b"["):
         return "not a whole JSON value; a JSONL file holds one object a line (jq -c '.[]' makes it so)"
-    return f"not valid JSON: {error.msg} (column {error.colno})"
+    return f"not valid JSON: {error.msg} (column {error.colno}); mend the line, or remove it"
 
 
 def _separated(file: File, separator: str, problems: Problems) -> Rows:
@@ -238,7 +242,10 @@ def _parquet(file: File, columns: Iterable[str]) -> Rows:
                     yield number, row
         except (pa.ArrowException, pa.ArrowInvalid, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0][:200]
-            raise DataError(f"{file.name}: is not a Parquet file that can be read: {reason}") from error
+            raise DataError(
+                f"{file.name}: is not a Parquet file that can be read: {reason}; write it again, or set source > "
+                "format to what it is"
+            ) from error
 
 
 def missing_column(place: str, column: str, names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ def local_folder(source: SourceSpec, roots: Roots) -> Path | None:
     name = source.hub or ""
     path = roots.find(name)
     if path is None and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise DataError(f"{name}: there is no such data set folder under {roots}")
+        raise DataError(f"{name}: there is no such data set folder under {roots}; check source > hub")
     if path is not None and not path.is_dir():
         raise DataError(f"{name}: source > hub names a data set folder or a hub id; for one file use source > path")
     return path
@@ -49,13 +49,12 @@ def hub_rows(source: SourceSpec, columns: tuple[str, ...], roots: Roots) -> Iter
         raise
     except (ConnectionError, TimeoutError) as error:
         raise DataError(
-            f"{shown}: cannot be reached ({type(error).__name__}); check the name and the network, or save it to a "
-            "folder and name that",
+            f"{shown}: cannot be reached; check the name and the network, or save it to a folder and name that",
             transient=True,
         ) from error
     except Exception as error:  # the library raises many kinds; its first line tells config, split and revision errors
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise DataError(f"{shown}: cannot be read: {told}") from error
+        told = (str(error).strip() or "the library does not say why").splitlines()[0][:300]
+        raise DataError(f"{shown}: cannot be read: {told}; check source > hub, config, split and revision") from error
     for column in columns:
         if column not in data.column_names:
             raise DataError(missing_column(shown, column, data.column_names))

@@ -78,7 +78,9 @@ def _scratch(parent: Path) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".reading-", dir=parent)
     except OSError as error:
-        raise WorkspaceError(f"cannot write under {parent}: {error.strerror}") from error
+        raise WorkspaceError(
+            f"cannot write under {parent}: {error.strerror}; set ALTER_HOME to a folder that you may write to"
+        ) from error
     with folder as name:
         yield Path(name)
 
@@ -165,7 +167,10 @@ class _Reader:
                     place = dataset.place(task, row["file"], row["line"])
                     if row["id"] in seen:
                         places = " and ".join(sorted((seen[row["id"]], place)))
-                        self._problems.add(places, f"the id {row['id']!r} stands at both; ids must differ")
+                        self._problems.add(
+                            places,
+                            f"the id {row['id']!r} stands at both; ids must differ: mend them, or drop columns > id",
+                        )
                     seen.setdefault(row["id"], place)
 
     def _read(
@@ -218,7 +223,7 @@ class _Reader:
         if not count and not self._problems.lines:
             left = f"none of its {total} rows passes source > where" if total else "it has no rows"
             name = parts[-1][0] if parts else role
-            raise DataError(f"{name}: {left}; a task needs rows to train on")
+            raise DataError(f"{name}: {left}; a task needs rows to {'test' if role == 'test' else 'train'} on")
         return count
 
 

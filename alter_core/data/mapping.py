@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from alter_core.data.files import missing_column
+from alter_core.data.problems import kind_of
 from alter_core.data.template import template_columns
 from alter_core.data.text import clean
 from alter_core.spec import SourceSpec, TaskSpec
@@ -72,7 +73,7 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
             else:
                 text = row[input_column]
                 if type(text) is not str:
-                    raise RowError(f"column {input_column!r} must hold text, got {_kind(text)}")
+                    raise RowError(f"column {input_column!r} must hold text, got {_kind(text, input_column)}")
             own_id = _text(row[id_column], id_column) if id_column else ""
             group = _text(row[group_column], group_column) if group_column else ""
         except KeyError as error:
@@ -83,9 +84,11 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
         if not target:
             raise RowError(f"column {target_column!r} is empty; fill it, or leave the row out with source > where")
         if "\0" in text or "\0" in target:
-            raise RowError("holds a NUL character; the text is damaged")
+            raise RowError("holds a NUL character; the text is damaged: mend it in the source")
         if group_column and not group:
-            raise RowError(f"column {group_column!r} is empty, and rows are split by it")
+            raise RowError(
+                f"column {group_column!r} is empty, and rows are split by it; fill it, or set split > by: row"
+            )
         return Canonical(text, target, own_id, group)
 
     return make
@@ -106,12 +109,15 @@ def _text(value: Any, column: str) -> str:
         return value
     if isinstance(value, bool | int | float):
         return _plain(value)
-    raise RowError(f"column {column!r} must hold text or a number, got {_kind(value)}")
+    raise RowError(f"column {column!r} must hold text or a number, got {_kind(value, column)}")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Any, column: str) -> str:
+    """What stands there instead of text, and what to do about it."""
     if value is None:
-        return "nothing (null)"
+        return "nothing (null); fill it, or leave the row out with source > where"
     if isinstance(value, list | tuple | Mapping):
-        return f"a nested value ({type(value).__name__}); flatten it, or use source > template"
-    return f"{type(value).__name__} {value!r}"[:80]
+        return f"a nested value ({kind_of(value)}); flatten it in the source"
+    if isinstance(value, bool | int | float):
+        return f"{kind_of(value)}; source > template: '{{{column}}}' writes it as text"
+    return f"{kind_of(value)} ({value})"[:80] + "; write it as text in the source"

@@ -142,7 +142,7 @@ def _local(path: Path, given: str, roots: Roots) -> File:
     if path.is_dir():
         raise DataError(f"{given}: this is a folder; name its files, such as {given.rstrip('/')}/*.jsonl")
     if not path.is_file():
-        raise DataError(f"{given}: this is no plain file, or a link to nothing")
+        raise DataError(f"{given}: this is no plain file, or a link to nothing; name a file of rows")
     if not os.access(path, os.R_OK):
         raise DataError(f"{given}: may not be read by this user; check its permissions")
     for root in roots:
@@ -174,7 +174,7 @@ def _remote_files(url: str) -> list[File]:
         system, path = fsspec.core.url_to_fs(url)
         found = [system.unstrip_protocol(name) for name in sorted(system.glob(path))]
     if not found:
-        raise DataError(f"{shown}: no such file there")
+        raise DataError(f"{shown}: no such file there; check the address")
     return [File(shown_url(each), url=each) for each in found]
 
 
@@ -201,10 +201,10 @@ class remote_errors:
             raise DataError(f"{self.shown}: access was refused; check the credentials in the environment") from error
         hidden = cause is not None and self.shown.startswith("http")
         if status in (404, 410) or (isinstance(error, FileNotFoundError) and not hidden):
-            raise DataError(f"{self.shown}: there is no such file") from error
+            raise DataError(f"{self.shown}: there is no such file; check the address") from error
         if status and status < 500 and status not in _PASSING:
             raise DataError(f"{self.shown}: the server answers with status {status}; check the address") from error
         raise DataError(
-            f"{self.shown}: cannot be reached or read ({type(error).__name__}); check the address and the network",
+            f"{self.shown}: cannot be reached or read; check the address and the network",
             transient=True,
         ) from error

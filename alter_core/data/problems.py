@@ -1,6 +1,7 @@
 """Problems of a source, gathered while it is read, so that a person sees them all at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from alter_core.errors import DataError
 
@@ -32,6 +33,18 @@ class Problems:
             if len(self.lines) >= SHOWN:
                 count = f"at least {count}, the first are"
             raise DataError(f"{headline}: {count}", self.lines)
+
+
+def kind_of(value: Any) -> str:
+    """A value of JSON, a database or a callable, in words of JSON and not of Python."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    words = ((str, "a text"), (Mapping, "an object"), (list | tuple, "a list"), (bytes, "bytes"))
+    return next((word for kind, word in words if isinstance(value, kind)), f"a {type(value).__name__}")
 
 
 def listed(values: Sequence[str], most: int = 12) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alter_core.data.files import format_of, read_file
 from alter_core.data.places import File
-from alter_core.data.problems import Problems, TooManyProblems
+from alter_core.data.problems import Problems, TooManyProblems, listed
 from alter_core.errors import DataError
 from alter_core.spec import load_domain
 from alter_core.workspace import written_whole
@@ -56,16 +56,23 @@ def scaffold(name: str, files: Sequence[Path], target: Path) -> Path:
 
     Raises DataError when a file cannot be read or guessed, or when the folder is already there.
     """
+    problems = []
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
-        raise DataError(f"{name!r}: a domain's name is lower case letters, digits and _, starting with a letter")
+        problems.append(f"{name!r}: a domain's name is lower case letters, digits and _, starting with a letter")
     if target.exists():
-        raise DataError(f"{target}: is already there; choose another name, or remove it first")
+        problems.append(f"{target}: is already there; choose another name, or remove it first")
     if not files:
-        raise DataError("give one or more sample files (JSONL, CSV, TSV or Parquet), one for each task")
-    guesses = [guess_task(file) for file in files]
+        problems.append("give one or more sample files (JSONL, CSV, TSV or Parquet), one for each task")
+    guesses = []
+    for file in files:
+        try:
+            guesses.append(guess_task(file))
+        except DataError as error:
+            problems += error.problems or [error.headline]
     repeated = [task for task, count in Counter(g.task for g in guesses).items() if count > 1]
-    if repeated:
-        raise DataError(f"two files would make the task {repeated[0]!r}; rename one of them")
+    problems += [f"several files would make the task {task!r}; rename all but one" for task in repeated]
+    if problems:
+        raise DataError(*([problems[0]] if len(problems) == 1 else ["the domain cannot be made", problems]))
     with written_whole(target) as folder:
         (folder / "data").mkdir(parents=True)
         for file in files:
@@ -78,7 +85,7 @@ def scaffold(name: str, files: Sequence[Path], target: Path) -> Path:
 def guess_task(path: Path) -> Guess:
     """The task that a file of rows seems to hold. Raises DataError when it cannot be read, or tells nothing."""
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path}: there is no such file; check its path")
     rows = _sample(path)
     names = list(rows[0])
     text_columns = [c for c in names if all(isinstance(row.get(c), str | int | float | bool) for row in rows)]
@@ -88,7 +95,7 @@ def guess_task(path: Path) -> Guess:
     source = _chosen(others, _INPUTS) or max(others, key=lambda c: _mean_words(rows, c), default=None)
     if target is None or source is None:
         raise DataError(
-            f"{path.name}: a task needs a column with inputs and one with targets; this file has {', '.join(names)}"
+            f"{path.name}: a task needs a column with inputs and one with targets; this file has {listed(names)}"
         )
     template = " ".join(f"{c}: {{{c}}}" for c in pair) if pair and source != "input" else None
     targets = [str(row[target]).lower() if isinstance(row[target], bool) else str(row[target]) for row in rows]
@@ -107,9 +114,14 @@ def _sample(path: Path) -> list[dict[str, object]]:
     kind = format_of(file, None)
     columns: Iterable[str] = ()
     if kind == "parquet":
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns = pq.read_schema(path).names
+        try:
+            columns = pq.read_schema(path).names
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0][:200]
+            raise DataError(f"{path.name}: is not a Parquet file that can be read: {reason}; write it again") from error
     problems = Problems()
     rows: list[dict[str, object]] = []
     try:
@@ -121,7 +133,7 @@ def _sample(path: Path) -> list[dict[str, object]]:
         pass
     problems.raise_if_any(f"{path.name}: cannot be read as {kind}")
     if not rows:
-        raise DataError(f"{path.name}: it has no rows to guess from")
+        raise DataError(f"{path.name}: it has no rows to guess from; give a file with some")
     return rows
 
 

@@ -80,7 +80,7 @@ def _sqlite(url: Any, roots: Roots, shown: str) -> Any:
         raise DataError(f"{shown}: name one SQLite file under the spec's folder or the data root, without options")
     path = roots.find(url.database)
     if path is None or not path.is_file():
-        raise DataError(f"{shown}: there is no such database under {roots}")
+        raise DataError(f"{shown}: there is no such database under {roots}; check source > sql")
     return url.set(database=f"file:{quote(str(path.resolve()))}", query={"uri": "true", "mode": "ro"})
 
 
@@ -91,4 +91,4 @@ def _told(error: BaseException, secrets: list[str]) -> str:
         pieces = {secret, quote(secret, safe=""), quote_plus(secret), *re.split(r"[:/@?]+", secret)}
         for piece in sorted((p for p in pieces if len(p) > 2), key=len, reverse=True):
             text = text.replace(piece, "***")
-    return f"{type(error).__name__}: {text[:300]}"
+    return text[:300] or "the driver does not say why"

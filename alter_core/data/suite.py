@@ -48,7 +48,9 @@ def expectation(name: str, arguments: Mapping[str, Any], severity: str, place: s
     try:
         return kind(**arguments, severity="critical" if severity == "block" else "warning")
     except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        told = getattr(error, "errors", lambda: ())()  # pydantic's: its text as a whole names classes
+        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in told] or [" ".join(str(error).split())]
+        reason = "; ".join(dict.fromkeys(said))[:300]
         raise SpecError(f"{place}: the arguments of {name} do not fit it: {reason}") from error
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 
 from alter_core.data.files import COMPRESSED, ENDINGS, read_file
 from alter_core.data.places import File
-from alter_core.data.problems import Problems, TooManyProblems, listed
+from alter_core.data.problems import Problems, TooManyProblems, kind_of, listed
 from alter_core.errors import DataError
 from alter_core.evaluation.predict import Prediction, Predictor
 from alter_core.workspace import written_whole
@@ -56,7 +56,9 @@ class AnswerFile:
         """Raises DataError, with every problem, for files that cannot be meant. Reads no row."""
         problems = []
         if not self.source.is_file():
-            problems.append(f"{self.source}: {'is no file' if self.source.exists() else 'is not there'}")
+            problems.append(
+                f"{self.source}: {'is no file' if self.source.exists() else 'is not there'}; name a file of rows"
+            )
         for path, role in ((self.source, "rows are read from"), (self.target, "answers are written to")):
             ending = _ending(path) if path is self.source else path.suffix.lower()
             if ENDINGS.get(ending) not in ("jsonl", *SEPARATORS):
@@ -145,7 +147,7 @@ class AnswerFile:
             if name in lacks:
                 continue
             if not isinstance(value, str):
-                yield f"{name} must be a text, got {'null' if value is None else type(value).__name__}"
+                yield f"{name} must be a text, got {kind_of(value)}"
             elif not value.strip():
                 yield f"{name} is empty"
             elif name == "task" and value not in tasks:

@@ -52,8 +52,11 @@ class LabelTries:
         for task, sequences in labels.items():
             given = [tuple(sequence) for sequence in sequences]
             if len(set(given)) < len(given):
+                second = next(place for place, label in enumerate(given) if label in given[:place])
+                first = given.index(given[second])
                 raise SpecError(
-                    f"task {task}: two labels have the same first tokens; raise its max_target_tokens or shorten them"
+                    f"task {task}: two labels (number {first + 1} and {second + 1}) have the same first tokens; "
+                    "raise its max_target_tokens or shorten them"
                 )
             self.roots[task] = grow(list(enumerate(given)), 0)
         width = max(1, *(len(held) for held in children))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from alter_core.backbone import quiet
+from alter_core.data.problems import kind_of
 from alter_core.errors import DataError, SpecError, TaskIdError
 from alter_core.evaluation.decoding import Answer, Decoder, Request
 from alter_core.evaluation.labels import FREE, LabelTries
@@ -136,10 +137,10 @@ class Predictor:
         known = set(self._roots)
         unknown = [f"row {row}: {task!r}" for row, task in enumerate(tasks) if task not in known]
         if unknown:
-            names = f"tasks of {self.spec.name}: {', '.join(self.spec.task_names)}"
-            raise TaskIdError("unknown task", [*_first(unknown), names])
+            names = ", ".join(self.spec.task_names)
+            raise TaskIdError(f"{self.spec.name} has no such task; its tasks are {names}", _first(unknown))
         blank = [
-            f"row {row}: {'is empty' if isinstance(text, str) else f'is {type(text).__name__}'}"
+            f"row {row}: {'is empty' if isinstance(text, str) else f'is {kind_of(text)}'}"
             for row, text in enumerate(inputs)
             if not isinstance(text, str) or not text.strip()
         ]

@@ -21,7 +21,10 @@ def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
     not depend on them: a champion outlives both. Raises BundleError when there is no spec, or no other way to read it.
     """
     if "spec" not in metadata:
-        raise BundleError(f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted")
+        raise BundleError(
+            f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted: save it with "
+            "metadata={'spec': ...}, as `alter run` does"
+        )
     values = copy.deepcopy(metadata["spec"])
     try:
         return DomainSpec.model_validate(values)
@@ -35,7 +38,7 @@ def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
         raise BundleError(
             f"{path}: its domain spec was written by another version of this code and cannot be read: produce the "
             "domain again, or use the version that made the bundle",
-            [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()],
+            [f"{' > '.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()],
         ) from error
 
 

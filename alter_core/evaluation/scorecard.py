@@ -86,7 +86,10 @@ def score(
     if not rows:
         raise DataError("there are no rows to score: raise split > test in the spec, or give the tasks `test` sources")
     if foreign := {str(row["task"]) for row in rows} - set(spec.task_names):
-        raise DataError(f"rows of tasks that {spec.name} does not have: {', '.join(sorted(foreign))}")
+        raise DataError(
+            f"rows of tasks that {spec.name} does not have: {', '.join(sorted(foreign))}; ingest the domain again "
+            "(`alter data`)"
+        )
     tasks: dict[str, TaskScore] = {}
     by_row: dict[str, dict[str, float]] = {}
     samples: list[dict[str, Any]] = []

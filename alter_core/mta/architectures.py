@@ -102,7 +102,8 @@ def find_architecture(model: nn.Module) -> Architecture:
             f"{type(model).__name__}: no MTA layers for architecture {model_type!r}",
             [
                 f"known: {', '.join(sorted(ARCHITECTURES))}",
-                "to add one, give it a row in alter_core/mta/architectures.py that says where its FFN sub-layers are",
+                "choose a backbone of one of them, or give this one a row in alter_core/mta/architectures.py that says "
+                "where its FFN sub-layers are",
             ],
         )
     return found
@@ -120,7 +121,10 @@ def find_blocks(model: nn.Module, architecture: Architecture) -> dict[Side, nn.M
                 "(AutoModelForCausalLM or AutoModelForSeq2SeqLM)"
             ) from error
         if not isinstance(found, nn.ModuleList):
-            raise MTAError(f"{type(model).__name__}: {path} is a {type(found).__name__}, not a list of blocks")
+            raise MTAError(
+                f"{type(model).__name__}: {path} is a {type(found).__name__}, not a list of blocks: correct its row in "
+                "alter_core/mta/architectures.py"
+            )
         blocks[side] = found
     return blocks
 
@@ -133,11 +137,12 @@ def chosen_blocks(choice: str | tuple[int, ...], count: int, side: Side) -> list
     if isinstance(choice, tuple):
         beyond = [i for i in choice if i >= count]
         if beyond:
-            raise MTAError(f"{side} blocks {beyond} do not exist: the backbone has blocks 0 to {count - 1}")
+            named = ", ".join(map(str, beyond))
+            raise MTAError(f"layers: there is no {side} block {named}; the backbone has blocks 0 to {count - 1}")
         return sorted(choice)
     if choice == "none":
         return []
     wanted = count if choice == "all" else int(choice.removeprefix("last_"))
     if wanted > count:
-        raise MTAError(f"layers: {choice} asks for {wanted} {side} blocks; the backbone has {count}")
+        raise MTAError(f"layers: {choice} asks for {wanted} {side} blocks; the backbone has {count}: ask for fewer")
     return list(range(count - wanted, count))

@@ -57,7 +57,7 @@ def save_bundle(
     """
     directory = Path(directory)
     if directory.exists():
-        raise BundleError(f"{directory} exists already: a bundle is never written over")
+        raise BundleError(f"{directory} exists already: a bundle is never written over; name another folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -89,7 +89,9 @@ def _write(
     files = list_files(work)
     foreign = [name for name in files if Path(name).suffix not in _ALLOWED]
     if foreign:
-        raise BundleError("a bundle holds safetensors and JSON only; use a fast tokenizer", foreign)
+        raise BundleError(
+            "a bundle holds safetensors and JSON only, and this one writes other files; use a fast tokenizer", foreign
+        )
     manifest = {
         "format": FORMAT,
         "config": mta.config.model_dump(mode="json"),
@@ -109,7 +111,7 @@ def _write(
     try:
         text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise BundleError(f"the bundle's metadata is no JSON: {error}") from error
+        raise BundleError(f"the bundle's metadata is no JSON: {error}; give plain values") from error
     (work / MANIFEST).write_text(text, encoding="utf-8")
     return file_digest(work / MANIFEST)
 
@@ -145,7 +147,9 @@ def load_bundle(
         restore(mta, manifest["layers"], load_file(directory / "mta.safetensors"), directory)
         metadata: dict[str, Any] = manifest["metadata"]
     except (KeyError, TypeError, IndexError, ValidationError) as error:
-        raise BundleError(f"{directory}: {MANIFEST} does not describe a bundle: {error!r}") from error
+        raise BundleError(
+            f"{directory}: {MANIFEST} does not describe a bundle ({' '.join(str(error).split())[:200]}); copy it anew"
+        ) from error
     mta.model.eval()
     tokenizer = None
     if (directory / "tokenizer").is_dir():

@@ -52,10 +52,14 @@ def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping
     """Bring freshly injected layers to `states` and `tensors`. Raises BundleError where the two do not fit."""
     names = [layer.name for layer in mta.layers]
     if names != [state["name"] for state in states]:
-        raise BundleError(f"{where}: its layers {[s['name'] for s in states]} are not those of the backbone, {names}")
+        told = ", ".join(str(state["name"]) for state in states) or "none"
+        raise BundleError(
+            f"{where}: its layers ({told}) are not those that its settings put on the backbone ({', '.join(names)}): "
+            "copy the bundle anew"
+        )
     problems = [line for state in states for line in _misfits(state, len(mta.tasks))]
     if problems:
-        raise BundleError(f"{where}: its layers do not fit together", problems)
+        raise BundleError(f"{where}: its layers do not fit together: copy the bundle anew", problems)
     for layer, state in zip(mta.layers, states, strict=True):
         _restructure(layer, state)
     assign(mta_tensors(mta), tensors, where)
@@ -109,7 +113,7 @@ def assign(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: 
         if name in targets and targets[name].shape != tensor.shape
     ]
     if problems:
-        raise BundleError(f"{where}: its tensors do not fit the model", problems)
+        raise BundleError(f"{where}: its tensors do not fit the model: copy the bundle anew", problems)
     for name, tensor in tensors.items():
         targets[name].data = tensor.to(targets[name].device)
 
@@ -119,16 +123,22 @@ def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
     found: Any = getattr(transformers, str(about["class"]), None)
     is_model: bool = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
     if not is_model:
-        raise BundleError(f"{about['class']} is no model class of transformers")
+        raise BundleError(
+            f"the bundle's backbone is a {about['class']}, which is no model class of transformers "
+            f"{transformers.__version__}: install a version that has it"
+        )
     if not place:
-        raise BundleError("this bundle only refers to its backbone and names no source: give the backbone")
+        raise BundleError("this bundle only refers to its backbone and names no source: pass `backbone`")
     dtype = getattr(torch, str(about["dtype"]), None)
     if not isinstance(dtype, torch.dtype):
-        raise BundleError(f"backbone dtype {about['dtype']!r} is unknown")
+        raise BundleError(f"the bundle's backbone has the unknown dtype {about['dtype']!r}: copy the bundle anew")
     try:
         model: nn.Module = found.from_pretrained(place, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise BundleError(f"the backbone cannot be loaded from {place}: {error}") from error
+        told = (str(error).strip().splitlines() or ["transformers does not say why"])[0]
+        raise BundleError(
+            f"the backbone cannot be loaded from {place}: {told}; pass `backbone`, the folder or hub id that holds it"
+        ) from error
     return model
 
 
@@ -140,7 +150,10 @@ def check_backbone(model: nn.Module, expected: Mapping[str, str], where: Path) -
     problems += [f"{name}: differs" for name in sorted(own.keys() & expected.keys()) if own[name] != expected[name]]
     if problems:
         more = [f"and {len(problems) - 8} more"] if len(problems) > 8 else []
-        raise BundleError(f"{where} was made on another backbone (or another dtype of it)", [*problems[:8], *more])
+        raise BundleError(
+            f"{where} was made on another backbone, or on this one with another dtype: give that one",
+            [*problems[:8], *more],
+        )
 
 
 def assign_backbone(model: nn.Module, tensors: Mapping[str, Tensor], where: Path, *, every: bool) -> None:

@@ -41,11 +41,18 @@ def fold(mta: MTAModel, task: str, *, approximate: bool = False, probe: Batch | 
     reasons = inexact(mta, task)
     if reasons and not approximate:
         raise MTAError(
-            f"task {task!r} cannot be folded exactly", [*reasons, "fold approximately on request, and see fold_loss"]
+            f"task {task!r} cannot be folded exactly",
+            [
+                *reasons,
+                "approximate=True (`alter export --approximate`) folds it all the same; `fold_loss` measures the cost",
+            ],
         )
     bottlenecks = [layer for layer in mta.layers if _has_bottleneck(layer)]
     if bottlenecks and probe is None:
-        raise MTAError("folding bottleneck adapters needs a probe: a batch of this task to fit on")
+        raise MTAError(
+            f"task {task!r}: folding bottleneck adapters needs a probe to fit on, which only alter_core.mta.fold "
+            "takes: pass it a batch of this task"
+        )
     replaced: dict[int, Any] = {}
     for layer in mta.layers:
         block = mta.sides[layer.side][layer.block]
@@ -92,7 +99,7 @@ def export(
     """
     directory = Path(directory)
     if directory.exists():
-        raise MTAError(f"{directory} exists already: export to a folder that does not")
+        raise MTAError(f"{directory} exists already; name a folder that is not there yet")
     plain: Any = fold(mta, task, approximate=approximate, probe=probe)
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))

@@ -93,7 +93,7 @@ class Gate(nn.Module):
         """
         home = self.homes[task]
         if home is None:
-            raise MTAError(f"task number {task} has no home adapter any more (pruned): only soft gates work here")
+            raise MTAError(f"task number {task} has no home adapter any more (pruned): use soft gates")
         wanted = dict.fromkeys([*range(self.shared), home])
         active = self.active()
         return [c for c in wanted if active[c]]

@@ -50,7 +50,9 @@ def inject(
         for side, found in blocks.items()
     }
     if "encoder" not in blocks and config.encoder_layers not in (None, "none"):
-        raise MTAError(f"encoder_layers: {config.encoder_layers} given, and {type(model).__name__} has no encoder")
+        raise MTAError(
+            f"encoder_layers: {config.encoder_layers} given, and {type(model).__name__} has no encoder: unset it"
+        )
     digests = backbone_digests(model) if fingerprint else {}
     router = Router(tasks)
     layers = []

@@ -18,10 +18,16 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         parts: dict[str, str] = dict(manifest["parts"])
         version = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{directory} is no bundle: cannot read {MANIFEST} ({error})") from error
+    except OSError as error:
+        raise BundleError(
+            f"{directory} is no bundle: cannot read {MANIFEST} ({error.strerror}); name the folder that holds it"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{directory} is no bundle: {MANIFEST} is not what one holds; copy it anew") from error
     if version != FORMAT:
-        raise BundleError(f"{directory} has bundle format {version}; this version reads {FORMAT}")
+        raise BundleError(
+            f"{directory} has bundle format {version}; this version reads {FORMAT}: use the version that wrote it"
+        )
     present = [name for name in list_files(path.parent) if name != MANIFEST]
     problems = [f"{name}: missing" for name in sorted(parts.keys() - set(present))]
     problems += [f"{name}: not part of the bundle" for name in present if name not in parts]

@@ -192,13 +192,19 @@ def _start(layer: MTALayer, bank: nn.Module, start: Start) -> None:
     if layer.is_beneath and start == "pretrained":
         raise MTAError("start pretrained: under shared_place beneath task adapters lie on the shared one; use zero")
     if start == "shared" and shared is None:
-        raise MTAError("start shared: there is no shared adapter (mta.shared_adapters is 0)")
+        raise MTAError("start shared: there is no shared adapter; set mta > shared_adapters: 1, or start: zero")
     if start == "shared" and layer.config.shared_adapters > 1:
-        raise MTAError(f"start shared: {layer.config.shared_adapters} shared adapters; one is needed to start from")
+        raise MTAError(
+            f"start shared: of {layer.config.shared_adapters} shared adapters none is the one to start from; set mta > "
+            "shared_adapters: 1"
+        )
     from_shared = start == "shared" and not layer.is_beneath
     if isinstance(bank, FFNBank):
         if from_shared and not isinstance(shared, FFNBank | LoRABank):
-            raise MTAError("start shared: an ffn adapter cannot start as a bottleneck")
+            raise MTAError(
+                "start shared: an ffn adapter cannot start as a bottleneck; set mta > shared_adapter: ffn, or start: "
+                "zero"
+            )
         bank.reset(_shared_ffn(layer) if from_shared else layer.ffn.read(layer.base) if bank.full else None)
     elif from_shared and shared is not None:
         if type(shared) is not type(bank):

@@ -111,7 +111,7 @@ def prune(
     Adapters outside of the gate (shared_place beneath) stay. Raises MTAError where no adapter would be left.
     """
     if probe is not None and task_ids is None:
-        raise MTAError("prune: a probe needs the task ids of its rows")
+        raise MTAError("prune: a probe needs the task ids of its rows; pass them too")
     drops, problems = [], []
     for layer in mta.layers:
         if not all(layer.gate.active()):

@@ -111,7 +111,10 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         "cost": _cost(done, mta, stage, forward, training.cache),
     }
     if untouched != _digest_of_others(mta, added):
-        raise TrainingError(f"adding {job.task} changed weights of other tasks; the bundle is not written")
+        raise TrainingError(
+            f"adding {job.task} changed weights of other tasks, so the bundle is not written: this is a "
+            "defect of the factory, please report it"
+        )
     if accelerator.is_main_process:
         _restore_dtypes(own)
         bundle = job.output / "bundle"
@@ -185,7 +188,7 @@ def _load(job: TrainingJob) -> tuple[MTAModel, Any, Named]:
     if wanted != set(mta.tasks):
         raise SpecError(
             f"{job.start} holds the tasks {', '.join(mta.tasks)}, and the job needs {', '.join(sorted(wanted))}",
-            ["train from the backbone, or add one task at a time with `alter add-task`"],
+            ["set warm_start: backbone, or add one task at a time with `alter add-task`"],
         )
     added = mta.add_task(job.task, job.spec.mta.homes.get(job.task)) if job.task else []
     return mta, tokenizer, added

@@ -57,7 +57,7 @@ def test_each_guess_is_said_in_a_comment(samples: list[Path], tmp_path: Path) ->
     ("name", "content", "says"),
     [
         ("Mine", '{"input": "a", "target": "b"}\n', "lower case"),
-        ("mine", '{"only": "a"}\n', "this file has only"),
+        ("mine", '{"only": "a"}\n', "this file has 'only'"),
         ("mine", "{broken\n", "rows.jsonl:1"),
         ("mine", "", "no rows to guess from"),
     ],

@@ -119,7 +119,7 @@ class TestErrors:
     def test_blocks_that_do_not_exist_are_named(self) -> None:
         with pytest.raises(MTAError, match="asks for 4"):
             inject(tiny("llama"), MTAConfig(layers="last_4"), TASKS)
-        with pytest.raises(MTAError, match=r"\[7\].*0 to 1"):
+        with pytest.raises(MTAError, match=r"decoder block 7;.*0 to 1"):
             inject(tiny("llama"), MTAConfig(layers=(1, 7)), TASKS)
 
     def test_an_encoder_choice_without_an_encoder_is_refused(self) -> None:

@@ -62,7 +62,7 @@ def test_an_over_long_input_is_answered_and_marked(server: str) -> None:
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        ({"dataframe_records": [{"task": "color", "input": "x"}]}, "unknown task"),
+        ({"dataframe_records": [{"task": "color", "input": "x"}]}, "no such task"),
         ({"dataframe_records": [EXAMPLE, {"task": "colour", "input": None}]}, "row 1: input must be a text, got null"),
         ({"dataframe_records": [EXAMPLE, {"task": "colour", "input": " "}]}, "row 1: input is empty"),
         ({"dataframe_split": {"columns": ["task", "input"], "data": []}}, "there are no rows"),
