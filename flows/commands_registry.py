@@ -33,7 +33,12 @@ def rollback(domain: Domain) -> None:
 
 
 @app.command()
-def compare(domain: Domain, first: Version, second: Version, as_json: Json = False) -> None:
+def compare(
+    domain: Domain,
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A version number or an alias.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="The one that the rule is asked about.")],
+    as_json: Json = False,
+) -> None:
     """Two versions side by side, per task, and what the promotion rule says of the second."""
     from flows import decisions
 
