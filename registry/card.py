@@ -62,7 +62,7 @@ class CardFacts(TypedDict, total=False):
     training: Mapping[str, Sequence[Mapping[str, float]]]
     """stage -> rows {"step", "loss"}; for figures."""
     gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
-    """"before", "after" (stage two) -> layer -> task -> adapter -> weight; for figures."""
+    """"before", "after" the last stage -> layer -> task -> adapter -> weight; for figures."""
     profile: Mapping[str, Mapping[str, Any]]
     """task -> profile of its training rows; the next run measures its drift from it."""
     lengths: Mapping[str, Mapping[str, Mapping[str, int]]]

@@ -19,6 +19,7 @@ SUBJECTS = (
     ("stage_two", "stage two", BLUE),
     ("add_task", "task added", BLUE),
 )
+LAST_STAGE = {"stage_one": "stage one", "stage_two": "stage two", "add_task": "adding the task"}
 STAGE_COLOURS = (SKY, BLUE, GREEN, ORANGE)
 DPI = 144
 SMOOTHED = 0.9  # of the loss curve: weight of what went before
@@ -33,9 +34,9 @@ def figures_of(facts: CardFacts) -> dict[str, Figure]:
     if training := facts.get("training"):
         figures["loss.png"] = loss_curves(training)
     figures["scores.png"] = score_bars(facts["scorecards"])
-    # Before stage two there may be no gates yet: then only what came after is drawn.
+    # Before the last stage there may be no gates yet: then only what came after is drawn.
     if gates := {moment: table for moment, table in facts.get("gates", {}).items() if table}:
-        figures["gates.png"] = gate_heatmaps(gates)
+        figures["gates.png"] = gate_heatmaps(gates, LAST_STAGE[own_scorecard(facts["scorecards"])])
     mine = facts["scorecards"][own_scorecard(facts["scorecards"])]
     for task, score in mine["tasks"].items():
         if confusion := score.get("confusion"):
@@ -95,8 +96,10 @@ def score_bars(scorecards: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def gate_heatmaps(gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Figure:
-    """Gate weights in 0..1. gates: moment ("before", "after") -> layer -> task -> adapter -> weight.
+def gate_heatmaps(
+    gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]], stage: str = LAST_STAGE["stage_two"]
+) -> Figure:
+    """Gate weights in 0..1. gates: moment ("before", "after" the stage) -> layer -> task -> adapter -> weight.
 
     One column per moment, one row per MTA layer; rows of a panel are tasks, its columns adapters.
     """
@@ -120,7 +123,7 @@ def gate_heatmaps(gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, flo
             axis.set_yticks(range(len(tasks)), [_cut(name) for name in tasks], fontsize=7)
             axis.tick_params(length=0)
             if line == 0:
-                axis.set_title(f"{moment} stage two" if moment in ("before", "after") else moment, fontsize=9)
+                axis.set_title(f"{moment} {stage}" if moment in ("before", "after") else moment, fontsize=9)
             if column == 0:
                 axis.set_ylabel(_cut(layer), fontsize=8)
     bar = figure.colorbar(image, ax=panels.ravel().tolist(), shrink=0.9, aspect=30, pad=0.02)
