@@ -86,6 +86,12 @@ def test_tasks_with_the_same_name_are_refused(tmp_path: Path) -> None:
     assert "more than once" in problems_of(tmp_path, spec_text(tasks=[spec["tasks"][0]] * 2))
 
 
+def test_a_key_that_a_source_of_this_kind_does_not_read_is_refused(tmp_path: Path) -> None:
+    task = tiny_spec(tmp_path)["tasks"][0] | {"source": {"path": "rows.jsonl", "split": "train", "revision": "v1"}}
+    text = problems_of(tmp_path, spec_text(tasks=[task]))
+    assert "split, revision: read with hub only, and this source has path" in text
+
+
 def test_the_digest_ignores_schedule_and_description_only() -> None:
     spec = DomainSpec.model_validate(tiny_spec(Path("backbone")))
     same = spec.model_copy(update={"description": "other"})

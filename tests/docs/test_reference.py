@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from alter_core.spec import load_domain
-from flows.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -28,13 +27,3 @@ def test_an_example_makes_the_smallest_spec_another_good_one(tmp_path: Path, exa
     file = tmp_path / "domain.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(SMALLEST) | yaml.safe_load(example)), encoding="utf-8")
     load_domain(file)
-
-
-def test_every_variable_of_the_factory_is_told() -> None:
-    read = {
-        name
-        for room in ("alter_core", "flows", "registry")
-        for file in (ROOT / room).rglob("*.py")
-        for name in re.findall(r"\bALTER_[A-Z_]+\b", file.read_text(encoding="utf-8"))
-    }
-    assert {one.name for one in SETTINGS if one.name.startswith("ALTER_")} == read
