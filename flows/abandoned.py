@@ -3,9 +3,12 @@
 Only for the one who holds the domain's lock in a workspace: then no other flow of the domain lives there.
 """
 
+import os
 import socket
+from collections.abc import Iterator
 from uuid import UUID
 
+import psutil
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -34,6 +37,9 @@ def close_abandoned(plan: Plan) -> None:
     """Stop what still works, mark MLflow runs KILLED and flow runs Crashed, and tag this flow run as ours."""
     if jobs := end_leftovers(plan.lock_file.parent):
         say(f"stopped {jobs} processes of an earlier run of {plan.spec.name} that was killed")
+    for server in orphaned_servers():
+        server.kill()
+        say(f"stopped the Prefect server (pid {server.pid}) of a run in this workspace that was killed")
     if runs := publish.sweep(plan):
         say(f"marked MLflow runs of killed processes as KILLED: {', '.join(runs)}")
     own = flow_run.get_id()
@@ -55,3 +61,22 @@ def close_abandoned(plan: Plan) -> None:
                     force=True,
                 )
                 say(f"marked the flow run {run.name!r} as Crashed: its process is gone")
+
+
+def orphaned_servers() -> Iterator[psutil.Process]:
+    """Servers that Prefect started for one process alone, in this Prefect home, which outlived it.
+
+    Prefect stops such a server when its process ends, but not when that is killed. A parent that still lives runs the
+    same interpreter; whoever adopts orphans (init, systemd, a container's first process) does not.
+    """
+    for server in psutil.process_iter():
+        try:
+            environment = server.environ()
+            ours = environment.get("PREFECT_HOME") == os.environ["PREFECT_HOME"]
+            if not (ours and environment.get("PREFECT__SERVER_EPHEMERAL") == "1" and "uvicorn" in server.cmdline()):
+                continue
+            parent = server.parent()
+            if parent is None or parent.exe() != server.exe():
+                yield server
+        except psutil.Error:
+            continue

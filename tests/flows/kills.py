@@ -46,6 +46,7 @@ class Victim:
         self.spec = tiny_spec(backbone)
         self.spec["evaluation"] = {"baselines": []}
         self.spec["tasks"] = self.spec["tasks"][:1]
+        self.out, self.err = home / "out.json", home / "err.log"
         self.file = write_domain(home / "tiny", self.spec)
         self.environment = {
             **os.environ,
@@ -60,23 +61,23 @@ class Victim:
         self.spec["seed"] = seed
         self.file.write_text(yaml.safe_dump(self.spec, sort_keys=False), encoding="utf-8")
 
-    def start(self) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", "run", str(self.file), "--json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.home,
-            env=self.environment,
-        )
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Its output goes to files: what outlives a killed run would hold a pipe open."""
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            return subprocess.Popen(
+                [sys.executable, "-c", "from flows.cli import main; main()", "run", str(self.file), "--json"],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=self.home,
+                env=self.environment,
+            )
 
     def whole(self) -> dict[str, Any]:
         """A run to its end, as JSON. Raises AssertionError when it fails."""
-        run = self.start()
-        out, err = run.communicate(timeout=SECONDS)
-        assert run.returncode == 0, err[-3000:]
-        outcome: dict[str, Any] = json.loads(out)
+        code = self.start().wait(SECONDS)
+        assert code == 0, self.err.read_text(encoding="utf-8", errors="replace")[-3000:]
+        outcome: dict[str, Any] = json.loads(self.out.read_text(encoding="utf-8"))
         return outcome
 
     def killed(self, after: float, tree: bool) -> Kill:
@@ -92,8 +93,9 @@ class Victim:
                     victim.send_signal(signal.SIGKILL)
                 except psutil.NoSuchProcess:
                     continue
-        _, err = run.communicate(timeout=SECONDS)
-        reached = (err.strip().splitlines() or ["nothing shown yet"])[-1]
+        run.wait(SECONDS)
+        shown = self.err.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reached = (shown or ["nothing shown yet"])[-1]
         before = self.champion()
         outcome = self.whole()
         self.check(outcome, before)
@@ -119,7 +121,8 @@ class Victim:
         assert now == outcome["version"] or (outcome["status"] == "candidate" and now == before)
         assert self.open_runs() == []
         left = [process for process in psutil.process_iter(["cmdline"]) if self._is_job(process)]
-        assert left == []
+        assert left == [], "a job of the killed run works on"
+        assert self._servers() == [], "a Prefect server outlived its run"
 
     def open_runs(self) -> list[str]:
         """MLflow runs that still say RUNNING."""
@@ -130,6 +133,20 @@ class Victim:
     @property
     def uri(self) -> str:
         return f"sqlite:///{self.home}/alter/mlflow/mlflow.db"
+
+    def _servers(self) -> list[psutil.Process]:
+        """Prefect servers of this workspace; each run stops its own at its end."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if (
+                    process.environ().get("PREFECT_HOME", "").startswith(str(self.home))
+                    and process.status() != "zombie"
+                ):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
 
     def _is_job(self, process: psutil.Process) -> bool:
         words = process.info["cmdline"] or []
