@@ -75,7 +75,7 @@ def row_checks(task: TaskSpec, place: str) -> list[Check]:
                 "ExpectColumnValuesToMatchRegex",
                 "input",
                 {"regex": quality.input_pattern},
-                f"{{found}} of inputs do not match {quality.input_pattern!r}",
+                f"{{found}} of inputs do not match {_verbatim(repr(quality.input_pattern))}",
                 "mend the rows, or the pattern in quality > input_pattern",
             )
         )
@@ -86,7 +86,7 @@ def row_checks(task: TaskSpec, place: str) -> list[Check]:
                 asked.expectation,
                 asked.severity,
                 expectation(asked.expectation, asked.arguments, asked.severity, where),
-                f"{asked.expectation} ({_said(asked.arguments)}) does not hold",
+                f"{asked.expectation} ({_verbatim(_said(asked.arguments))}) does not hold",
                 "mend the rows, or the expectation in the spec",
                 column=asked.arguments.get("column"),
                 native=True,
@@ -194,3 +194,8 @@ def _percent(share: float) -> str:
 
 def _said(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in arguments.items())[:160]
+
+
+def _verbatim(text: str) -> str:
+    """Text of a spec for `wrong`, which is a format: a regular expression may hold braces."""
+    return text.replace("{", "{{").replace("}", "}}")

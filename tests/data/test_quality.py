@@ -103,6 +103,15 @@ def test_a_native_expectation_warns_where_the_spec_says_so(made: MadeDomain) -> 
     assert "found 2" in report.wrong("warn")[0].text
 
 
+def test_patterns_with_braces_are_told_as_they_stand(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows())
+    asked = {"expectation": "ExpectColumnValuesToMatchRegex", "arguments": {"column": "target", "regex": "^[yn]{2}$"}}
+    report = _report(made, {"quality": {"input_pattern": "^was .{4}", "expectations": [{**asked, "severity": "warn"}]}})
+    texts = [item.text for item in report.wrong("warn")]
+    assert any("'^was .{4}'" in text for text in texts)
+    assert any("regex: ^[yn]{2}$" in text for text in texts)
+
+
 def test_drift_from_the_champions_rows_is_told(made: MadeDomain) -> None:
     made.write("rows.jsonl", good_rows(400))
     before = json.loads(json.dumps(_report(made).to_json()))["profile"]
