@@ -7,11 +7,12 @@ other, so it is for the caller to bring like rows together.
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +29,26 @@ Prompt = Sequence[int]
 Routing = Callable[[Sequence[str]], AbstractContextManager[Any]]
 
 
-class Reading(Protocol):
+class Reading(ABC):
     """A batch inside of a model. Rows are in the caller's order, less those that `keep` has dropped."""
 
+    def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
+        self.model = model
+        self.tasks = list(tasks)
+        self.prompts = prompts
+        self.pad = pad
+        self.routing = routing
+        self.device = next(model.parameters()).device
+
+    @abstractmethod
     def start(self, room: int) -> Tensor:
         """Logits (batch, vocab) after the prompts. room: most tokens that a row will write."""
 
+    @abstractmethod
     def keep(self, kept: Tensor) -> None:
         """Go on with the rows `kept` (row,) alone. Must be called between `start` and the first `step`."""
 
+    @abstractmethod
     def step(self, token: Tensor) -> Tensor:
         """Logits (batch, vocab) after `token` (batch,)."""
 
@@ -55,16 +67,11 @@ class _Part:
     cache: Any
 
 
-class DecoderOnly:
+class DecoderOnly(Reading):
     """A batch in a decoder-only model: prompts padded on the left, so that all rows write at the same place."""
 
     def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
-        self.model = model
-        self.tasks = list(tasks)
-        self.prompts = prompts
-        self.pad = pad
-        self.routing = routing
-        self.device = next(model.parameters()).device
+        super().__init__(model, tasks, prompts, pad, routing)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -161,16 +168,11 @@ class DecoderOnly:
         return DynamicCache(config=self.model.config)
 
 
-class Seq2Seq:
+class Seq2Seq(Reading):
     """A batch in an encoder-decoder model: the encoder runs once, over parts."""
 
     def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
-        self.model = model
-        self.tasks = list(tasks)
-        self.prompts = prompts
-        self.pad = pad
-        self.routing = routing
-        self.device = next(model.parameters()).device
+        super().__init__(model, tasks, prompts, pad, routing)
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.encoded: Any = None
 
