@@ -150,7 +150,7 @@ class QualitySpec(Section):
     """A larger distance from the champion's training rows (total variation of label shares, input lengths or common
     words) warns."""
     expectations: tuple[ExpectationSpec, ...] = ()
-    """Further expectations, on the columns task, input, target, id, split, input_tokens, target_tokens."""
+    """Further expectations, on the training rows' columns task, input, target, id, split, input_tokens, target_tokens."""
 
 
 class TaskSpec(Section):
