@@ -1,15 +1,13 @@
 """Commands to look around: check, models, ui; and the command line `alter COMMAND` that holds them all."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
 from alter_core.errors import AlterError
-from flows import commands_domain, commands_predict, commands_produce, commands_registry, commands_unattended
-from flows.exit_codes import OF_ALTER, STOPPED, listed
+from flows import commands_domain, commands_predict, commands_produce, commands_registry, commands_unattended, ending
+from flows.exit_codes import OF_ALTER, listed
 from flows.options import Domains, Json
 from flows.settings import SETTINGS
 
@@ -32,21 +30,29 @@ app.add_typer(commands_registry.app)
 
 
 @app.command()
-def check(domains: Domains = None) -> None:
+def check(domains: Domains = None, as_json: Json = False) -> None:
     """Read domain specs and report every problem; nothing is trained or fetched."""
     from alter_core.spec import load_domain
     from flows.plan import domain_folders, find_domain
 
     wrong: list[AlterError] = []
-    for name in domains or sorted(domain_folders()):
+    found: list[dict[str, Any]] = []
+    for given in domains or sorted(domain_folders()):
+        file = None
         try:
-            file = find_domain(name)
+            file = find_domain(given)
             spec = load_domain(file)
         except AlterError as error:
             wrong.append(error)
+            facts = {"domain": given, "tasks": {}, "problems": error.problems or (error.headline,)}
         else:
-            tasks = ", ".join(f"{task.name} ({task.type})" for task in spec.tasks)
-            typer.echo(f"{spec.name}: fine. {len(spec.tasks)} tasks: {tasks}")
+            facts = {"domain": spec.name, "tasks": {task.name: task.type for task in spec.tasks}, "problems": ()}
+            if not as_json:
+                tasks = ", ".join(f"{task.name} ({task.type})" for task in spec.tasks)
+                typer.echo(f"{spec.name}: fine. {len(spec.tasks)} tasks: {tasks}")
+        found.append({"file": str(file) if file else None, **facts})
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
     if wrong:
         raise AlterError("\n".join(str(error) for error in wrong))
 
@@ -67,7 +73,7 @@ def models(
 @app.command()
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    port: Annotated[int, typer.Option(envvar="MLFLOW_PORT", help="Port to listen on.")] = 5000,
 ) -> None:
     """Open MLflow's own UI on the workspace's store, until Ctrl-C."""
     from flows.stores import serve_ui
@@ -75,26 +81,6 @@ def ui(
     raise typer.Exit(serve_ui(host, port))
 
 
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Known errors become a message and an exit code; a defect keeps its traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; run the same command again to go on from the last checkpoint", err=True)
-        sys.exit(STOPPED)
-    except Exception as error:
-        if not isinstance(code := getattr(error, "exit_code", None), int) or isinstance(error, typer.Exit):
-            raise
-        if hasattr(error, "show"):  # click's own: wrong usage
-            error.show()
-        else:
-            typer.echo(f"error: {error}", err=True)
-        sys.exit(code)
-
-
 def main() -> None:
     """Entry point of the console script."""
-    with _reported():
-        result = app(standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else 0)
+    ending.run(app, resumed=("run", "add-task", "ablate"))

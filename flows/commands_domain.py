@@ -63,15 +63,17 @@ def ablate(
     arms: Annotated[list[str] | None, typer.Option("--arm", help="An arm to run; unset: all.")] = None,
     steps_factor: Annotated[float, typer.Option(help="Multiplies the length of every stage.")] = 1.0,
     patience: Annotated[int | None, typer.Option(help="Stop an arm after so many scores without a better one.")] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Compare the domain's model with its baselines on the same rows and budget; hours for a real domain."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     make_prefect_home()
     from flows.ablate import ablate as compare
+    from flows.deploy import server_errors
     from flows.display import console_display
 
-    with console_display().shown():
+    with console_display(quiet).shown(), server_errors():
         found = compare(
             domain, str(data_root) if data_root else None, seeds, tuple(arms) if arms else None, steps_factor, patience
         )

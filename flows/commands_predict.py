@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from alter_core.errors import AlterError
-from flows.options import Domain, Json
+from flows.options import Domain, Json, Quiet
 
 app = typer.Typer()
 
@@ -28,13 +28,14 @@ def predict(
         Path | None, typer.Option(metavar="ANSWERS", help="JSONL, CSV or TSV: the rows with prediction and score.")
     ] = None,
     version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Answer with the registered model: one text of a task, or a file of rows (--file ROWS --out ANSWERS)."""
     if file is not None or out is not None:
         if text is not None or file is None or out is None:
             raise AlterError("for a file of rows give --file ROWS and --out ANSWERS, and no TEXT")
-        return _file(domain, version, task, file, out, as_json)
+        return _file(domain, version, task, file, out, quiet, as_json)
     if text is None or task is None:
         raise AlterError("give --task TASK and TEXT (or - for standard input), or --file ROWS and --out ANSWERS")
     return _text(domain, version, task, sys.stdin.read() if text == "-" else text, as_json)
@@ -52,7 +53,7 @@ def _text(domain: str, version: str, task: str, text: str, as_json: bool) -> Non
         typer.echo(prediction.text)
 
 
-def _file(domain: str, version: str, task: str | None, source: Path, target: Path, as_json: bool) -> None:
+def _file(domain: str, version: str, task: str | None, source: Path, target: Path, quiet: bool, as_json: bool) -> None:
     from alter_core.evaluation.answer_file import AnswerFile
     from flows.display import console_display
     from flows.stores import load_predictor
@@ -60,7 +61,7 @@ def _file(domain: str, version: str, task: str | None, source: Path, target: Pat
     rows = AnswerFile(source, target, task)
     rows.check_paths()  # before the model is loaded, which takes seconds
     predictor = load_predictor(domain, version)
-    with console_display(quiet=not sys.stderr.isatty()).shown() as display:
+    with console_display(quiet).shown() as display:
         ended = rows.answer(predictor, lambda done, total, **fields: display.update("predict", done, total, fields))
     if as_json:
         typer.echo(json.dumps({**asdict(ended), "file": str(target)}))

@@ -58,7 +58,8 @@ def run(
         return
 
     def told(one: many.Ended) -> None:
-        typer.echo(f"{one.domain}: {one.message or 'done'}", err=True)
+        if not quiet:
+            typer.echo(f"{one.domain}: {one.message or 'done'}", err=True)
 
     plans, wrong = many.read_plans(names, data_root)
     with console_display(quiet).shown():

@@ -50,14 +50,19 @@ def compare(
 def report(
     domain: Domain,
     version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
-    output: Annotated[Path | None, typer.Option(help="File to write; unset: DOMAIN-VERSION.html here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File to write; unset: DOMAIN-VERSION.html here.")
+    ] = None,
 ) -> None:
     """Write a version's report as one HTML file that needs nothing else."""
+    from alter_core.workspace import written_whole
     from flows import decisions
     from flows.stores import model_name
 
     file = output or Path(f"{model_name(domain)}-{version}.html")
-    file.write_text(decisions.report(domain, version), encoding="utf-8")
+    page = decisions.report(domain, version)
+    with written_whole(file) as scratch:
+        scratch.write_text(page, encoding="utf-8")
     typer.echo(f"wrote {file}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alter_core.errors import SpecError
-from alter_core.workspace import Workspace
+from alter_core.workspace import Workspace, written_whole
 from flows import make_prefect_home
 from flows.options import DataRoot, Domains, Json
 
@@ -34,7 +34,7 @@ def deploy(
         bool, typer.Option("--prune", help="Remove deployments whose spec is gone (only without DOMAIN).")
     ] = False,
     yaml_file: Annotated[
-        Path | None, typer.Option("--yaml", help="Write a prefect.yaml instead; no server is needed.")
+        Path | None, typer.Option("--yaml", dir_okay=False, help="Write a prefect.yaml instead; no server is needed.")
     ] = None,
 ) -> None:
     """Make one Prefect deployment per domain from its spec; called again, it changes only what the specs changed."""
@@ -42,7 +42,9 @@ def deploy(
     from flows.deploy import deploy as apply
 
     if yaml_file is not None:
-        yaml_file.write_text(prefect_yaml(all_or(domains), work_pool, data_root), encoding="utf-8")
+        text = prefect_yaml(all_or(domains), work_pool, data_root)
+        with written_whole(yaml_file) as scratch:
+            scratch.write_text(text, encoding="utf-8")
         typer.echo(f"wrote {yaml_file}; `prefect deploy --all --prefect-file {yaml_file}` makes its deployments")
         return
     for change in apply(all_or(domains), work_pool, data_root=data_root, whole=not domains, prune=prune):
@@ -55,7 +57,9 @@ def serve(
     data_root: DataRoot = None,
     limit: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
     host: Annotated[str, typer.Option(help="Address of the server that is started.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the server that is started.")] = 4200,
+    port: Annotated[
+        int, typer.Option(envvar="PREFECT_SERVER_API_PORT", help="Port of the server that is started.")
+    ] = 4200,
 ) -> None:
     """Run the domains on their schedules on this machine, until Ctrl-C or SIGTERM; starts a Prefect server if none is
     named by PREFECT_API_URL.

@@ -85,9 +85,13 @@ def export(domain: str, task: str, which: str, target: Path, approximate: bool) 
     from alter_core.mta.folding import export as write
     from flows.stores import load_predictor
 
+    if target.exists():  # told before the model is loaded, which takes seconds
+        raise AlterError(f"{target} exists already; name a folder that is not there yet")
     predictor = load_predictor(domain, which)
     if predictor.mta is None:
-        raise AlterError(f"{domain} {which} holds no MTA layers; nothing is there to fold")
+        raise AlterError(
+            f"{domain} {which} holds no MTA layers, so nothing is there to fold: its bundle is plain already"
+        )
     write(predictor.mta, predictor.tokenizer, task, target, approximate=approximate)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
@@ -71,14 +71,25 @@ def server_client() -> Iterator[SyncPrefectClient]:
             "deployments live on a Prefect server, and none is named: start one (`prefect server start`) and set "
             "PREFECT_API_URL, such as http://127.0.0.1:4200/api, or let one machine do it all with `alter serve`"
         )
+    with server_errors(), get_client(sync_client=True) as client:
+        yield client
+
+
+@contextmanager
+def server_errors() -> Iterator[None]:
+    """Says which Prefect server did not do what was asked, and what to look at: raises AlterError, transient."""
     try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except HTTPError as error:
-        text = " ".join(str(error).split())[:300] or type(error).__name__
-        raise AlterError(
-            f"the Prefect server at {url} did not do it: {text}; check PREFECT_API_URL and that it runs", transient=True
-        ) from error
+        yield
+    except (HTTPError, RuntimeError) as error:  # Prefect wraps a server that is away in a RuntimeError
+        cause = error if isinstance(error, HTTPError) else error.__cause__
+        if not isinstance(cause, HTTPError):
+            raise
+        advice = "check PREFECT_API_URL and that the server runs"
+        if isinstance(cause, HTTPStatusError) and cause.response.status_code in (401, 403):
+            advice = "set PREFECT_API_AUTH_STRING to admin:PASSWORD"
+        text = " ".join(str(cause).split())[:300] or "it gave no answer in time"
+        url = PREFECT_API_URL.value() or "of this run"
+        raise AlterError(f"the Prefect server {url} did not do it: {text}; {advice}", transient=True) from error
 
 
 def ensure_pool(client: SyncPrefectClient, name: str) -> tuple[Change, str]:

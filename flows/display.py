@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-LINE_SECONDS = 10.0
+LINE_SECONDS = 10.0  # between lines of a phase where there is no terminal
+PACE_SECONDS = 3.0  # before a pace says how long the rest takes
+FINE = 100  # parts; fewer are tasks or steps of work, which are too unlike to tell one from the other
 
 
 class Display:
@@ -20,6 +22,7 @@ class Display:
         self._console = console
         self._live = console.is_terminal
         self._bars: dict[str, TaskID] = {}
+        self._begun: dict[str, tuple[float, float]] = {}
         self._last_line: dict[str, float] = {}
         self._progress = Progress(
             TextColumn("{task.description:<14}"),
@@ -32,10 +35,18 @@ class Display:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        (self._progress.console if self._live else self._console).print(text, highlight=False, markup=False)
+        console = self._progress.console if self._live else self._console
+        console.print(text, highlight=False, markup=False, soft_wrap=not self._live)
 
     def update(self, phase: str, done: float, total: float, fields: Mapping[str, Any]) -> None:
-        """Progress of a phase: `done` of `total` and what else is known of it."""
+        """Progress of a phase: `done` of `total` and what else is known of it.
+
+        Where the phase does not say how many seconds are left, its own pace does.
+        """
+        begin, first = self._begun.setdefault(phase, (time.monotonic(), done))
+        spent = time.monotonic() - begin
+        if fields.get("seconds_left") is None and total >= FINE and done > first and spent >= PACE_SECONDS:
+            fields = {**fields, "seconds_left": spent / (done - first) * (total - done)}
         note = describe(fields)
         if self._live:
             bar = self._bars.get(phase)
@@ -46,7 +57,8 @@ class Display:
         now = time.monotonic()
         if done >= total or now - self._last_line.get(phase, -LINE_SECONDS) >= LINE_SECONDS:
             self._last_line[phase] = now
-            self._console.print(f"{phase}: {done:g}/{total:g}  {note}", highlight=False, markup=False, soft_wrap=True)
+            text = f"{phase}: {done:,.10g}/{total:,.10g}  {note}".rstrip()
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -84,7 +96,8 @@ def describe(fields: Mapping[str, Any]) -> str:
         parts.append(f"{rate:,.1f} rows/s")
     if (left := fields.get("seconds_left")) is not None:
         minutes, seconds = divmod(round(left), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
+        hours, rest = divmod(minutes, 60)
+        parts.append(f"{hours}:{rest:02d}:{seconds:02d} left" if hours else f"{minutes}:{seconds:02d} left")
     if text := fields.get("text"):
         parts.append(str(text))
     return ", ".join(parts)

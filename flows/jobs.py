@@ -143,7 +143,8 @@ def _end(processes: Sequence[psutil.Process]) -> None:
 def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterError:
     """The job's own words where it left some; otherwise how it ended and the last lines of its log."""
     if error is not None:
-        return AlterError(error["headline"], error["problems"])
+        kind = TrainingError if code == TrainingError.exit_code else AlterError
+        return kind(error["headline"], error["problems"])
     with log.open("rb") as file:
         file.seek(begin)
         text = file.read().decode(errors="replace")
@@ -151,14 +152,18 @@ def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterErro
     # A launcher reports its child's signal in words and ends with code 1 itself.
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "SIGKILL" in text:
         return TrainingError(
-            f"the job was killed (SIGKILL), most often because memory ran out; its log is {log}. "
-            "Lower rows_per_step or raise accumulate, then run again: it resumes from the last checkpoint",
+            f"the job was killed (SIGKILL), most often because memory ran out; its log is {log}. Free some memory and "
+            "run again: what is done is kept. Or raise the stage's accumulate in the spec: training needs less memory "
+            "then, and the stage begins anew",
             tail,
         )
     if os.strerror(errno.ENOSPC) in text:
         return WorkspaceError(
-            f"the disk is full: the job could not write under {log.parent}. Free some space, or set ALTER_HOME to a "
-            "larger disk, then run again: it resumes from the last checkpoint",
+            f"the disk is full: the job could not write under {log.parent}. Free some space (`alter gc` shows what may "
+            "go), then run again: what is done is kept",
             tail[-1:],
         )
-    return TrainingError(f"the job ended with exit code {code}; its log is {log}", tail)
+    how = f"was ended by a signal ({signal.strsignal(-code) or -code})" if code < 0 else f"ended with exit code {code}"
+    return TrainingError(
+        f"the job {how}; its log is {log}. Run again once the reason is mended: what is done is kept", tail
+    )

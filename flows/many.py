@@ -15,6 +15,7 @@ from rich.table import Table
 
 from alter_core.errors import AlterError
 from flows.declarations import domain_tag, full_name
+from flows.ending import explained
 from flows.exit_codes import FAILED, WRONG
 from flows.plan import Plan
 from flows.zombies import TAG
@@ -49,9 +50,10 @@ def produce_here(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
     parameters: of the flow `produce`, beside the domain.
     """
+    from flows.deploy import server_errors
     from flows.produce import produce
 
-    with tags(TAG, domain_tag(plan.spec.name)):
+    with tags(TAG, domain_tag(plan.spec.name)), server_errors():
         outcome: dict[str, Any] = produce(str(plan.file), **parameters)
         return outcome
 
@@ -65,9 +67,9 @@ def produce_each(plans: Sequence[Plan], parameters: Mapping[str, Any], told: Cal
             outcome = produce_here(plan, parameters)
             one = Ended(name, outcome, str(outcome.get("reason", "")), 0)
         except Exception as error:  # also a defect: the other domains are not to blame
-            code = getattr(error, "exit_code", FAILED)
-            known = isinstance(getattr(error, "exit_code", None), int)
-            one = Ended(name, None, str(error) if known else f"{type(error).__name__}: {error}", int(code))
+            defect = f"a defect of the factory ({type(error).__name__}: {error}); `alter run {plan.file}` shows where"
+            message, code = explained(error) or (defect, FAILED)
+            one = Ended(name, None, message, code)
         told(one)
         ended.append(one)
     return ended

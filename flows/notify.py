@@ -30,7 +30,9 @@ def notify(flow: Any, flow_run: Any, state: Any) -> None:
         if iscoroutine(told):  # a hook that a runner calls stands in an event loop
             run_coro_as_sync(told)
     except Exception as error:  # whatever a block may raise: the run's own end must not change
-        log.error("the notification block %r of %s was not told: %s", name, VARIABLE, error)
+        log.error(
+            "the notification block %r of %s was not told: %s; check its name and its settings", name, VARIABLE, error
+        )
 
 
 def message(flow_run: Any, state: Any) -> str:

@@ -77,8 +77,9 @@ def _full_disk_explained(plan: Plan) -> Iterator[None]:
         if error.errno != errno.ENOSPC:
             raise
         raise WorkspaceError(
-            f"the disk is full while {plan.spec.name} was produced: {error}. Free some space (`alter gc` removes what "
-            f"can go), or set ALTER_HOME to a larger disk than that of {plan.workspace.home}, then run again"
+            f"the disk is full: {error.filename or plan.workspace.home} could not be written while {plan.spec.name} "
+            "was produced. Free some space (`alter gc` shows what may go), or set ALTER_HOME to a larger disk, then "
+            "run again"
         ) from error
 
 

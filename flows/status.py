@@ -21,6 +21,7 @@ from alter_core.errors import AlterError
 from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
 from flows.declarations import domain_tag
+from flows.deploy import server_errors
 from flows.plan import find_domain
 from flows.stores import model_store
 from registry.models import CHAMPION
@@ -54,17 +55,18 @@ class DomainStatus:
 def status(domains: Sequence[str]) -> list[DomainStatus]:
     """Status of the domains (names, folders or spec files); those with a wrong spec say what is wrong.
 
-    Reads the Prefect server that PREFECT_API_URL names, else the database in the workspace. Raises RegistryError.
+    Reads the Prefect server that PREFECT_API_URL names, else the database in the workspace. Raises RegistryError, and
+    AlterError when the server does not answer.
     """
     store = model_store(Workspace.default())
     rows = []
-    with get_client(sync_client=True) as client:
+    with server_errors(), get_client(sync_client=True) as client:
         for given in domains:
             name, problem = given, None
             try:
                 name = load_domain(find_domain(given)).name
             except AlterError as error:
-                problem = error.headline
+                problem = f"{error.headline}; `alter check {given}` shows them" if error.problems else error.headline
             last = _first(client, name, _BEGUN, FlowRunSort.START_TIME_DESC)
             coming = _first(client, name, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
             champion = store.alias(name, CHAMPION)
@@ -94,7 +96,7 @@ def print_status(rows: Sequence[DomainStatus]) -> None:
     """Rows for people, and below them the reason of each bad end."""
     out = Console()
     if not rows:
-        out.print("there is no domain under domains/; `alter new NAME` makes one")
+        out.print("there is no domain under domains/; `alter new NAME FILE...` makes one")
         return
     table = Table("domain", "last run", "started (UTC)", "next (UTC)", "champion", "macro")
     for row in rows:

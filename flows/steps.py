@@ -82,7 +82,7 @@ class Follower:
             self._display.update(label, done, total, fields)
         if monotonic() - self._last >= ARTIFACT_SECONDS or done >= total:
             self._last = monotonic()
-            note = f"{label}: {done:g} of {total:g}. {display.describe(fields)}"
+            note = f"{label}: {done:,.10g} of {total:,.10g}. {display.describe(fields)}"
             update_progress_artifact(self._artifact, 100.0 * done / max(total, 1), description=note)
 
 

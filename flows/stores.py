@@ -63,8 +63,11 @@ def list_versions(domain: str | None) -> list[Version]:
 
 
 def serve_ui(host: str, port: int) -> int:
-    """MLflow's UI on this workspace's store until it is stopped; its exit code."""
+    """MLflow's UI on this workspace's store until it is stopped; its exit code. Raises AlterError for a server's."""
     workspace = Workspace.default()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(workspace)]
+    uri = tracking_uri(workspace)
+    if uri.startswith(("http://", "https://")):
+        raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {uri} in a browser")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--default-artifact-root", workspace.mlflow_artifacts.as_uri(), "--host", host, "--port", str(port)]
     return subprocess.call(command)

@@ -93,10 +93,18 @@ def stage_two_cost(costs: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _next_commands(domain: str, outcome: Mapping[str, Any]) -> str:
     return (
-        "\nnext:\n"
+        f"\nnext:\n{_waiting(domain) if outcome['status'] == 'candidate' else ''}"
         f"  alter predict {domain} --task TASK TEXT     answer with the champion\n"
         f"  alter models {outcome['domain']}                   list versions\n"
         "  alter ui                              browse runs, cards and data in MLflow"
+    )
+
+
+def _waiting(domain: str) -> str:
+    """What a person may do about a candidate that the promotion rule said no to."""
+    return (
+        f"  alter compare {domain} champion challenger  see both side by side\n"
+        f"  alter promote {domain} --reason TEXT        make it champion all the same\n"
     )
 
 

@@ -22,11 +22,25 @@ def ensure_account(tracking_uri: str, admin: tuple[str, str], name: str, passwor
     if made == HTTPStatus.OK:
         return True
     if "RESOURCE_ALREADY_EXISTS" not in told:
-        raise RegistryError(f"cannot make the account {name} on the MLflow server at {tracking_uri}: {told}")
+        raise RegistryError(
+            f"cannot make the account {name} on the MLflow server at {tracking_uri}: {_why(made, told)}"
+        )
     changed, told = _ask(tracking_uri, admin, "PATCH", "update-password", {"username": name, "password": password})
     if changed != HTTPStatus.OK:
-        raise RegistryError(f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {told}")
+        raise RegistryError(
+            f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {_why(changed, told)}"
+        )
     return False
+
+
+def _why(status: int, told: str) -> str:
+    """The server's own words, and what to look at."""
+    try:
+        told = str(json.loads(told)["message"])
+    except (ValueError, KeyError, TypeError):
+        told = " ".join(told.split()) or "no reason"
+    refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    return f"{told} (status {status})" + ("; check MLFLOW_ADMIN_PASSWORD" if refused else "; see the server's log")
 
 
 def _ask(uri: str, admin: tuple[str, str], method: str, what: str, fields: dict[str, str]) -> tuple[int, str]:
@@ -40,4 +54,6 @@ def _ask(uri: str, admin: tuple[str, str], method: str, what: str, fields: dict[
     except HTTPError as error:
         return error.code, error.read().decode(errors="replace")[:400]
     except (URLError, OSError) as error:
-        raise StoreUnavailable(f"the MLflow server at {uri} does not answer: {error}; check that it runs") from error
+        raise StoreUnavailable(
+            f"the MLflow server at {uri} does not answer: {getattr(error, 'reason', error)}; check that it runs"
+        ) from error

@@ -26,7 +26,7 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
     rows = [{**row, "created": _date(row["created"])} for row in versions]
     mine = next((row for row in rows if row["version"] == shown), None)
     if mine is None:
-        raise ValueError(f"version {shown} is not among versions {[row['version'] for row in rows]}")
+        raise ValueError(f"version {shown} is not among {', '.join(str(row['version']) for row in rows) or 'none'}")
     figures = {**figures_of(facts), "history.png": macro_history(versions)}
     # CSS pixels are 1/96 inch: at its own size, text in every figure is as large as its font says.
     pictures = {

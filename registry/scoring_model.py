@@ -78,8 +78,7 @@ def _problems(frame: pd.DataFrame) -> list[str]:
     for name in COLUMNS:
         for row, value in enumerate(frame[name].tolist()):
             if not isinstance(value, str):
-                kind = "null" if value is None or value is pd.NA or value != value else type(value).__name__
-                problems.append(f"row {row}: {name} must be a text, got {kind}")
+                problems.append(f"row {row}: {name} must be a text, got {_kind(value)}")
             elif not value.strip():
                 problems.append(f"row {row}: {name} is empty")
             elif len(value) > MAX_CHARACTERS:
@@ -87,6 +86,15 @@ def _problems(frame: pd.DataFrame) -> list[str]:
                     f"row {row}: {name} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken"
                 )
     return problems
+
+
+def _kind(value: Any) -> str:
+    """What came instead of a text, in words of JSON."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    if value is None or value is pd.NA or value != value:
+        return "null"
+    return "true or false" if isinstance(value, bool) else "a number"
 
 
 def _refused(problems: list[str]) -> MlflowException:

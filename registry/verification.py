@@ -36,7 +36,9 @@ def verify_in_fresh_process(
     differing rows, or with the process's own words when it fails; RegistryInputError when there are no samples.
     """
     if not samples:
-        raise RegistryInputError(f"{domain} version {version}: there are no recorded sample predictions to repeat")
+        raise RegistryInputError(
+            f"{domain} version {version}: there are no recorded sample predictions to repeat: produce the domain again"
+        )
     uri = f"models:/{domain}/{version}"
     with tempfile.TemporaryDirectory(prefix="alter-verify-") as folder:
         request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
@@ -52,10 +54,17 @@ def verify_in_fresh_process(
                 timeout=timeout,
             )
         except subprocess.TimeoutExpired:
-            raise VerificationError(f"{uri} gave no answer within {timeout:.0f} s in a fresh process") from None
+            raise VerificationError(
+                f"{uri} gave no answer within {timeout:.0f} s in a fresh process, so it is not promoted; see that the "
+                "machine has memory and time to spare, and run the domain again: nothing is trained twice"
+            ) from None
         if ended.returncode or not answer.exists():
             tail = [line for line in ended.stderr.splitlines() if line.strip()][-SHOWN:]
-            raise VerificationError(f"{uri} cannot be used in a fresh process (exit code {ended.returncode})", tail)
+            raise VerificationError(
+                f"{uri} cannot be used in a fresh process (exit code {ended.returncode}), so it is not promoted; mend "
+                "what the process says, and run the domain again: nothing is trained twice",
+                tail,
+            )
         got = json.loads(answer.read_text(encoding="utf-8"))
     return compare_answers(uri, samples, got["answers"]) | {"seconds": got["seconds"]}
 

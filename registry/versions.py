@@ -1,5 +1,6 @@
 """Versions: what is registered in one MLflow store, and where its files lie. The reading side of ModelStore."""
 
+import difflib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from registry.packaging import FACTS, bundle_digest
 from registry.store import LOCK_PREFIX, open_client
 
 Version = dict[str, Any]
+SHOWN = 10  # versions that a message names
 BUNDLE_DIGEST = "bundle_digest"  # tag of a version: what its bundle was when it was registered
 
 
@@ -93,7 +95,8 @@ class Versions:
             found = self.alias(domain, str(which))
         if found is None:
             rows = self.versions(domain)
-            names = ", ".join(str(row["version"]) + _in_brackets(row["aliases"]) for row in rows[:10])
+            names = ", ".join(str(row["version"]) + _in_brackets(row["aliases"]) for row in rows[:SHOWN])
+            names += f" and {len(rows) - SHOWN} older ones" if len(rows) > SHOWN else ""
             raise RegistryInputError(f"{domain} has no version or alias {which!r}; it has {names}")
         return found
 
@@ -176,9 +179,12 @@ class Versions:
                     return found
 
     def _unknown(self, domain: str) -> RegistryInputError:
-        known = ", ".join(self.domains()) or "none yet"
+        domains = self.domains()
+        close = difflib.get_close_matches(domain, domains, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
         return RegistryInputError(
-            f"no version of {domain!r} is registered (registered: {known}); `alter run` makes one"
+            f"no version of {domain!r} is registered (registered: {', '.join(domains) or 'none yet'}); "
+            f"{hint}`alter run` makes one"
         )
 
 

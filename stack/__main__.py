@@ -1,14 +1,12 @@
 """`python -m stack up|down|status`: a team's stack on this machine, on loopback, without Docker."""
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from alter_core.errors import AlterError
 from alter_core.workspace import Workspace
-from registry.errors import RegistryError
+from flows import ending
 from stack import manager, steps
 from stack.place import Place, Ports
 
@@ -65,10 +63,4 @@ def status() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(app(standalone_mode=False))
-    except (AlterError, RegistryError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    ending.run(app)

@@ -66,11 +66,15 @@ def start_manager(place: Place, found: Sequence[Program]) -> None:
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(write_settings(place, found))]
     done = subprocess.run(command, env=base_environment(place), capture_output=True, text=True, cwd="/")
     if done.returncode:
-        raise AlterError(f"the process manager did not start: {(done.stderr or done.stdout).strip()}")
+        told = (done.stderr or done.stdout).strip() or "it does not say why"
+        raise AlterError(f"the process manager did not start; its log is {place.logs / 'supervisord.log'}:\n{told}")
     deadline = time.monotonic() + START_SECONDS
     while not is_up(place):
         if time.monotonic() > deadline:
-            raise AlterError(f"the process manager gives no answer; its log is {place.logs / 'supervisord.log'}")
+            raise AlterError(
+                f"the process manager gave no answer within {START_SECONDS:.0f} s; its log is "
+                f"{place.logs / 'supervisord.log'}; `make down-local` clears up before another try"
+            )
         time.sleep(0.1)
 
 
@@ -98,7 +102,7 @@ def start(place: Place, name: str) -> None:
         with control(place) as asked:
             asked.startProcess(name)
     except Fault as fault:
-        raise AlterError(f"{name} did not start ({fault.faultString}): {_log_end(place, name)}") from None
+        raise AlterError(f"{name} did not start ({fault.faultString}): {log_end(place, name)}") from None
 
 
 def process_ids(place: Place) -> dict[str, int]:
@@ -149,7 +153,8 @@ def _quietly(signal: Any) -> None:
         pass
 
 
-def _log_end(place: Place, name: str, length: int = 1500) -> str:
+def log_end(place: Place, name: str, length: int = 1500) -> str:
+    """What a program said last, for a message."""
     file = place.logs / f"{name}.log"
     text = file.read_text(encoding="utf-8", errors="replace")[-length:].strip() if file.exists() else ""
     return f"the end of {file} is:\n{text}" if text else f"{file} is empty"

@@ -21,7 +21,7 @@ def prepare() -> list[str]:
 
     names = ("MLFLOW_TRACKING_URI", ADMIN, *ACCOUNTS.values())
     if missing := [name for name in names if not os.environ.get(name)]:
-        raise AlterError(f"{', '.join(missing)} must be set; .env.example explains them")
+        raise AlterError(f"{', '.join(missing)} must be set in the environment; .env.example explains them")
     make_prefect_home()
     done = []
     for account, variable in ACCOUNTS.items():

@@ -50,7 +50,7 @@ def up(place: Place, say: Say) -> None:
         manager.start_manager(place, [*found, *worker_programs(place)])
         say("starting PostgreSQL")
         manager.start(place, "postgres")
-        _wait("PostgreSQL", lambda: _ready(place))
+        _wait(place, "postgres", lambda: _ready(place))
         if not _has_databases(place):
             _psql(place, "postgres", ["-f", str(HERE / "databases.sql")])
         say("bringing the databases of MLflow and Prefect up to date")
@@ -58,8 +58,8 @@ def up(place: Place, say: Say) -> None:
         for program in found[1:]:
             say(f"starting {program.name}")
             manager.start(place, program.name)
-        _wait("MLflow", lambda: _answers(f"{place.mlflow_url}/health"))
-        _wait("Prefect", lambda: _answers(f"{place.prefect_url}/health"))
+        _wait(place, "mlflow", lambda: _answers(f"{place.mlflow_url}/health"))
+        _wait(place, "prefect-server", lambda: _answers(f"{place.prefect_url}/health"))
         say("making the accounts `factory` and `reader` in MLflow, and the work pool")
         _prepare(place)
         for program in worker_programs(place):
@@ -150,15 +150,20 @@ def _prepare(place: Place) -> None:
 def _run(command: Sequence[str], environment: Mapping[str, str], doing: str) -> str:
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, cwd="/")
     if done.returncode:
-        raise AlterError(f"could not {doing}: {(done.stderr or done.stdout).strip()[-1500:]}")
+        told = (done.stderr or done.stdout).strip()[-1500:] or "the program does not say why"
+        raise AlterError(f"could not {doing} (exit code {done.returncode}). {command[0]} says:\n{told}")
     return done.stdout
 
 
-def _wait(what: str, found: Callable[[], bool]) -> None:
+def _wait(place: Place, name: str, found: Callable[[], bool]) -> None:
+    """Until the program answers. Raises AlterError with the end of its log."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while not found():
         if time.monotonic() > deadline:
-            raise AlterError(f"{what} gave no answer within {ANSWER_SECONDS:.0f} s; see the logs")
+            raise AlterError(
+                f"{name} gave no answer within {ANSWER_SECONDS:.0f} s, so the stack was stopped again: "
+                f"{manager.log_end(place, name)}"
+            )
         time.sleep(0.3)
 
 

@@ -55,6 +55,13 @@ def test_the_jobs_own_message_is_raised(tmp_path: Path) -> None:
     assert caught.value.problems == ("task a",)
 
 
+def test_a_job_that_ends_without_a_result_is_no_wrong_input(tmp_path: Path) -> None:
+    script = "row(phase='error', headline='the loss is nan', problems=[]); sys.exit(1)"
+    with pytest.raises(TrainingError, match="the loss is nan") as caught:
+        run(tmp_path, script)
+    assert caught.value.exit_code == 1
+
+
 def test_a_crash_shows_the_end_of_the_log(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="exit code 1") as caught:
         run(tmp_path, "raise RuntimeError('the reason')")

@@ -1,0 +1,127 @@
+"""How a command line ends, and what a person or a program reads of it."""
+
+import errno
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import typer
+from rich.console import Console
+
+from alter_core.errors import AlterError, DataError
+from flows import display, ending
+from flows.deploy import server_errors
+from tests.command_line import Alter, caller
+from tests.conftest import tiny_spec
+
+
+@pytest.fixture
+def alter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Alter:
+    monkeypatch.chdir(tmp_path)
+    return caller(monkeypatch, capsys)
+
+
+def ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, name: str = "go"
+) -> tuple[int, str]:
+    """Exit code and stderr of a command that raises `error`."""
+    app = typer.Typer()
+
+    def command() -> None:
+        raise error
+
+    app.command("go")(command)
+    app.command("look")(command)
+    monkeypatch.setattr("sys.argv", ["alter", name])
+    with pytest.raises(SystemExit) as exit_:
+        ending.run(app, resumed=("go",))
+    return int(exit_.value.code or 0), capsys.readouterr().err
+
+
+Ended = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ended:
+    return lambda error, name="go": ended(monkeypatch, capsys, error, name)
+
+
+def test_ctrl_c_says_whether_the_same_command_goes_on(end: Ended) -> None:
+    assert end(KeyboardInterrupt()) == (130, "\nstopped; the same command goes on from the last checkpoint\n")
+    assert end(KeyboardInterrupt(), "look") == (130, "\nstopped\n")
+
+
+def test_an_error_of_ours_is_a_message_with_every_problem(end: Ended) -> None:
+    assert end(DataError("two things", ["this", "that"])) == (2, "error: two things\n  - this\n  - that\n")
+
+
+def test_a_place_that_may_not_be_written_is_named_with_what_to_do(end: Ended) -> None:
+    code, said = end(PermissionError(errno.EACCES, "Permission denied", "/srv/alter"))
+    assert code == 2
+    assert said.startswith("error: /srv/alter: Permission denied; let this user write there")
+
+
+def test_a_defect_keeps_its_traceback(end: Ended) -> None:
+    with pytest.raises(ZeroDivisionError):
+        end(ZeroDivisionError())
+
+
+def test_check_tells_programs_of_every_domain_in_one_document(alter: Alter, tmp_path: Path) -> None:
+    (tmp_path / "fine.yaml").write_text(json.dumps(tiny_spec(tmp_path)))
+    (tmp_path / "bad.yaml").write_text(json.dumps({**tiny_spec(tmp_path), "seed": "one", "colour": "red"}))
+    code, out, err = alter("check", "fine.yaml", "bad.yaml", "--json")
+    fine, bad = json.loads(out)
+    assert (code, fine["problems"], bad["tasks"]) == (2, [], {})
+    assert fine["tasks"]
+    told = "\n".join(bad["problems"])
+    assert "seed: must be a whole number, got 'one'" in told
+    assert "colour: unknown key" in told
+    assert "bad.yaml: 2 problems" in err
+
+
+def test_a_server_that_is_away_is_named_with_what_to_look_at() -> None:
+    with pytest.raises(AlterError, match="check PREFECT_API_URL") as caught, server_errors():
+        httpx.get("http://127.0.0.1:9")
+    assert caught.value.transient
+    with pytest.raises(RuntimeError, match="of another kind"), server_errors():
+        raise RuntimeError("of another kind")
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "PACE_SECONDS", 0.0)
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
+
+
+def lines(quiet: bool = False) -> list[str]:
+    file = io.StringIO()
+    shown = display.Display(Console(file=file, quiet=quiet, width=40))
+    shown.note("a line that is longer than forty characters and stays one line")
+    for done in (0, 600_000, 1_200_000):
+        shown.update("read", done, 1_200_000, {"loss": 0.5})
+    shown.update("ingest", 1, 3, {})
+    return file.getvalue().splitlines()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_without_a_terminal_progress_is_whole_lines_with_the_time_left() -> None:
+    note, first, half, whole, ingest = lines()
+    assert note.endswith("stays one line")
+    assert first == "read: 0/1,200,000  loss 0.500"
+    assert re.fullmatch(r"read: 600,000/1,200,000  loss 0\.500, \d:\d\d left", half)
+    assert whole == "read: 1,200,000/1,200,000  loss 0.500, 0:00 left"
+    assert ingest == "ingest: 1/3"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_quiet_shows_nothing() -> None:
+    assert lines(quiet=True) == []
+
+
+def test_time_left_is_told_in_hours_where_it_takes_hours() -> None:
+    assert display.describe({"seconds_left": 18725}) == "5:12:05 left"
+    assert display.describe({"seconds_left": 65}) == "1:05 left"
