@@ -150,7 +150,8 @@ class QualitySpec(Section):
     """A larger distance from the champion's training rows (total variation of label shares, input lengths or common
     words) warns."""
     expectations: tuple[ExpectationSpec, ...] = ()
-    """Further expectations, on the training rows' columns task, input, target, id, split, input_tokens, target_tokens."""
+    """Further expectations, on the columns task, input, target, id, split, input_tokens, target_tokens of the rows
+    of all splits, up to 100,000 of each."""
 
 
 class TaskSpec(Section):
@@ -418,6 +419,7 @@ def load_domain(path: Path) -> DomainSpec:
     except ValidationError as error:
         problems += _explained(error, values, node)
     if problems:
+        problems.sort(key=lambda problem: int(problem.removeprefix("line ").partition(":")[0]))
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SpecError(f"{file}: {count}", problems)
     return spec

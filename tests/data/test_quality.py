@@ -103,6 +103,15 @@ def test_a_native_expectation_warns_where_the_spec_says_so(made: MadeDomain) -> 
     assert "found 2" in report.wrong("warn")[0].text
 
 
+def test_a_native_expectation_sees_the_rows_of_every_split(made: MadeDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_quality, "FRAME_ROWS", 150)  # the training rows alone are more
+    made.write("rows.jsonl", good_rows(200))
+    made.write("test.jsonl", [*good_rows(20, first=300), {"input": "my card is 4000 1234", "target": "yes"}])
+    asked = {"expectation": "ExpectColumnValuesToNotMatchRegex", "arguments": {"column": "input", "regex": "[0-9]{4}"}}
+    (item,) = _report(made, {"test": {"path": "test.jsonl"}, "quality": {"expectations": [asked]}}).wrong("block")
+    assert item.rows == ("test.jsonl:21: 'my card is 4000 1234'",)
+
+
 def test_patterns_with_braces_are_told_as_they_stand(made: MadeDomain) -> None:
     made.write("rows.jsonl", good_rows())
     asked = {"expectation": "ExpectColumnValuesToMatchRegex", "arguments": {"column": "target", "regex": "^[yn]{2}$"}}
