@@ -17,6 +17,7 @@ import psutil
 
 from alter_core.errors import AlterError, TrainingError, WorkspaceError
 from alter_core.workspace import write_json
+from flows.exit_codes import TERMINATED
 
 Row = Mapping[str, Any]
 POLL_SECONDS = 0.25
@@ -143,7 +144,8 @@ def _end(processes: Sequence[psutil.Process]) -> None:
 def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterError:
     """The job's own words where it left some; otherwise how it ended and the last lines of its log."""
     if error is not None:
-        kind = TrainingError if code == TrainingError.exit_code else AlterError
+        # In the row, because a launcher of several processes ends with 1 whatever theirs was.
+        kind = TrainingError if error.get("exit_code", code) == TrainingError.exit_code else AlterError
         return kind(error["headline"], error["problems"])
     with log.open("rb") as file:
         file.seek(begin)
@@ -163,7 +165,11 @@ def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterErro
             "go), then run again: what is done is kept",
             tail[-1:],
         )
-    how = f"was ended by a signal ({signal.strsignal(-code) or -code})" if code < 0 else f"ended with exit code {code}"
+    how = f"ended with exit code {code}"
+    if code == TERMINATED:
+        how = "was asked to stop (SIGTERM)"
+    elif code < 0:
+        how = f"was ended by a signal ({signal.strsignal(-code) or -code})"
     return TrainingError(
         f"the job {how}; its log is {log}. Run again once the reason is mended: what is done is kept", tail
     )

@@ -272,7 +272,8 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_STOPPED
     except AlterError as error:
         sys.stderr.write(f"{error}\n")
-        append_row(job.metrics, {"phase": "error", "headline": error.headline, "problems": list(error.problems)})
+        told = {"headline": error.headline, "problems": list(error.problems), "exit_code": error.exit_code}
+        append_row(job.metrics, {"phase": "error", **told})
         return error.exit_code
     return 0
 

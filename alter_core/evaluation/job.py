@@ -58,7 +58,7 @@ class EvaluationJob(BaseModel):
     """Which rows are scored; at most spec.evaluation.max_rows a task."""
     metrics: str
     """JSON lines, appended: {"phase": "evaluate", "subject", "done", "total", "seconds_left"}; rows count over all
-    subjects. A job that cannot go on leaves {"phase": "error", "headline", "problems"}."""
+    subjects. A job that cannot go on leaves {"phase": "error", "headline", "problems", "exit_code"}."""
 
 
 def run(job: EvaluationJob) -> "dict[str, Scorecard]":
@@ -174,7 +174,8 @@ def main(arguments: Sequence[str]) -> int:
         run(job)
     except AlterError as error:
         sys.stderr.write(f"{error}\n")
-        append_row(Path(job.metrics), {"phase": "error", "headline": error.headline, "problems": list(error.problems)})
+        told = {"headline": error.headline, "problems": list(error.problems), "exit_code": error.exit_code}
+        append_row(Path(job.metrics), {"phase": "error", **told})
         return error.exit_code
     return 0
 

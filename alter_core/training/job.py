@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_STOPPED
     except AlterError as error:
         sys.stderr.write(f"{error}\n")
-        log(phase="error", headline=error.headline, problems=list(error.problems))
+        log(phase="error", headline=error.headline, problems=list(error.problems), exit_code=error.exit_code)
         return error.exit_code
     return 0
 

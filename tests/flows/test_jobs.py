@@ -55,8 +55,14 @@ def test_the_jobs_own_message_is_raised(tmp_path: Path) -> None:
     assert caught.value.problems == ("task a",)
 
 
+def test_wrong_input_stays_so_where_a_launcher_ends_with_1(tmp_path: Path) -> None:
+    with pytest.raises(AlterError, match="no rows") as caught:
+        run(tmp_path, "row(phase='error', headline='no rows', problems=[], exit_code=2); sys.exit(1)")
+    assert caught.value.exit_code == 2
+
+
 def test_a_job_that_ends_without_a_result_is_no_wrong_input(tmp_path: Path) -> None:
-    script = "row(phase='error', headline='the loss is nan', problems=[]); sys.exit(1)"
+    script = "row(phase='error', headline='the loss is nan', problems=[], exit_code=1); sys.exit(1)"
     with pytest.raises(TrainingError, match="the loss is nan") as caught:
         run(tmp_path, script)
     assert caught.value.exit_code == 1
