@@ -89,9 +89,7 @@ def export(domain: str, task: str, which: str, target: Path, approximate: bool) 
         raise AlterError(f"{target} exists already; name a folder that is not there yet")
     predictor = load_predictor(domain, which)
     if predictor.mta is None:
-        raise AlterError(
-            f"{domain} {which} holds no MTA layers, so nothing is there to fold: its bundle is plain already"
-        )
+        raise AlterError(f"{domain} {which} holds no MTA layers, so nothing is there to fold")
     write(predictor.mta, predictor.tokenizer, task, target, approximate=approximate)
 
 

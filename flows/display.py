@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-LINE_SECONDS = 10.0  # between lines of a phase where there is no terminal
+LINE_SECONDS = 10.0  # at least, between lines of a phase where there is no terminal
+LINE_SHARE = 0.1  # of the time that the phase has taken: hours of training make dozens of lines, not thousands
 PACE_SECONDS = 3.0  # before a pace says how long the rest takes
 FINE = 100  # parts; fewer are tasks or steps of work, which are too unlike to tell one from the other
 
@@ -22,7 +23,7 @@ class Display:
         self._console = console
         self._live = console.is_terminal
         self._bars: dict[str, TaskID] = {}
-        self._begun: dict[str, tuple[float, float]] = {}
+        self._begun: dict[str, tuple[float, float, float]] = {}  # when, at how many, and how many are done
         self._last_line: dict[str, float] = {}
         self._progress = Progress(
             TextColumn("{task.description:<14}"),
@@ -43,8 +44,12 @@ class Display:
 
         Where the phase does not say how many seconds are left, its own pace does.
         """
-        begin, first = self._begun.setdefault(phase, (time.monotonic(), done))
-        spent = time.monotonic() - begin
+        now = time.monotonic()
+        begin, first, before = self._begun.get(phase, (now, done, done))
+        if done < before:  # the same phase of another domain
+            begin, first = now, done
+        self._begun[phase] = (begin, first, done)
+        spent = now - begin
         if fields.get("seconds_left") is None and total >= FINE and done > first and spent >= PACE_SECONDS:
             fields = {**fields, "seconds_left": spent / (done - first) * (total - done)}
         note = describe(fields)
@@ -54,8 +59,8 @@ class Display:
                 bar = self._bars[phase] = self._progress.add_task(phase, total=total, note="")
             self._progress.update(bar, completed=done, total=total, note=note)
             return
-        now = time.monotonic()
-        if done >= total or now - self._last_line.get(phase, -LINE_SECONDS) >= LINE_SECONDS:
+        pause = max(LINE_SECONDS, spent * LINE_SHARE)
+        if done >= total or now - self._last_line.get(phase, float("-inf")) >= pause:
             self._last_line[phase] = now
             text = f"{phase}: {done:,.10g}/{total:,.10g}  {note}".rstrip()
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -117,9 +117,32 @@ def test_without_a_terminal_progress_is_whole_lines_with_the_time_left() -> None
     assert ingest == "ingest: 1/3"
 
 
+def test_lines_come_more_rarely_the_longer_a_phase_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock)
+    file = io.StringIO()
+    shown = display.Display(Console(file=file))
+    for step in range(7200):
+        clock = float(step)
+        shown.update("train", step, 7200, {})
+    assert 10 < len(file.getvalue().splitlines()) < 60
+
+
 @pytest.mark.usefixtures("at_once")
 def test_quiet_shows_nothing() -> None:
     assert lines(quiet=True) == []
+
+
+def test_the_next_domain_has_a_pace_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock)
+    file = io.StringIO()
+    shown = display.Display(Console(file=file))
+    for begin, pace in ((0, 1), (10_000, 2)):
+        for done in (0, 100, 200):
+            clock = float(begin + done * pace)
+            shown.update("read", done, 200, {})
+    assert [line.partition("  ")[2] for line in file.getvalue().splitlines()][1::3] == ["1:40 left", "3:20 left"]
 
 
 def test_time_left_is_told_in_hours_where_it_takes_hours() -> None:
