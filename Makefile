@@ -74,9 +74,6 @@ check: $(DEV_READY)  ## format, lint, types, import arrows
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(DEV_READY)  ## write docs/reference from the code
-	$(BIN)/python docs/reference.py
-
 fix: $(DEV_READY)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

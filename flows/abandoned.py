@@ -75,8 +75,14 @@ def orphaned_servers() -> Iterator[psutil.Process]:
             ours = environment.get("PREFECT_HOME") == os.environ["PREFECT_HOME"]
             if not (ours and environment.get("PREFECT__SERVER_EPHEMERAL") == "1" and "uvicorn" in server.cmdline()):
                 continue
-            parent = server.parent()
-            if parent is None or parent.exe() != server.exe():
+            if not _runs_in(server.parent(), server.exe()):
                 yield server
         except psutil.Error:
             continue
+
+
+def _runs_in(process: psutil.Process | None, interpreter: str) -> bool:
+    try:
+        return process is not None and process.exe() == interpreter
+    except psutil.Error:  # another user's, so not one that started a server of ours
+        return False

@@ -1,6 +1,7 @@
 """Commands to look around: check, models, ui; and the command line `alter COMMAND` that holds them all."""
 
 import json
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,22 @@ app.add_typer(commands_domain.app)
 app.add_typer(commands_predict.app)
 app.add_typer(commands_unattended.app)
 app.add_typer(commands_registry.app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"alter-factory {version('alter-factory')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _always(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
