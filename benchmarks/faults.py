@@ -265,15 +265,23 @@ def main() -> None:
                 rows.append(play(place, domains, key, seed))
                 print(json.dumps(rows[-1], indent=2), flush=True)
     bad = ("never_completed", "lost", "not_registered", "registered_twice", "dead_champions")
-    print("| fault | runs | completed at once | by a later run | lost | twice | dead champions | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    table = [
+        "| fault | runs | completed at once | by a later run | lost | twice | dead champions | seconds |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
     for row in rows:
         shown = [row["fault"], row["domains"], row["completed_at_once"], row["completed_by_a_later_run"]]
         lost = len(row["lost"]) + len(row["not_registered"]) + len(row["never_completed"])
         shown += [lost, len(row["registered_twice"]), len(row["dead_champions"]), row["seconds"]]
-        print("| " + " | ".join(map(str, shown)) + " |")
+        table.append("| " + " | ".join(map(str, shown)) + " |")
+    print(*table, sep="\n")
     if set(keys) == set(FAULTS):
         RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        title = f"# {count} runs at once over two workers, and one part struck while they train"
+        made = (
+            f"Made by `python benchmarks/faults.py {count}`, one round a fault; a run is a domain's whole production."
+        )
+        RESULTS.with_suffix(".md").write_text("\n".join([title, "", made, "", *table, ""]), encoding="utf-8")
     sys.exit(any(row[name] for row in rows for name in bad))
 
 
