@@ -1,9 +1,11 @@
 """Write the pages of docs/reference from the code, so that they cannot go stale: `make docs`.
 
-spec.md tells every field of a domain.yaml, commands.md every command of `alter`, settings.md the environment.
+spec.md tells every field of a domain.yaml, commands.md every command of `alter`, settings.md the environment;
+domain.schema.json is for editors.
 """
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +35,8 @@ WIDTH = 100  # columns of usage lines and examples
 def pages() -> dict[str, str]:
     """File name -> text of each page of docs/reference."""
     made = {"spec.md": spec_page(), "commands.md": commands_page(), "settings.md": settings_page()}
-    return {name: NOTE + text for name, text in made.items()}
+    schema = json.dumps(DomainSpec.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+    return {**{name: NOTE + text for name, text in made.items()}, "domain.schema.json": schema}
 
 
 def spec_page() -> str:
@@ -44,6 +47,9 @@ def spec_page() -> str:
         "A domain is one YAML file. What must stand in it is marked *required*; beside that, a source names one of its",
         "kinds, and a stage its length in `epochs` or `steps`. An unknown key is an error, and `alter check DOMAIN`",
         "tells every problem with its line. `tasks[]` stands for each entry of `tasks`.",
+        "",
+        "Editors that know YAML complete and check fields by [domain.schema.json](domain.schema.json): name it in a",
+        "spec's first line, `# yaml-language-server: $schema=../../docs/reference/domain.schema.json`.",
         "",
         "The smallest spec has a backbone, a task and a stage:",
         "",

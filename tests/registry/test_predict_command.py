@@ -71,8 +71,8 @@ def test_a_file_comes_back_with_answers_in_its_own_order_however_it_is_cut(
 ) -> None:
     monkeypatch.setattr(answer_file, "CHUNK_ROWS", chunk)
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    code, out, err = alter("predict", "tiny", "--file", "rows.jsonl", "--out", "answers.jsonl", "--json")
-    assert (code, err) == (0, "")  # no progress where nobody watches
+    code, out, err = alter("predict", "tiny", "--file", "rows.jsonl", "--out", "answers.jsonl", "--json", "--quiet")
+    assert (code, err) == (0, "")
     assert json.loads(out)["rows"] == len(rows)
     found = read_jsonl(tmp_path / "answers.jsonl")
     assert [{key: row[key] for key in ("id", "task", "input")} for row in found] == rows
