@@ -248,6 +248,28 @@ def stack(home: Path) -> Iterator[Place]:
         steps.down(place)
 
 
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| fault | runs | completed at once | by a later run | lost | twice | dead champions | seconds |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        shown = [row["fault"], row["domains"], row["completed_at_once"], row["completed_by_a_later_run"]]
+        lost = len(row["lost"]) + len(row["not_registered"]) + len(row["never_completed"])
+        shown += [lost, len(row["registered_twice"]), len(row["dead_champions"]), row["seconds"]]
+        lines.append("| " + " | ".join(map(str, shown)) + " |")
+    return lines
+
+
+def _keep(rows: list[dict[str, Any]], count: int) -> None:
+    RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    title = f"# {count} runs at once over two workers, and one part struck while they train"
+    made = (
+        f"Made by `python benchmarks/{Path(__file__).name} {count}`, one round a fault; a run is a domain's production."
+    )
+    RESULTS.with_suffix(".md").write_text("\n".join([title, "", made, "", *_table(rows), ""]), encoding="utf-8")
+
+
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     keys = sys.argv[2:] or list(FAULTS)
@@ -264,24 +286,9 @@ def main() -> None:
                 print(f"== {FAULTS[key][0]}", flush=True)
                 rows.append(play(place, domains, key, seed))
                 print(json.dumps(rows[-1], indent=2), flush=True)
+                _keep(rows, count)  # after every round: one that is interrupted leaves the others
     bad = ("never_completed", "lost", "not_registered", "registered_twice", "dead_champions")
-    table = [
-        "| fault | runs | completed at once | by a later run | lost | twice | dead champions | seconds |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in rows:
-        shown = [row["fault"], row["domains"], row["completed_at_once"], row["completed_by_a_later_run"]]
-        lost = len(row["lost"]) + len(row["not_registered"]) + len(row["never_completed"])
-        shown += [lost, len(row["registered_twice"]), len(row["dead_champions"]), row["seconds"]]
-        table.append("| " + " | ".join(map(str, shown)) + " |")
-    print(*table, sep="\n")
-    if set(keys) == set(FAULTS):
-        RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        title = f"# {count} runs at once over two workers, and one part struck while they train"
-        made = (
-            f"Made by `python benchmarks/faults.py {count}`, one round a fault; a run is a domain's whole production."
-        )
-        RESULTS.with_suffix(".md").write_text("\n".join([title, "", made, "", *table, ""]), encoding="utf-8")
+    print(*_table(rows), sep="\n")
     sys.exit(any(row[name] for row in rows for name in bad))
 
 

@@ -127,7 +127,7 @@ def small(text: str, backbone: Path) -> str:
     spec: dict[str, Any] = yaml.safe_load(text)
     spec["backbone"]["model"] = str(backbone)
     spec["precision"] = "fp32"
-    spec["mta"]["layers"] = "last_1"
+    spec.setdefault("mta", {})["layers"] = "last_1"
     for stage in ("stage_one", "stage_two"):
         spec.setdefault(stage, {}).pop("epochs", None)
         spec[stage] |= {"steps": 3, "rows_per_step": 8}
