@@ -3,13 +3,14 @@ traceback.
 """
 
 import errno
+import signal
 import sys
 from collections.abc import Collection
 from typing import NoReturn
 
 import typer
 
-from flows.exit_codes import STOPPED, WRONG
+from flows.exit_codes import STOPPED, TERMINATED, WRONG
 
 _ALLOW = "let this user write there, or name another place"
 _SPACE = "free some space (`alter gc` shows what may go), or name a place on a larger disk"
@@ -34,6 +35,8 @@ def explained(error: Exception) -> tuple[str, int] | None:
 
 def run(app: typer.Typer, resumed: Collection[str] = ()) -> NoReturn:
     """Run a command line to its exit. resumed: the commands that go on where they were when they are given again."""
+    # Python's own answer to SIGTERM ends the process without its exit handlers, and Prefect stops its server in one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         result = app(standalone_mode=False)
     except KeyboardInterrupt:

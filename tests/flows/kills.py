@@ -120,9 +120,7 @@ class Victim:
         now = self.champion()
         assert now == outcome["version"] or (outcome["status"] == "candidate" and now == before)
         assert self.open_runs() == []
-        left = [process for process in psutil.process_iter(["cmdline"]) if self._is_job(process)]
-        assert left == [], "a job of the killed run works on"
-        assert self._servers() == [], "a Prefect server outlived its run"
+        assert self.left() == []
 
     def open_runs(self) -> list[str]:
         """MLflow runs that still say RUNNING."""
@@ -134,23 +132,16 @@ class Victim:
     def uri(self) -> str:
         return f"sqlite:///{self.home}/alter/mlflow/mlflow.db"
 
-    def _servers(self) -> list[psutil.Process]:
-        """Prefect servers of this workspace; each run stops its own at its end."""
+    def left(self) -> list[str]:
+        """Command lines of processes of this workspace: jobs and Prefect servers, of which a run leaves none."""
         found = []
         for process in psutil.process_iter():
             try:
-                if (
-                    process.environ().get("PREFECT_HOME", "").startswith(str(self.home))
-                    and process.status() != "zombie"
-                ):
-                    found.append(process)
-            except psutil.Error:
+                if process.environ().get("ALTER_HOME") == self.environment["ALTER_HOME"]:
+                    found.append(" ".join(process.cmdline()))
+            except psutil.Error:  # gone, a zombie, or another user's
                 continue
         return found
-
-    def _is_job(self, process: psutil.Process) -> bool:
-        words = process.info["cmdline"] or []
-        return any(word.startswith(str(self.home)) and word.endswith("/job.json") for word in words)
 
 
 def kill_often(home: Path, backbone: Path, kills: int, seed: int) -> list[Kill]:
