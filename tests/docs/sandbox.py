@@ -128,9 +128,9 @@ def small(text: str, backbone: Path) -> str:
     spec["backbone"]["model"] = str(backbone)
     spec["precision"] = "fp32"
     spec.setdefault("mta", {})["layers"] = "last_1"
-    for stage in ("stage_one", "stage_two"):
-        spec.setdefault(stage, {}).pop("epochs", None)
-        spec[stage] |= {"steps": 3, "rows_per_step": 8}
+    for stage in filter(None, (spec.get("stage_one"), spec.get("stage_two"))):
+        stage.pop("epochs", None)
+        stage |= {"steps": 3, "rows_per_step": 8}
     spec["evaluation"] = {**spec.get("evaluation", {}), "max_rows": 12}
     for task in spec["tasks"]:
         for source in (task["source"], task.get("test"), task.get("validation")):
