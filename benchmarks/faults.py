@@ -32,6 +32,7 @@ from tests.flows.server import wait_for
 from tests.stack.ports import free_ports
 
 AWAY_SECONDS = 30  # MLflow
+BETWEEN_SECONDS = 45  # from one fault to the next, where there are several
 STEPS = (200, 60)  # of stage one and two: long enough to be struck in
 SECONDS = 1800.0
 RESULTS = Path(__file__).parent / "results" / "faults.json"
@@ -74,6 +75,13 @@ def kill_prefect(place: Place) -> None:
     _kill(place, "prefect-server", tree=True)
 
 
+def one_after_another(place: Place) -> None:
+    """The four that a platform sees most, while the same runs go on."""
+    for strike in (restart_postgres, mlflow_away, kill_worker, kill_prefect):
+        strike(place)
+        time.sleep(BETWEEN_SECONDS)
+
+
 def kill_services(place: Place) -> None:
     _kill(place, "prefect-services" if "prefect-services" in manager.states(place) else "prefect-server", tree=True)
 
@@ -86,6 +94,10 @@ FAULTS: dict[str, tuple[str, Callable[[Place], None]]] = {
     "worker": ("a worker is killed", kill_worker),
     "machine": ("a worker is killed with its runs", kill_machine),
     "prefect": ("the Prefect server is killed", kill_prefect),
+    "sequence": (
+        f"PostgreSQL restarted, MLflow away for {AWAY_SECONDS} s, a worker and the Prefect server killed, one by one",
+        one_after_another,
+    ),
     "services": ("Prefect's services are killed", kill_services),
 }
 
@@ -261,7 +273,11 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _keep(rows: list[dict[str, Any]], count: int) -> None:
+def _keep(new: list[dict[str, Any]], count: int) -> None:
+    """Add to the rows of earlier rounds with as many domains, or replace those of the same fault."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    known = {row["fault"]: row for row in [*kept, *new] if row["domains"] == count}
+    rows = [known[said] for said, _ in FAULTS.values() if said in known]
     RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     title = f"# {count} runs at once over two workers, and one part struck while they train"
     made = (
