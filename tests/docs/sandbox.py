@@ -135,7 +135,8 @@ def small(text: str, backbone: Path) -> str:
     for task in spec["tasks"]:
         for source in (task["source"], task.get("test"), task.get("validation")):
             if source and "callable" in source:
-                source["arguments"]["rows"] = 80
+                if "rows" in source.get("arguments", {}):
+                    source["arguments"]["rows"] = 80
             elif source and ("labels" in task or task["type"] != "classification"):  # else few rows lack most labels
                 source["limit"] = 80
         # The tiny tokenizer makes three tokens of what a real one makes one of.
