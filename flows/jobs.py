@@ -52,7 +52,7 @@ def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row
             else:
                 on_row(row)
     except BaseException:
-        _stop(process)
+        stop_tree(process)
         end_leftovers(folder)  # where the launcher got the signal first, its child is nobody's
         raise
     if process.returncode:
@@ -123,8 +123,8 @@ def _rows(metrics: Path, process: "subprocess.Popen[bytes]") -> Iterator[Row]:
             time.sleep(POLL_SECONDS)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM to the job and to what it started: a launcher does not hand the signal on to its children."""
+def stop_tree(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM to a process and to what it started: launchers do not hand the signal on to their children."""
     if process.poll() is None:
         _end([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
         process.wait()

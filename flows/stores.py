@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from alter_core.errors import AlterError
 from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
+from flows.jobs import stop_tree
 from flows.plan import Plan, find_domain
 from registry.models import ModelStore
 from registry.tracking import Tracker
@@ -70,4 +71,8 @@ def serve_ui(host: str, port: int) -> int:
         raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {uri} in a browser")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--default-artifact-root", workspace.mlflow_artifacts.as_uri(), "--host", host, "--port", str(port)]
-    return subprocess.call(command)
+    server = subprocess.Popen(command)
+    try:
+        return server.wait()
+    finally:
+        stop_tree(server)
