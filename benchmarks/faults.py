@@ -25,6 +25,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.tiny import tiny_folder
+from registry.card import table
 from stack import manager, steps
 from stack.place import Place
 from tests.conftest import tiny_spec, write_domain
@@ -260,17 +261,15 @@ def stack(home: Path) -> Iterator[Place]:
         steps.down(place)
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| fault | runs | completed at once | by a later run | lost | twice | dead champions | seconds |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+def _table(rows: list[dict[str, Any]]) -> str:
+    header = ["fault", "runs", "completed at once", "by a later run", "lost", "twice", "dead champions", "seconds"]
+    cells = []
     for row in rows:
         shown = [row["fault"], row["domains"], row["completed_at_once"], row["completed_by_a_later_run"]]
         lost = len(row["lost"]) + len(row["not_registered"]) + len(row["never_completed"])
         shown += [lost, len(row["registered_twice"]), len(row["dead_champions"]), row["seconds"]]
-        lines.append("| " + " | ".join(map(str, shown)) + " |")
-    return lines
+        cells.append([str(cell) for cell in shown])
+    return table(header, cells)
 
 
 def _keep(new: list[dict[str, Any]], count: int) -> None:
@@ -283,7 +282,7 @@ def _keep(new: list[dict[str, Any]], count: int) -> None:
     made = (
         f"Made by `python benchmarks/{Path(__file__).name} {count}`, one round a fault; a run is a domain's production."
     )
-    RESULTS.with_suffix(".md").write_text("\n".join([title, "", made, "", *_table(rows), ""]), encoding="utf-8")
+    RESULTS.with_suffix(".md").write_text("\n".join([title, "", made, "", _table(rows), ""]), encoding="utf-8")
 
 
 def main() -> None:
@@ -304,7 +303,7 @@ def main() -> None:
                 print(json.dumps(rows[-1], indent=2), flush=True)
                 _keep(rows, count)  # after every round: one that is interrupted leaves the others
     bad = ("never_completed", "lost", "not_registered", "registered_twice", "dead_champions")
-    print(*_table(rows), sep="\n")
+    print(_table(rows))
     sys.exit(any(row[name] for row in rows for name in bad))
 
 

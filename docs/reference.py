@@ -23,6 +23,7 @@ from alter_core.task_types import TASK_TYPES
 from flows.cli import app
 from flows.exit_codes import OF_ALTER
 from flows.settings import SETTINGS
+from registry.card import table
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -331,8 +332,8 @@ def _yaml(value: Any) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *[[cell.replace("|", "\\|") for cell in row] for row in rows]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return table(head, cells, left=len(head)) + "\n"
 
 
 _PLACES = list(_walk(DomainSpec))

@@ -1,11 +1,13 @@
-"""A command line run in this process, as a person types it."""
+"""The command line as a person types it: run in this process, and which options it has."""
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import typer
 
-from flows.cli import main
+from flows.cli import app, main
 
 Alter = Callable[..., tuple[int, str, str]]
 
@@ -21,3 +23,12 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return int(ended.value.code or 0), out, err
 
     return run
+
+
+def options_of(word: str) -> set[str] | None:
+    """What `alter WORD` takes, or `alter` itself where the word is an option; None where there is no such command."""
+    root: Any = typer.main.get_command(app)
+    command = root if word.startswith("-") else root.commands.get(word)
+    if command is None:
+        return None
+    return {"--help", *(option for one in command.params for option in (*one.opts, *one.secondary_opts))}

@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-import click
 import pytest
-import typer
 from pydantic import BaseModel
 
 from alter_core.spec import DomainSpec
-from flows.cli import app
+from tests.command_line import options_of
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(file for room in ("alter_core", "flows", "registry", "stack") for file in (ROOT / room).rglob("*.py"))
-COMMANDS: dict[str, click.Command] = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - typer's own group
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 
 
@@ -48,11 +45,8 @@ SECTIONS = sections()
 def wrong_names(text: str) -> Iterator[str]:
     """Commands, options, targets and keys that the text names and that are not there."""
     for name, rest in re.findall(r"`alter ([a-z][a-z-]*)\b([^`]*)`", text):
-        known = COMMANDS[name].params if name in COMMANDS else []
-        options = {option for parameter in known for option in (*parameter.opts, *parameter.secondary_opts)} | {
-            "--help"
-        }
-        if name not in COMMANDS or not set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= options:
+        options = options_of(name)
+        if options is None or not set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= options:
             yield f"`alter {name}{rest}`"
     yield from (f"`make {name}`" for name in re.findall(r"`make ([a-z-]+)`", text) if name not in TARGETS)
     for section, key in re.findall(r"\b([a-z_]+) > ([a-z_]+)\b", text):

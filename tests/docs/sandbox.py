@@ -33,7 +33,7 @@ class Sandbox:
         self._backbone = backbone
         _copy_repository(self.folder)
         self._shrink()
-        self._environment = {
+        environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "HOME": str(folder),
             "VIRTUAL_ENV": sys.prefix,
@@ -44,6 +44,7 @@ class Sandbox:
             **{name: "false" for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "GX_ANALYTICS_ENABLED")},
             **{name: os.environ[name] for name in ("ALTER_DATA_ROOT", "PYTHONPATH", "LANG") if name in os.environ},
         }
+        self._place: Any = {"cwd": self.folder, "env": environment, "stdin": subprocess.DEVNULL}
 
     def write(self, path: str, text: str) -> None:
         """A file that the page shows."""
@@ -56,9 +57,7 @@ class Sandbox:
         """Run commands; what they set holds for the next ones too. Raises AssertionError when one fails."""
         ended = subprocess.run(
             ["bash", "-c", f"{self._prologue}\n{self._here(text)}\nexport -p > {self._state}"],
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
+            **self._place,
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -77,9 +76,7 @@ class Sandbox:
         with log.open("wb") as sink:
             server = subprocess.Popen(
                 ["bash", "-c", f"{self._prologue}\nexec {self._here(text)}"],
-                cwd=self.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
+                **self._place,
                 stdout=sink,
                 stderr=sink,
                 start_new_session=True,

@@ -2,14 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import typer.main
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from flows.cli import app
+from tests.command_line import options_of
 from tests.docs.pages import PAGES
 from tests.docs.sandbox import ROOT
 
@@ -53,15 +51,13 @@ def test_every_block_says_what_it_is(page: str) -> None:
 
 @pytest.mark.parametrize("page", ALL)
 def test_commands_in_the_text_exist_with_their_options(page: str) -> None:
-    root: Any = typer.main.get_command(app)
     wrong = []
     for token in tokens(page):
         words = token.content.split()
         if token.type != "code_inline" or words[:1] != ["alter"] or len(words) == 1:
             continue
-        known = root if words[1].startswith("-") else root.commands.get(words[1])
-        options = {option for parameter in known.params for option in parameter.opts} if known else set()
+        options = options_of(words[1])
         used = {word.split("=")[0].rstrip(",;") for word in words if word.startswith("--")}
-        if known is None or not used <= options | {"--help"}:
+        if options is None or not used <= options:
             wrong.append(token.content)
     assert wrong == []
