@@ -70,6 +70,7 @@ def mta_arm(folder: Path, rows: EncodedRows, device: torch.device, cache_root: P
     mta.set_trainable({"task_adapters"})
     optimizer, parameters = optimizer_of(mta.model)
     forward = TargetForward(mta)
+    packed = forward.can_pack()
     cache, seconds = None, 0.0
     if cache_root:
         cache = TrunkCache(cache_root, forward, rows, PAD, trunk_digest(forward))
@@ -78,8 +79,8 @@ def mta_arm(folder: Path, rows: EncodedRows, device: torch.device, cache_root: P
         seconds = time.perf_counter() - begin
 
     def step(chosen: np.ndarray[Any, Any]) -> None:
-        batch = collate(rows, chosen, PAD, None).to(device)
-        states = cache.states(chosen, batch.inputs.shape[1]).to(device) if cache else None
+        batch = collate(rows, chosen, PAD, packed=packed).to(device)
+        states = cache.states(batch).to(device) if cache else None
         losses = F.cross_entropy(forward.logits(batch, states).float(), batch.targets, reduction="none")
         ((losses * batch.weights).sum() / len(chosen)).backward()
         optimizer.step()
@@ -105,7 +106,7 @@ def peft_arm(folder: Path, rows: EncodedRows, device: torch.device, top: int | N
     optimizer, own = optimizer_of(wrapped)
 
     def step(chosen: np.ndarray[Any, Any]) -> None:
-        batch = collate(rows, chosen, PAD, None).to(device)
+        batch = collate(rows, chosen, PAD).to(device)
         labels = torch.full_like(batch.inputs, -100)
         # The model shifts by one itself; its last token has no answer here, as with any padded batch.
         place = batch.at[:, 1] + 1

@@ -7,7 +7,7 @@ All of it is a pure function of the rows, the seed and the step: nothing here ne
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -197,69 +197,136 @@ def divide(rows: Rows, lengths: Rows, process: int, processes: int, parts: int) 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows side by side, padded on the right. With a causal model `inputs` is prompt and answer without its end."""
+    """Rows laid out for a model, padded on the right: one row a line, or several of one task end to end.
+
+    With a causal model `inputs` is prompt and answer without its end.
+    """
 
     rows: Rows
-    """Places in EncodedRows."""
-    task_ids: Int[Tensor, " batch"]
-    inputs: Int[Tensor, "batch seq"]
-    lengths: Int[Tensor, " batch"]
-    """Tokens of each row of `inputs`; what follows is padding."""
-    answer_inputs: Int[Tensor, "batch answer"] | None
+    """Places in EncodedRows, line by line."""
+    lines: Rows
+    """The line that each of `rows` lies on."""
+    offsets: Rows
+    """Where on its line each of `rows` begins."""
+    task_ids: Int[Tensor, " line"]
+    inputs: Int[Tensor, "line seq"]
+    lengths: Int[Tensor, " line"]
+    """Tokens of each line of `inputs`; what follows is padding."""
+    positions: Int[Tensor, "line seq"] | None
+    """Place of each token in its own row, where rows share lines: a model keeps rows apart where it starts again."""
+    answer_inputs: Int[Tensor, "line answer"] | None
     """What the decoder of an encoder-decoder reads: its start token and the answer without its end."""
     at: Int[Tensor, "target 2"]
-    """(row, place) in `inputs`, or in `answer_inputs`, of each token that predicts a target token; row by row."""
+    """(line, place) in `inputs`, or in `answer_inputs`, of each token that predicts a target token; row by row."""
     targets: Int[Tensor, " target"]
     weights: Float[Tensor, " target"]
     """1 / answer tokens of the row, so that the weighted sum of losses is a mean per row, summed."""
 
     @property
-    def mask(self) -> Bool[Tensor, "batch seq"]:
+    def mask(self) -> Bool[Tensor, "line seq"]:
         """True where `inputs` is no padding."""
         return torch.arange(self.inputs.shape[1], device=self.inputs.device) < self.lengths[:, None]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
-        answer_inputs = None if self.answer_inputs is None else self.answer_inputs.to(device)
-        parts = (self.task_ids, self.inputs, self.lengths, self.at, self.targets, self.weights)
-        task_ids, inputs, lengths, at, targets, weights = (part.to(device) for part in parts)
-        return Batch(self.rows, task_ids, inputs, lengths, answer_inputs, at, targets, weights)
+        return replace(self, **{name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)})
 
 
 WIDTH_STEP = 8
 """Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
 
 
-def collate(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int | None) -> Batch:
-    """Lay out `rows`. decoder_start: the decoder's first token for an encoder-decoder, None for a causal model."""
-    prompts = [encoded.prompts[int(r)] for r in rows]
-    answers = [encoded.targets[int(r)] for r in rows]
-    sizes = np.array([len(a) for a in answers])
-    if decoder_start is None:
-        inputs = [np.concatenate((p, a[:-1])) for p, a in zip(prompts, answers, strict=True)]
-        first = np.array([len(p) - 1 for p in prompts])
-        answer_inputs = None
-    else:
-        inputs = prompts
-        first = np.zeros(len(rows), dtype=np.int64)
-        start = np.array([decoder_start], dtype=np.int32)
-        answer_inputs = _padded([np.concatenate((start, a[:-1])) for a in answers], pad)
-    row = np.repeat(np.arange(len(rows)), sizes)
-    place = np.concatenate([np.arange(f, f + n) for f, n in zip(first, sizes, strict=True)])
+def collate(
+    encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int | None = None, packed: bool = False
+) -> Batch:
+    """Lay out `rows`. decoder_start: the decoder's first token for an encoder-decoder, None for a causal model.
+
+    packed: rows of one task share lines where they fit on one, which saves most of the padding; for causal models
+    that tell rows apart by their positions (TargetForward.can_pack).
+    """
+    if decoder_start is not None:
+        return _collate_pairs(encoded, rows, pad, decoder_start)
+    lengths = encoded.prompts.lengths[rows] + encoded.targets.lengths[rows] - 1
+    lines, offsets = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    if packed:
+        lines, offsets = _share_lines(encoded.task_ids[rows], lengths)
+        order = np.lexsort((offsets, lines))
+        rows, lengths, lines, offsets = rows[order], lengths[order], lines[order], offsets[order]
+    starts = np.flatnonzero(offsets == 0)
+    texts = [np.concatenate((encoded.prompts[int(r)], encoded.targets[int(r)][:-1])) for r in rows]
+    joined = [np.concatenate(line) for line in _cut(texts, starts)]
+    places = [np.concatenate(line) for line in _cut([np.arange(n) for n in lengths], starts)]
+    first = offsets + encoded.prompts.lengths[rows] - 1
     return Batch(
         rows=rows,
-        task_ids=torch.from_numpy(encoded.task_ids[rows]),
-        inputs=_padded(inputs, pad),
-        lengths=torch.tensor([len(i) for i in inputs]),
-        answer_inputs=answer_inputs,
-        at=torch.from_numpy(np.stack((row, place), axis=1)),
-        targets=torch.from_numpy(np.concatenate(answers).astype(np.int64)),
-        weights=torch.from_numpy((1 / sizes).astype(np.float32)[row]),
+        lines=lines,
+        offsets=offsets,
+        task_ids=torch.from_numpy(encoded.task_ids[rows[starts]]),
+        inputs=_padded(joined, pad),
+        lengths=torch.tensor([len(line) for line in joined]),
+        positions=_padded(places, 0) if packed else None,
+        answer_inputs=None,
+        **_answers(encoded, rows, lines, first),
     )
 
 
+def _collate_pairs(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int) -> Batch:
+    start = np.array([decoder_start], dtype=np.int32)
+    inputs = [encoded.prompts[int(r)] for r in rows]
+    lines, first = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    return Batch(
+        rows=rows,
+        lines=lines,
+        offsets=first,
+        task_ids=torch.from_numpy(encoded.task_ids[rows]),
+        inputs=_padded(inputs, pad),
+        lengths=torch.tensor([len(i) for i in inputs]),
+        positions=None,
+        answer_inputs=_padded([np.concatenate((start, encoded.targets[int(r)][:-1])) for r in rows], pad),
+        **_answers(encoded, rows, lines, first),
+    )
+
+
+def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict[str, Tensor]:
+    """Where the rows' answers are predicted: row i's on line lines[i], from the place first[i] on."""
+    answers = [encoded.targets[int(r)] for r in rows]
+    sizes = np.array([len(a) for a in answers])
+    place = np.concatenate([np.arange(f, f + n) for f, n in zip(first, sizes, strict=True)])
+    return {
+        "at": torch.from_numpy(np.stack((np.repeat(lines, sizes), place), axis=1)),
+        "targets": torch.from_numpy(np.concatenate(answers).astype(np.int64)),
+        "weights": torch.from_numpy(np.repeat((1 / sizes).astype(np.float32), sizes)),
+    }
+
+
+def _share_lines(task_ids: Rows, lengths: Rows) -> tuple[Rows, Rows]:
+    """Line and offset of each row: longest first, each on the first line of its task that still has room for it."""
+    width = _width(int(lengths.max()))
+    lines, offsets = np.zeros_like(lengths), np.zeros_like(lengths)
+    used: list[tuple[int, int]] = []  # task and tokens of each line
+    for row in np.argsort(-lengths, kind="stable"):
+        task, size = int(task_ids[row]), int(lengths[row])
+        fits = (i for i, (owner, taken) in enumerate(used) if owner == task and taken + size <= width)
+        line = next(fits, len(used))
+        if line == len(used):
+            used.append((task, 0))
+        lines[row], offsets[row] = line, used[line][1]
+        used[line] = (task, used[line][1] + size)
+    return lines, offsets
+
+
+def _cut(parts: list[Any], starts: Rows) -> list[list[Any]]:
+    """`parts` line by line, where lines begin at the places `starts`."""
+    ends = [*starts[1:], len(parts)]
+    return [parts[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def _width(longest: int) -> int:
+    return -(-longest // WIDTH_STEP) * WIDTH_STEP
+
+
 def _padded(sequences: Sequence[np.ndarray[Any, Any]], pad: int) -> Tensor:
-    width = -(-max(len(s) for s in sequences) // WIDTH_STEP) * WIDTH_STEP
+    width = _width(max(len(s) for s in sequences))
     out = np.full((len(sequences), width), pad, dtype=np.int64)
     for row, sequence in enumerate(sequences):
         out[row, : len(sequence)] = sequence

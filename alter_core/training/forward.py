@@ -19,6 +19,9 @@ from alter_core.data.batches import Batch
 from alter_core.mta import MTAModel
 from alter_core.mta.architectures import Side
 
+PACKED_TOLERANCE = 0.1
+"""Of the logits' spread: what bf16 may make of a row on two places. Reading another row too makes far more."""
+
 
 class TargetForward:
     """Logits of a batch at the tokens that predict its targets.
@@ -87,10 +90,37 @@ class TargetForward:
             handle.remove()
         raise AssertionError("the model's forward did not run its blocks")
 
+    @torch.no_grad()
+    def can_pack(self) -> bool:
+        """Tell whether rows may share a line (`collate(packed=True)`), by trying it.
+
+        transformers keeps rows apart where positions start again, if the architecture and the attention kernel have
+        masks for it. Then a row gives the same wherever it lies, and whatever lies before it.
+        """
+        if self.is_encoder_decoder:
+            return False
+        row, others = [5, 6, 7, 8], ([9, 10, 11], [12, 13, 14])
+        ids = torch.tensor([[*other, *row] for other in others])
+        positions = torch.tensor([[*range(3), *range(4)]] * 2)
+        device = next(self.blocks.parameters()).device
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with self.mta.routing(torch.zeros(2, dtype=torch.long, device=device)):
+                behind = self.model(input_ids=ids.to(device), position_ids=positions.to(device), use_cache=False).logits
+                alone = self.model(input_ids=ids[:, 3:].to(device), use_cache=False).logits
+        except (TypeError, ValueError, RuntimeError):  # takes no positions, or none of these
+            return False
+        finally:
+            self.model.train(was_training)
+        apart = (behind[:, 3:].float() - alone.float()).abs().max()
+        return bool(apart <= PACKED_TOLERANCE * alone.float().std())
+
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         if batch.answer_inputs is None:
             # Padding lies on the right, where a causal model never looks back from: no mask, and faster kernels.
-            return {"input_ids": batch.inputs}
+            positions = {} if batch.positions is None else {"position_ids": batch.positions}
+            return {"input_ids": batch.inputs, **positions}
         return {
             "input_ids": batch.inputs,
             "attention_mask": batch.mask.long(),

@@ -27,8 +27,10 @@ from alter_core.training.stages import (
 )
 from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
 
-TOKENS_PER_PART = 2048
-"""Below so many tokens, a CPU's matmuls lose more by being narrow than shorter rows save them in padding."""
+TOKENS_PER_PART = 1024
+"""Padding counted: with fewer, a CPU loses more to each part's own cost than shorter lines save it in padding."""
+PACKED_TOKENS_PER_PART = 4096
+"""Where rows share lines there is little padding to save: parts only bound the memory of activations."""
 
 
 def train(job: Training) -> tuple[Progressed, Named]:
@@ -42,6 +44,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
     found = checkpoints.load_checkpoint(job.checkpoint_folder, job.job_key)
     done = found.progressed if found else Progressed()
     session = Session(job, done)
+    packed = forward.can_pack()
     steps = count_steps(stage, len(job.rows))
     plan = SamplingPlan.make(job.rows.task_ids, steps, stage.rows_per_step, stage.sampling_temperature, job.seed)
     lengths = job.rows.prompts.lengths + job.rows.targets.lengths
@@ -73,13 +76,13 @@ def train(job: Training) -> tuple[Progressed, Named]:
         torch.manual_seed(_step_seed(job, step))  # dropout: a function of the step, so that resuming repeats it
         set_rates(optimizer, rate_at(stage, step, steps))
         chosen = plan.rows(step)
-        count = _count_parts(job, lengths[chosen])
+        count = _count_parts(job, lengths[chosen], packed)
         parts = divide(chosen, lengths, accelerator.process_index, accelerator.num_processes, count)
         loss = torch.zeros((), device=accelerator.device)
         counter = FlopCounterMode(display=False) if step == 0 else nullcontext()
         with counter:
             for rows in parts:
-                batch = collate(job.rows, rows, job.pad, forward.decoder_start)
+                batch = collate(job.rows, rows, job.pad, forward.decoder_start, packed)
                 part = _loss(job, forward, batch, job.cache) / stage.rows_per_step
                 part.backward()  # type: ignore[no-untyped-call]
                 loss += part.detach()
@@ -142,7 +145,7 @@ def _validation_batches(job: Training, forward: TargetForward) -> Iterator[Batch
 
 
 def _logits(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:
-    states = cache.states(batch.rows, batch.inputs.shape[1]).to(batch.inputs.device) if cache else None
+    states = cache.states(batch).to(batch.inputs.device) if cache else None
     autocast: AbstractContextManager[Any] = (
         torch.autocast(job.accelerator.device.type, torch.bfloat16) if job.autocast else nullcontext()
     )
@@ -202,11 +205,13 @@ def _is_better(job: Training, done: Progressed) -> bool:
     return False
 
 
-def _count_parts(job: Training, lengths: Rows) -> int:
-    """Parts of a step: as the stage asks, and on a CPU at least so many that parts of like lengths waste no padding."""
-    padded = int(lengths.max()) * len(lengths) // job.accelerator.num_processes
-    on_cpu = job.accelerator.device.type == "cpu"
-    return max(job.stage.accumulate, padded // TOKENS_PER_PART if on_cpu else 1)
+def _count_parts(job: Training, lengths: Rows, packed: bool) -> int:
+    """Parts of a step: as the stage asks, and on a CPU so many that they pad little and need little memory."""
+    if job.accelerator.device.type != "cpu":
+        return job.stage.accumulate
+    tokens = int(lengths.sum()) if packed else int(lengths.max()) * len(lengths)
+    per_part = PACKED_TOKENS_PER_PART if packed else TOKENS_PER_PART
+    return max(job.stage.accumulate, tokens // job.accelerator.num_processes // per_part)
 
 
 def _step_seed(job: Training, step: int) -> int:

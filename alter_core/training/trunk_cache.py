@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from jaxtyping import Float
 from torch import Tensor
 
-from alter_core.data.batches import EncodedRows, Rows, collate
+from alter_core.data.batches import Batch, EncodedRows, Rows, collate
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.training.forward import TargetForward
 from alter_core.workspace import Workspace, digest_of, write_json
@@ -117,15 +118,15 @@ class TrunkCache:
                     raise
         return tokens
 
-    def states(self, rows: Rows, width: int) -> Tensor:
-        """(batch, width, hidden) states of filled rows, zeros where a row is shorter."""
+    def states(self, batch: Batch) -> Float[Tensor, "line seq hidden"]:
+        """States of a batch of filled rows, zeros where nothing lies."""
         if self._states is None:
             self._states, self._filled = self._open("r")
-        out = torch.zeros(len(rows), width, self.hidden, dtype=self.dtype)
+        out = torch.zeros(*batch.inputs.shape, self.hidden, dtype=self.dtype)
         view = out.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
-        for i, row in enumerate(rows):
+        for row, line, offset in zip(batch.rows, batch.lines, batch.offsets, strict=True):
             at, size = self._offsets[row], self.lengths[row]
-            view[i, :size] = self._states[at : at + size]
+            view[line, offset : offset + size] = self._states[at : at + size]
         return out
 
     def _make(self) -> None:

@@ -88,3 +88,23 @@ def test_the_digest_of_rows_sees_every_token_and_their_order() -> None:
     other = EncodedRows(rows.task_ids, rows.prompts, Ragged(rows.targets.flat[::-1].copy(), rows.targets.offsets))
     assert len({rows.digest, other.digest, encoded([(2, 3), (3, 2)]).digest}) == 3
     assert rows.digest == encoded([(3, 2), (2, 3)]).digest
+
+
+def test_packed_rows_lie_whole_beside_rows_of_their_task() -> None:
+    tasks = [0, 1, 0, 1, 1, 0, 2]
+    rows = encoded([(9, 2), (3, 2), (4, 1), (2, 2), (3, 1), (2, 1), (1, 1)], tasks)
+    chosen = np.arange(len(tasks))
+    batch = collate(rows, chosen, PAD, packed=True)
+    assert batch.positions is not None
+    assert sorted(batch.rows) == sorted(chosen)
+    assert len(batch.inputs) == 3  # of tasks 0, 1 and 2, where one row's line would be as long
+    for row, line, offset in zip(batch.rows, batch.lines, batch.offsets, strict=True):
+        whole = [*rows.prompts[row], *rows.targets[row][:-1]]
+        assert batch.inputs[line, offset : offset + len(whole)].tolist() == whole
+        assert batch.positions[line, offset : offset + len(whole)].tolist() == list(range(len(whole)))
+        assert batch.task_ids[line] == tasks[row]
+    read = batch.inputs[batch.at[:, 0], batch.at[:, 1]]
+    last = [rows.prompts[row][-1] for row in batch.rows]
+    firsts = np.flatnonzero(np.isin(batch.targets, [rows.targets[row][0] for row in batch.rows]))
+    assert read[firsts].tolist() == last
+    assert batch.weights.sum() == len(tasks)

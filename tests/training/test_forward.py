@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alter_core.data.batches import Batch, collate
+from alter_core.data.batches import Batch, EncodedRows, collate
 from alter_core.mta import MTAConfig, inject
 from alter_core.training.forward import TargetForward
 from tests.mta.conftest import MODELS, TASKS, stir, tiny
@@ -18,9 +18,12 @@ def forward_and_batch(architecture: str, **config: Any) -> tuple[TargetForward, 
     mta = inject(tiny(architecture), MTAConfig(**settings), TASKS)
     stir(mta)
     forward = TargetForward(mta)
+    return forward, collate(some_rows(), np.arange(len(LENGTHS)), 0, forward.decoder_start)
+
+
+def some_rows() -> EncodedRows:
     rows = encoded(LENGTHS, [2, 0, 1, 0])
-    rows = type(rows)(rows.task_ids, *(type(r)(r.flat % 40 + 3, r.offsets) for r in (rows.prompts, rows.targets)))
-    return forward, collate(rows, np.arange(len(LENGTHS)), 0, forward.decoder_start)
+    return type(rows)(rows.task_ids, *(type(r)(r.flat % 40 + 3, r.offsets) for r in (rows.prompts, rows.targets)))
 
 
 def logits_by_the_whole_model(forward: TargetForward, batch: Batch) -> torch.Tensor:
@@ -81,3 +84,36 @@ def test_the_model_is_left_as_it_was() -> None:
     forward.logits(batch, forward.states(batch))
     assert [name for name, _ in forward.model.named_modules()] == names
     torch.testing.assert_close(logits_by_the_whole_model(forward, batch), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_rows_that_share_lines_give_the_logits_and_gradients_of_rows_apart(architecture: str) -> None:
+    forward, apart = forward_and_batch(architecture)
+    # OPT takes positions, and makes its mask without them.
+    assert forward.can_pack() == (not forward.is_encoder_decoder and architecture != "opt")
+    if not forward.can_pack():
+        return
+    rows = some_rows()
+    packed = collate(rows, np.arange(len(LENGTHS)), 0, packed=True)
+    assert packed.inputs.shape[0] < len(LENGTHS)
+    forward.mta.set_gate_mode("soft")
+    forward.mta.set_trainable({"task_adapters", "gates"})
+    one, two = forward.logits(apart), forward.logits(packed)
+    order = [int(np.flatnonzero(packed.rows == row)[0]) for row in apart.rows]
+    pieces = two.split([LENGTHS[row][1] for row in packed.rows])
+    torch.testing.assert_close(torch.cat([pieces[i] for i in order]), one, rtol=1e-4, atol=1e-5)
+    for first, second in zip(gradients(forward, one), gradients(forward, two), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_does_not_keep_rows_apart_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, _ = forward_and_batch("llama")
+    assert forward.can_pack()
+    whole = forward.model.forward
+
+    def careless(input_ids: torch.Tensor, **rest: Any) -> Any:
+        # A mask that is given switches transformers' own keeping apart off; the positions still count.
+        return whole(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **rest)
+
+    monkeypatch.setattr(forward.model, "forward", careless)
+    assert not forward.can_pack()

@@ -34,7 +34,7 @@ def test_states_are_those_of_the_trunk(architecture: str, tmp_path: Path) -> Non
     cache = cache_at(tmp_path, architecture=architecture)
     cache.fill(np.arange(24), quiet)
     batch = collate(cache.rows, np.array([3, 17, 8]), 0, cache.forward.decoder_start)
-    states = cache.states(batch.rows, batch.inputs.shape[1])
+    states = cache.states(batch)
     real = batch.mask[..., None]
     torch.testing.assert_close(states, torch.where(real, cache.forward.states(batch), 0.0))
 
