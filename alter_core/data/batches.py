@@ -229,7 +229,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
-        return replace(self, **{name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)})
+        moved: dict[str, Any] = {k: part.to(device) for k, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
 
 
 WIDTH_STEP = 8

@@ -211,7 +211,7 @@ def _count_parts(job: Training, lengths: Rows, packed: bool) -> int:
         return job.stage.accumulate
     tokens = int(lengths.sum()) if packed else int(lengths.max()) * len(lengths)
     per_part = PACKED_TOKENS_PER_PART if packed else TOKENS_PER_PART
-    return max(job.stage.accumulate, tokens // job.accelerator.num_processes // per_part)
+    return max(job.stage.accumulate, tokens // (int(job.accelerator.num_processes) * per_part))
 
 
 def _step_seed(job: Training, step: int) -> int:
