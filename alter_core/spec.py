@@ -403,6 +403,14 @@ class DomainSpec(Section):
         )
         return self.model_copy(update={"tasks": tasks})
 
+    def with_limit(self, rows: int) -> "DomainSpec":
+        """The same spec with at most `rows` rows of each source."""
+        tasks = []
+        for task in self.tasks:
+            limit = min(rows, task.source.limit or rows)
+            tasks.append(task.model_copy(update={"source": task.source.model_copy(update={"limit": limit})}))
+        return self.model_copy(update={"tasks": tuple(tasks)})
+
     @property
     def digest(self) -> str:
         """Of everything that can change the model: not the schedule, not the descriptions."""

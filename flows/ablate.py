@@ -1,6 +1,7 @@
 """The flow that compares a domain's model with its baselines: the same rows, the same budget, several seeds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,26 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from alter_core.errors import SpecError
 from alter_core.evaluation.ablation import AblationJob
+from alter_core.yaml_text import read_mapping
 from flows import artifacts, steps
 from flows.jobs import Row, module_command, run_job
 from flows.plan import Plan, code_digest
 from flows.steps import Facts, Follower
+
+LAYS_OUT = ("evaluation/ablation.py", "evaluation/ablation_table.py")
+"""Files of alter_core that arrange trials: changing them makes no trial another."""
+
+
+def read_variants(file: Path) -> dict[str, dict[str, Any]]:
+    """Arms of a YAML file, as name -> parts of a spec. Raises SpecError where it holds anything else."""
+    found, _, twice = read_mapping(file)
+    wrong = list(twice)
+    wrong += [f"{name}: {parts!r} is no mapping" for name, parts in found.items() if not isinstance(parts, dict)]
+    if wrong:
+        raise SpecError(f"{file}: give names with parts of a spec, such as `wide: {{mta: {{rank: 64}}}}`", wrong)
+    return found
 
 
 @flow(name="ablate", flow_run_name="ablate {domain}", persist_result=False, validate_parameters=False)
@@ -21,18 +37,23 @@ def ablate(
     data_root: str | None = None,
     seeds: int = 3,
     arms: tuple[str, ...] | None = None,
+    rows: int | None = None,
+    variants: str | None = None,
     steps_factor: float = 1.0,
     patience: int | None = None,
 ) -> dict[str, Any]:
     """Run the ablation of `domain`; gives its table and the folder with ablation.json, ablation.md and ablation.png.
 
-    Trials that are there already are reused. Raises AlterError subclasses for wrong input and failed jobs.
+    rows: at most so many of each source. variants: a YAML file of further MTA arms, as AblationJob.variants. Trials
+    that are there already are reused. Raises AlterError subclasses for wrong input and failed jobs.
     """
     plan = Plan.read(domain, Path(data_root) if data_root else None)
+    plan = plan if rows is None else replace(plan, spec=plan.spec.with_limit(rows))
+    further = read_variants(Path(variants)) if variants else {}
     backbone = steps.prepare_backbone(plan)
     data = steps.ingest(plan)
     steps.validate(plan, data, backbone, None, None)
-    folder = run_ablation(plan, data, backbone, seeds, arms, steps_factor, patience)
+    folder = run_ablation(plan, data, backbone, seeds, arms, further, steps_factor, patience)
     table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
     return {"folder": folder, "table": table}
 
@@ -44,6 +65,7 @@ def run_ablation(
     backbone: Facts,
     seeds: int,
     arms: tuple[str, ...] | None,
+    variants: dict[str, dict[str, Any]],
     steps_factor: float,
     patience: int | None,
 ) -> str:
@@ -58,9 +80,10 @@ def run_ablation(
         metrics=folder / "metrics.jsonl",
         seeds=seeds,
         arms=arms,
+        variants=variants,
         steps_factor=steps_factor,
         patience=patience,
-        code=code_digest(),
+        code=code_digest(*LAYS_OUT),
     )
     follower = Follower(plan, "ablation")
 

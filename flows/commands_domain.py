@@ -61,6 +61,13 @@ def ablate(
     data_root: DataRoot = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every arm.")] = 3,
     arms: Annotated[list[str] | None, typer.Option("--arm", help="An arm to run; unset: all.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="At most so many rows of each source; unset: as the spec says.")
+    ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML of further arms: name: {mta, stage_one, stage_two} as they differ."),
+    ] = None,
     steps_factor: Annotated[float, typer.Option(help="Multiplies the length of every stage.")] = 1.0,
     patience: Annotated[int | None, typer.Option(help="Stop an arm after so many scores without a better one.")] = None,
     quiet: Quiet = False,
@@ -75,7 +82,14 @@ def ablate(
 
     with console_display(quiet).shown(), server_errors():
         found = compare(
-            domain, str(data_root) if data_root else None, seeds, tuple(arms) if arms else None, steps_factor, patience
+            domain,
+            str(data_root) if data_root else None,
+            seeds,
+            tuple(arms) if arms else None,
+            rows,
+            str(variants) if variants else None,
+            steps_factor,
+            patience,
         )
     folder = Path(found["folder"])
     typer.echo(

@@ -45,10 +45,14 @@ def find_domain(given: str) -> Path:
 
 
 @cache
-def code_digest() -> str:
-    """Of the code that makes a model: two runs with the same key were made by the same alter_core."""
+def code_digest(*without: str) -> str:
+    """Of the code that makes a model: two runs with the same key were made by the same alter_core.
+
+    without: files, as paths under alter_core, that change no model.
+    """
     root = Path(str(alter_core.__file__)).parent
-    return digest_of_files({str(file.relative_to(root)): file for file in root.rglob("*.py")})
+    files = {str(file.relative_to(root)): file for file in root.rglob("*.py")}
+    return digest_of_files({name: file for name, file in files.items() if name not in without})
 
 
 @dataclass(frozen=True)
