@@ -250,6 +250,8 @@ class StageSpec(Section):
     """Peak rate of the gates' logits; unset means as learning_rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the rate after warm-up."""
+    schedule_end: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the peak rate that a cosine or linear schedule ends at: where the next stage goes on."""
     warmup: Share = 0.05
     """Share of the steps over which the rate rises from zero."""
     weight_decay: float = Field(default=0.0, ge=0)

@@ -1,6 +1,7 @@
 """The flow that compares a domain's model with its baselines: the same rows, the same budget, several seeds."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from alter_core.yaml_text import read_mapping
 from flows import artifacts, steps
 from flows.jobs import Row, module_command, run_job
 from flows.plan import Plan, code_digest
+from flows.publish import Run, ended
 from flows.steps import Facts, Follower
+from flows.stores import open_tracker
 
 LAYS_OUT = ("evaluation/ablation.py", "evaluation/ablation_table.py")
 """Files of alter_core that arrange trials: changing them makes no trial another."""
@@ -53,9 +56,42 @@ def ablate(
     backbone = steps.prepare_backbone(plan)
     data = steps.ingest(plan)
     steps.validate(plan, data, backbone, None, None)
-    folder = run_ablation(plan, data, backbone, seeds, arms, further, steps_factor, patience)
-    table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "rows": rows, "variants": further}
+    settings |= {"steps_factor": steps_factor, "patience": patience}
+    tracker = open_tracker(plan, f"{plan.spec.name} ablation")
+    tracker.sweep()
+    tags = {"domain": plan.spec.name, "data_digest": data["digest"], "code": code_digest()}
+    run = Run(tracker.start_run(f"ablation of {plan.spec.name}", settings, tags), tracker)
+    with ended(run):
+        folder = run_ablation(plan, data, backbone, seeds, arms, further, steps_factor, patience)
+        table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
+        record(run, table, Path(folder), tags)
     return {"folder": folder, "table": table}
+
+
+def record(run: Run, table: Mapping[str, Any], folder: Path, tags: Mapping[str, str]) -> None:
+    """Log an ablation's files and its comparison in `run`, and each arm in a run nested in it."""
+    for file in ("ablation.json", "ablation.md", "ablation.png"):
+        run.tracker.log_file(run.id, folder / file)
+    found = table["comparison"]
+    if found:
+        run.tracker.set_tags(run.id, {"mta": found["mta"], "baseline": found["baseline"]})
+        difference = {f"difference.{name}": found[name] for name in ("value", "low", "high")}
+        run.tracker.log_metrics(run.id, [{"step": 0, "metrics": difference}])
+    for arm in table["arms"]:
+        kept = ("name", "title", "family", "seeds", "rate", "rate_at_edge", "grid", "trained_parameters", "cost")
+        params = {name: arm[name] for name in kept}
+        own = run.tracker.start_run(arm["name"], params, {**tags, "mlflow.parentRunId": run.id})
+        with ended(Run(own, run.tracker)):
+            means = {f"test.{name}": task["value"] for name, task in arm["tasks"].items()}
+            means |= {"macro_low": arm["macro"]["low"], "macro_high": arm["macro"]["high"]}
+            means |= {"validation_macro": arm["validation"], "seconds": arm["seconds"]}
+            rows = [
+                {"step": seed, "metrics": {"macro_of_seed": value}}
+                for seed, value in zip(arm["seeds"], arm["macro_by_seed"], strict=True)
+            ]
+            last = {"step": arm["seeds"][-1], "metrics": {"macro": arm["macro"]["value"], **means}}
+            run.tracker.log_metrics(own, [*rows, last])
 
 
 @task(name="ablation", cache_policy=NO_CACHE)

@@ -143,7 +143,7 @@ class Run:
 
 @contextmanager
 def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_id: str | None) -> Iterator[Run]:
-    """An MLflow run that is FINISHED, FAILED or KILLED at the end, whatever happens in the block."""
+    """The MLflow run of a production, with its data and spec; closed at the end."""
     tracker = open_tracker(plan)
     tracker.sweep()
     spec = plan.spec.model_dump(mode="json")
@@ -156,19 +156,26 @@ def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_
         "flow_run": (flow_run_id and (url_for("flow-run", obj_id=flow_run_id) or flow_run_id)) or "",
     }
     run = Run(tracker.start_run(f"{plan.spec.name} {run_key}", spec, tags), tracker)
-    try:
+    with ended(run):
         profile = {name: task["rows"] for name, task in data["tasks"].items()}
         tracker.log_dataset(run.id, plan.spec.name, data["digest"], profile, data["path"])
         tracker.log_file(run.id, plan.file, "spec")
         tracker.log_file(run.id, Path(data["quality"]["folder"]), "quality")
         yield run
+
+
+@contextmanager
+def ended(run: Run) -> Iterator[None]:
+    """The run is FINISHED, FAILED or KILLED at the end, whatever happens in the block."""
+    try:
+        yield
     except (KeyboardInterrupt, TerminationSignal, SystemExit):
-        tracker.end_run(run.id, "KILLED")
+        run.tracker.end_run(run.id, "KILLED")
         raise
     except BaseException:
-        tracker.end_run(run.id, "FAILED")
+        run.tracker.end_run(run.id, "FAILED")
         raise
-    tracker.end_run(run.id, "FINISHED")
+    run.tracker.end_run(run.id, "FINISHED")
 
 
 @task(name="register", cache_policy=NO_CACHE, **io_retries)

@@ -31,13 +31,13 @@ def model_store(workspace: Workspace) -> ModelStore:
     return ModelStore(tracking_uri(workspace))
 
 
-def open_tracker(plan: Plan) -> Tracker:
-    """MLflow runs of the plan's domain."""
+def open_tracker(plan: Plan, experiment: str | None = None) -> Tracker:
+    """MLflow runs of the plan's domain, in the experiment of its name where no other is given."""
     local = "MLFLOW_TRACKING_URI" not in os.environ
     return Tracker(
         tracking_uri(plan.workspace),
         plan.workspace.mlflow_artifacts.as_uri() if local else None,
-        plan.spec.name,
+        experiment or plan.spec.name,
     )
 
 

@@ -68,6 +68,11 @@ class EncodedRows:
         return len(self.task_ids)
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest row, prompt and answer; 0 without rows."""
+        return int((self.prompts.lengths + self.targets.lengths).max(initial=0))
+
+    @property
     def digest(self) -> str:
         """Of every token: tokenizer, prompts, rows and their order."""
         parts = (self.task_ids, self.prompts.flat, self.prompts.offsets, self.targets.flat, self.targets.offsets)

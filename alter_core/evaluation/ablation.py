@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alter_core.backbone import load_backbone
 from alter_core.errors import AlterError, SpecError
-from alter_core.evaluation.ablation_table import summarise, write_table
+from alter_core.evaluation.ablation_table import Tuned, summarise, write_table
 from alter_core.evaluation.arms import Arm, make_arms
 from alter_core.evaluation.job import append_row
 from alter_core.evaluation.trials import Bench, Trial
@@ -47,7 +47,7 @@ class AblationJob(BaseModel):
     `arm`."""
     seeds: int = Field(default=3, ge=1)
     """Seeds of every arm; the first one also chooses the arm's rate."""
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     """The grid of stage one's rate that every arm begins with; it is widened by factors of two until no arm is best
     at its edge."""
     max_rates: int = Field(default=9, ge=1)
@@ -75,12 +75,14 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     dataset = TaskDataset.open(job.dataset)
     spec = _lengthened(job)
     train_rows = sum(len(dataset.rows("train", name)) for name in spec.task_names)
-    arms = _chosen(make_arms(spec, job.backbone, train_rows, job.variants), job.arms)
+    variants = {name: _lengthened_parts(parts, job.steps_factor) for name, parts in job.variants.items()}
+    arms = _chosen(make_arms(spec, job.backbone, train_rows, variants), job.arms)
+    settings = _settings(job, spec, dataset, train_rows)
     sayer = _Sayer(log)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     sayer.plan(arms, job, expected_seconds(bench, arms))
 
-    best: dict[str, tuple[Trial, bool]] = {}
+    tuned: dict[str, Tuned] = {}
     finished: dict[str, list[Trial]] = {arm.name: [] for arm in arms}
 
     def settle(arm: Arm, trial: Trial) -> None:
@@ -89,23 +91,23 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
         trial.test()
         trial.drop_weights()
         finished[arm.name].append(trial)
-        write_table(job.output, summarise(spec, arms, finished, {name: edge for name, (_, edge) in best.items()}))
+        write_table(job.output, summarise(spec, arms, finished, tuned, settings))
         sayer.done(arm)
 
     for arm in arms:
-        best[arm.name] = _tune(bench, arm, job, sayer)
-        settle(arm, best[arm.name][0])
+        trial, tuned[arm.name] = _tune(bench, arm, job, sayer)
+        settle(arm, trial)
     for seed in range(spec.seed + 1, spec.seed + job.seeds):
         for arm in arms:
             if arm.spec:
-                settle(arm, Trial(bench, arm, best[arm.name][0].rate, seed))
-    return summarise(spec, arms, finished, {name: edge for name, (_, edge) in best.items()})
+                settle(arm, Trial(bench, arm, tuned[arm.name].rate, seed))
+    return summarise(spec, arms, finished, tuned, settings)
 
 
-def _tune(bench: Bench, arm: Arm, job: AblationJob, sayer: "_Sayer") -> tuple[Trial, bool]:
-    """The arm's best trial on validation rows, and whether its rate is still at the edge of the grid."""
+def _tune(bench: Bench, arm: Arm, job: AblationJob, sayer: "_Sayer") -> tuple[Trial, Tuned]:
+    """The arm's best trial on validation rows, and the grid that it was found on."""
     if arm.spec is None:
-        return Trial(bench, arm, None, bench.spec.seed), False
+        return Trial(bench, arm, None, bench.spec.seed), Tuned(None, {}, False)
     grid = sorted(job.rates)
     tried: dict[float, float] = {}
     trials: dict[float, Trial] = {}
@@ -122,7 +124,7 @@ def _tune(bench: Bench, arm: Arm, job: AblationJob, sayer: "_Sayer") -> tuple[Tr
         edges = {grid[0]: grid[0] / GRID_STEP, grid[-1]: grid[-1] * GRID_STEP}
         winner = _winner(tried)
         if winner not in edges or len(grid) >= job.max_rates:
-            return trials[winner], winner in edges
+            return trials[winner], Tuned(winner, dict(sorted(tried.items())), winner in edges)
         # A grid of one rate has the same edge on both sides: look both ways.
         wider = sorted({*grid, edges[winner], *([winner / GRID_STEP] if len(grid) == 1 else [])})
         sayer.widened(len(wider) - len(grid))
@@ -178,6 +180,27 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm]) -> dict[str, float]:
     return expected
 
 
+def _settings(job: AblationJob, spec: DomainSpec, dataset: Any, train_rows: int) -> dict[str, Any]:
+    """What all arms share, as the table tells it."""
+    from alter_core.training.stages import count_steps
+
+    evaluation = spec.evaluation
+    limits = {"train": None, "validation": evaluation.max_validation_rows, "test": evaluation.max_rows}
+    rows = {
+        f"{split}_rows": {name: min(len(dataset.rows(split, name)), limit or sys.maxsize) for name in spec.task_names}
+        for split, limit in limits.items()
+    }
+    stages = filter(None, (spec.stage_one, spec.stage_two))
+    return {
+        **rows,
+        "steps": sum(count_steps(stage, train_rows) for stage in stages),
+        "rows_per_step": spec.stage_one.rows_per_step,
+        "seeds": job.seeds,
+        "rates": list(job.rates),
+        "patience": job.patience,
+    }
+
+
 def _lengthened(job: AblationJob) -> DomainSpec:
     def longer(stage: StageSpec) -> StageSpec:
         steps = None if stage.steps is None else max(1, round(stage.steps * job.steps_factor))
@@ -188,6 +211,21 @@ def _lengthened(job: AblationJob) -> DomainSpec:
     if job.spec.stage_two:
         stages["stage_two"] = longer(job.spec.stage_two)
     return job.spec.model_copy(update=stages)
+
+
+def _lengthened_parts(parts: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """A variant whose stages' own lengths, where it gives any, are multiplied as those of the domain's spec are."""
+    longer = dict(parts)
+    for name in ("stage_one", "stage_two"):
+        stage = parts.get(name)
+        if not isinstance(stage, Mapping):
+            continue
+        longer[name] = dict(stage)
+        if isinstance(stage.get("epochs"), int | float):
+            longer[name]["epochs"] = stage["epochs"] * factor
+        if isinstance(stage.get("steps"), int):
+            longer[name]["steps"] = max(1, round(stage["steps"] * factor))
+    return longer
 
 
 def _chosen(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]:

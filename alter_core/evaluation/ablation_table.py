@@ -5,6 +5,7 @@ best baseline are chosen by validation rows, so that choosing cannot flatter the
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,25 @@ Scores = Mapping[str, Float[ndarray, "seed row"]]
 """Row scores by task."""
 
 
-def summarise(
-    spec: DomainSpec, arms: Sequence[Arm], trials: Mapping[str, Sequence[Trial]], at_edge: Mapping[str, bool]
-) -> Facts:
-    """The table of the arms that have trials.
+@dataclass(frozen=True)
+class Tuned:
+    """An arm's choice of rate."""
 
-    at_edge: arms whose best rate was the last of the grid.
-    """
+    rate: float | None
+    grid: Mapping[float, float]
+    """Macro score on validation rows, at the first seed, by rate."""
+    at_edge: bool
+    """The best rate is the grid's last."""
+
+
+def summarise(
+    spec: DomainSpec,
+    arms: Sequence[Arm],
+    trials: Mapping[str, Sequence[Trial]],
+    tuned: Mapping[str, Tuned],
+    settings: Mapping[str, Any],
+) -> Facts:
+    """The table of the arms that have trials. settings: what all arms share, for the reader."""
     tables = []
     scores: dict[str, Scores] = {}
     for arm in arms:
@@ -56,19 +69,24 @@ def summarise(
                 "validation": float(np.mean([check["macro"]["value"] for check in checks])),
                 "seeds": [trial.seed for trial in held],
                 "rate": held[0].rate,
-                "rate_at_edge": bool(at_edge.get(arm.name, False)),
+                "rate_at_edge": tuned[arm.name].at_edge,
+                "grid": {f"{rate:g}": score for rate, score in tuned[arm.name].grid.items()},
                 "trained_parameters": checks[0]["cost"]["trained_parameters"],
                 "seconds": float(np.mean([check["cost"]["seconds"] for check in checks])),
                 "cost": checks[0]["cost"],
             }
         )
     metrics = {task.name: task.effective_metrics[0] for task in spec.tasks}
-    table: Facts = {"domain": spec.name, "metrics": metrics, "arms": tables, "comparison": None}
-    chosen = {family: _best(tables, family) for family in ("mta", "baseline")}
-    if chosen["mta"] and chosen["baseline"]:
-        ours, theirs = chosen["mta"]["name"], chosen["baseline"]["name"]
-        difference = paired_difference(scores[ours], scores[theirs], spec.seed)
-        table["comparison"] = {"mta": ours, "baseline": theirs, **difference.to_json()}
+    table: Facts = {"domain": spec.name, "settings": dict(settings), "metrics": metrics, "arms": tables}
+    ours, theirs = _best(tables, "mta"), _best(tables, "baseline")
+    for row in tables:
+        row["difference"] = None
+        if theirs and row is not theirs:
+            difference = paired_difference(scores[row["name"]], scores[theirs["name"]], spec.seed)
+            row["difference"] = difference.to_json()
+    table["comparison"] = None
+    if ours and theirs:
+        table["comparison"] = {"mta": ours["name"], "baseline": theirs["name"], **ours["difference"]}
     return table
 
 
@@ -122,8 +140,9 @@ def write_table(folder: Path, table: Facts) -> None:
 def to_markdown(table: Facts) -> str:
     """The table, and one sentence on what it shows."""
     tasks = list(table["metrics"])
-    head = ["arm", "macro", *tasks, "seeds", "rate", "trained parameters", "seconds"]
-    lines = [f"# Ablation of {table['domain']}", "", _row(head), _row(["---"] * len(head))]
+    head = ["arm", "macro", "against the best baseline", *tasks, "seeds", "rate", "trained parameters", "seconds"]
+    lines = [f"# Ablation of {table['domain']}", "", _shared(table["settings"]), ""]
+    lines += [_row(head), _row(["---"] * len(head))]
     for arm in table["arms"]:
         value = arm["macro"]
         rate = "" if arm["rate"] is None else f"{arm['rate']:g}" + (" (edge)" if arm["rate_at_edge"] else "")
@@ -132,6 +151,7 @@ def to_markdown(table: Facts) -> str:
                 [
                     arm["title"],
                     f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})",
+                    _signed(arm["difference"]) if arm["difference"] else "",
                     *[f"{arm['tasks'][task]['value']:.3f}" for task in tasks if task in arm["tasks"]],
                     str(len(arm["seeds"])),
                     rate,
@@ -156,12 +176,30 @@ def reading(table: Facts) -> str:
         return "No comparison yet: an MTA arm and a baseline are needed."
     titles = {arm["name"]: arm["title"] for arm in table["arms"]}
     ours, theirs = titles[found["mta"]], titles[found["baseline"]]
-    span = f"{found['value']:+.3f} macro ({found['low']:+.3f} to {found['high']:+.3f}, paired)"
+    span = f"{_signed(found)} macro, paired"
     if found["low"] > 0:
         return f"{ours} is ahead of the best baseline, {theirs}: {span}."
     if found["high"] < 0:
         return f"{ours} is behind the best baseline, {theirs}: {span}."
     return f"{ours} and the best baseline, {theirs}, cannot be told apart: {span}."
+
+
+def _shared(settings: Mapping[str, Any]) -> str:
+    rows = {split: settings[f"{split}_rows"].values() for split in ("train", "validation", "test")}
+    train = f"{min(rows['train']):,} to {max(rows['train']):,}"
+    patience = settings["patience"]
+    stop = f", stopped after {patience} validation scores without a better one" if patience else ""
+    return (
+        f"{len(rows['train'])} tasks of {train} training rows, {sum(rows['validation']):,} validation and "
+        f"{sum(rows['test']):,} test rows in all. Every arm takes {settings['steps']:,} steps of "
+        f"{settings['rows_per_step']} rows{stop}. Its rate is the best on validation rows at the first seed, of a grid "
+        f"that begins with {', '.join(f'{rate:g}' for rate in settings['rates'])} and is widened until no arm is best "
+        "at its edge."
+    )
+
+
+def _signed(value: Mapping[str, float]) -> str:
+    return f"{value['value']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
 
 
 def _best(tables: Sequence[Facts], family: str) -> Facts | None:

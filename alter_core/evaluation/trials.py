@@ -17,6 +17,7 @@ from alter_core.evaluation.peft_arms import PeftHandle
 from alter_core.evaluation.predict import Predictor
 from alter_core.evaluation.scorecard import score
 from alter_core.spec import DomainSpec
+from alter_core.training.attention import attention, choose_attention
 from alter_core.training.job import TrainingJob
 from alter_core.workspace import digest_of, write_json, written_whole
 
@@ -157,6 +158,7 @@ class Trial:
         pad = handle.tokenizer.eos_token_id if pad is None else pad
         rows = encode_rows(self.bench.dataset, "train", spec, handle.tokenizer)
         validation = encode_rows(self.bench.dataset, "validation", spec, handle.tokenizer, VALIDATION_LOSS_ROWS)
+        kernel = choose_attention(handle.model, max(rows.longest, validation.longest), accelerator.device)
         digest = trunk_digest(forward)
         caches = [TrunkCache(self.bench.trunk_cache, forward, part, pad, digest) for part in (rows, validation)]
         use_cache = spec.trunk_cache and forward.first > 0
@@ -178,7 +180,7 @@ class Trial:
                 checkpoint_folder=self.folder / "checkpoints",
                 checkpoint_seconds=60.0,
                 job_key=self.key,
-                score=self._scorer(handle) if stage.evaluate_every or stage.patience else None,
+                score=self._scorer(handle, kernel) if stage.evaluate_every or stage.patience else None,
                 log=self.bench.log,
                 began=begin,
                 stop_asked=self.bench.stop_asked,
@@ -189,12 +191,13 @@ class Trial:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return {"trained_parameters": handle.parameter_counts()["trained"]}
 
-    def _scorer(self, handle: PeftHandle) -> Callable[[], Facts]:
+    def _scorer(self, handle: PeftHandle, kernel: str) -> Callable[[], Facts]:
         """The validation score that early stopping reads."""
 
         def take() -> Facts:
             predictor = Predictor(handle.model, handle.tokenizer, self.spec, handle.as_mta())
-            card = self._card(predictor, "validation", self.bench.spec.evaluation.max_validation_rows)
+            with attention(handle.model, kernel):
+                card = self._card(predictor, "validation", self.bench.spec.evaluation.max_validation_rows)
             return {"macro": card["macro"]["value"], "tasks": {}}
 
         return take

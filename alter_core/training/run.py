@@ -22,6 +22,7 @@ from alter_core.mta.fingerprint import tensor_digest
 from alter_core.mta.manifest import MANIFEST
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
+from alter_core.training.attention import attention, choose_attention
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.job import TrainingJob
@@ -32,8 +33,6 @@ from alter_core.training.stages import Named, enter_stage
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import digest_of, write_json
 
-PLAIN_ATTENTION_TOKENS = 512
-"""Longest row, prompt and target, up to which attention is computed by plain products on a CPU."""
 VALIDATION_LOSS_ROWS = 48
 """Validation rows of each task that the validation loss is taken on: enough to see a stage go wrong, and cheap."""
 
@@ -69,7 +68,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     rows = encode_rows(dataset, "train", spec, tokenizer, only=job.task, progress=tell)
     limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
     validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell)
-    _choose_attention(mta, max(map(_longest, (rows, validation))), accelerator.device)
+    kernel = choose_attention(mta.model, max(rows.longest, validation.longest), accelerator.device)
     caches = _caches(job, forward, (rows, validation), pad) if not trains_backbone and spec.trunk_cache else None
 
     training = Training(
@@ -89,7 +88,9 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         checkpoint_folder=job.checkpoints,
         checkpoint_seconds=job.checkpoint_seconds,
         job_key=key,
-        score=_scorer(mta, tokenizer, spec, dataset, accelerator) if stage.evaluate_every or stage.patience else None,
+        score=_scorer(mta, tokenizer, spec, dataset, accelerator, kernel)
+        if stage.evaluate_every or stage.patience
+        else None,
         log=log,
         began=begin,
         stop_asked=stop_asked,
@@ -223,20 +224,6 @@ def _restore_dtypes(held: list[tuple[nn.Parameter, torch.Tensor]]) -> None:
         parameter.data = parameter.data.to(before.dtype) if parameter.requires_grad else before
 
 
-def _longest(rows: EncodedRows) -> int:
-    return int((rows.prompts.lengths + rows.targets.lengths).max(initial=0))
-
-
-def _choose_attention(mta: MTAModel, longest: int, device: torch.device) -> None:
-    """On a CPU, torch's fused attention runs backward at a fraction of plain products' speed where rows are short.
-
-    Seen with SmolLM2-135M, rows of 70 tokens: a step takes a sixth less. Long rows need the fused one for its memory.
-    """
-    model: Any = mta.model
-    if device.type == "cpu" and longest <= PLAIN_ATTENTION_TOKENS:
-        model.set_attn_implementation("eager")
-
-
 def _caches(
     job: TrainingJob, forward: TargetForward, rows: tuple[EncodedRows, ...], pad: int
 ) -> list[TrunkCache] | None:
@@ -247,9 +234,12 @@ def _caches(
 
 
 def _scorer(
-    mta: MTAModel, tokenizer: Any, spec: DomainSpec, dataset: Any, accelerator: Accelerator
+    mta: MTAModel, tokenizer: Any, spec: DomainSpec, dataset: Any, accelerator: Accelerator, kernel: str
 ) -> Callable[[], dict[str, Any]]:
-    """Validation scores by generating answers, as the scorecard takes them; the main process takes them for all."""
+    """Validation scores by generating answers, as the scorecard takes them; the main process takes them for all.
+
+    kernel: of attention, to write answers with.
+    """
     from alter_core.evaluation.predict import Predictor
     from alter_core.evaluation.scorecard import score
 
@@ -260,8 +250,9 @@ def _scorer(
     def take() -> dict[str, Any]:
         taken: list[dict[str, Any]] = [{}]
         if accelerator.is_main_process:
-            predictor = Predictor(mta.model, tokenizer, spec, mta)
-            predictions = predictor.predict([row["task"] for row in rows], [row["input"] for row in rows])
+            with attention(mta.model, kernel):
+                predictor = Predictor(mta.model, tokenizer, spec, mta)
+                predictions = predictor.predict([row["task"] for row in rows], [row["input"] for row in rows])
             card = score(predictions, rows, spec)
             taken = [{"macro": card.macro.value, "tasks": {name: task.score for name, task in card.tasks.items()}}]
         broadcast_object_list(taken)

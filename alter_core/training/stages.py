@@ -52,14 +52,15 @@ def make_optimizer(trained: Named, stage: StageSpec) -> AdamW:
 
 
 def rate_at(stage: StageSpec, step: int, steps: int) -> float:
-    """Share of the peak rate at `step` (from 0) of `steps`: warm-up, then the schedule down to zero after the last."""
+    """Share of the peak rate at `step` (from 0) of `steps`: warm-up, then the schedule, at its end after the last."""
     warm = round(stage.warmup * steps)
     if step < warm:
         return (step + 1) / (warm + 1)
     if stage.schedule == "constant":
         return 1.0
     share = (step - warm) / max(steps - warm, 1)
-    return 1 - share if stage.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+    left = 1 - share if stage.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+    return stage.schedule_end + (1 - stage.schedule_end) * left
 
 
 def set_rates(optimizer: AdamW, share: float) -> None:

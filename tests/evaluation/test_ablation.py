@@ -86,6 +86,13 @@ def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[d
     assert to_markdown(table) == (folder / "ablation.md").read_text()
 
 
+def test_a_longer_ablation_lengthens_variants_too(ready: dict[str, Any], tmp_path: Path) -> None:
+    variants = {"short": {"stage_one": {"steps": 2}, "stage_two": {"steps": 1}}}
+    job = job_for(ready, tmp_path, variants=variants, arms=("short",), seeds=1, steps_factor=3.0)
+    (arm,) = run(job, lambda **_: None, lambda: False)["arms"]
+    assert (arm["cost"]["stage_one"]["steps"], arm["cost"]["stage_two"]["steps"]) == (6, 3)
+
+
 def test_the_expected_duration_comes_first(finished: tuple[dict[str, Any], Path, Log]) -> None:
     first, *_, last = finished[2].rows
     assert first["phase"] == last["phase"] == "ablate"

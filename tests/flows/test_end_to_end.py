@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alter_core.prompts import decode_answers, encode_prompts
 from alter_core.spec import load_domain
+from registry.models import ModelStore
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 from tests.flows.server import Factory, factory
 
@@ -124,6 +125,32 @@ def test_a_stage_two_setting_reuses_stage_one(
     assert aliases == (
         {1: [], 2: ["champion"]} if outcome["status"] == "champion" else {1: ["champion"], 2: ["challenger"]}
     )
+
+
+def test_an_ablation_is_kept_as_a_run_with_a_nested_run_for_each_arm(
+    first: dict[str, Any], alter: Alter, home: Path, tmp_path: Path
+) -> None:
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("wide: {mta: {rank: 3}}\n")
+    given = ["--seeds", "1", "--rows", "30", "--variants", str(variants), "--arm", "zero_shot", "--arm", "wide"]
+    done = alter("ablate", str(home / "tiny"), "--json", *given)
+    assert done.returncode == 0, done.stderr
+    arms = {arm["name"]: arm for arm in json.loads(done.stdout)["arms"]}
+    client = ModelStore(f"sqlite:///{home / 'alter' / 'mlflow' / 'mlflow.db'}").client
+    experiment = client.get_experiment_by_name("tiny ablation")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"ablation of tiny", "zero_shot", "wide"}
+    for name, arm in arms.items():
+        assert runs[name].data.tags["mlflow.parentRunId"] == runs["ablation of tiny"].info.run_id
+        assert runs[name].data.metrics["macro"] == pytest.approx(arm["macro"]["value"])
+        assert runs[name].info.status == "FINISHED"
+    assert json.loads(runs["wide"].data.params["grid.0.001"]) == pytest.approx(arms["wide"]["grid"]["0.001"])
+
+    variants.write_text("wide: 3\nnarrow: {mta: {}}\n")
+    wrong = alter("ablate", str(home / "tiny"), "--variants", str(variants))
+    assert wrong.returncode == 2
+    assert "wide: 3 is no mapping" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
 
 
 def registered(home: Path) -> set[str]:

@@ -85,6 +85,15 @@ def test_the_rate_rises_and_then_follows_its_schedule(schedule: str) -> None:
     assert rates[19] == 1 if schedule == "constant" else rates[19] < 0.1
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_next_stage_goes_on_where_a_schedule_ends(schedule: str) -> None:
+    rates = [rate_at(stage(schedule=schedule, schedule_end=0.3), step, 200) for step in range(200)]
+    after_warm_up = rates[10:]
+    assert after_warm_up == sorted(after_warm_up, reverse=True)
+    assert rates[-1] == pytest.approx(0.3, abs=0.01)
+    assert after_warm_up[0] == 1
+
+
 def test_steps_are_given_or_counted_from_epochs() -> None:
     assert count_steps(stage(), 1000) == 10
     assert count_steps(stage(epochs=1.5, rows_per_step=32), 100) == 5
