@@ -191,9 +191,10 @@ def _spec(name: str, guesses: Sequence[Guess]) -> str:
             lines.append(f"    labels: {json.dumps(list(guess.labels), ensure_ascii=False)}  # others block a run")
         lines.append("    quality: {min_rows: 20}")
     lines += [
-        "mta: {layers: last_4, adapter: lora, shared_adapters: 1, shared_adapter: ffn, shared_place: beneath}",
-        "stage_one: {trains: [shared_adapters], active: shared, epochs: 3, learning_rate: 1.0e-3}",
-        "stage_two: {trains: [task_adapters, gates], gate: soft, epochs: 0.5, learning_rate: 1.0e-3}",
+        "mta: {layers: last_7, adapter: lora, rank: 4, alpha: 64, shared_adapters: 1, shared_adapter: ffn, "
+        "shared_place: beneath}",
+        "stage_one: {trains: [shared_adapters, task_adapters], epochs: 3.4, learning_rate: 2.0e-3}",
+        "stage_two: {trains: [task_adapters, gates], gate: soft, epochs: 0.1, learning_rate: 6.0e-4}",
         '# schedule: {cron: "0 3 * * 1", timezone: UTC}  # produce it unattended',
     ]
     return "\n".join(lines) + "\n"
