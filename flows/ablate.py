@@ -56,14 +56,14 @@ def ablate(
     backbone = steps.prepare_backbone(plan)
     data = steps.ingest(plan)
     steps.validate(plan, data, backbone, None, None)
-    settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "rows": rows, "variants": further}
+    settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "variants": further}
     settings |= {"steps_factor": steps_factor, "patience": patience}
     tracker = open_tracker(plan, f"{plan.spec.name} ablation")
     tracker.sweep()
     tags = {"domain": plan.spec.name, "data_digest": data["digest"], "code": code_digest()}
-    run = Run(tracker.start_run(f"ablation of {plan.spec.name}", settings, tags), tracker)
+    run = Run(tracker.start_run(f"ablation of {plan.spec.name}", {**settings, "rows": rows}, tags), tracker)
     with ended(run):
-        folder = run_ablation(plan, data, backbone, seeds, arms, further, steps_factor, patience)
+        folder = run_ablation(plan, data, backbone, settings)
         table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
         record(run, table, Path(folder), tags)
     return {"folder": folder, "table": table}
@@ -99,13 +99,9 @@ def run_ablation(
     plan: Plan,
     data: Facts,
     backbone: Facts,
-    seeds: int,
-    arms: tuple[str, ...] | None,
-    variants: dict[str, dict[str, Any]],
-    steps_factor: float,
-    patience: int | None,
+    settings: Mapping[str, Any],
 ) -> str:
-    """The ablation in a process of its own; folder of its results. Raises TrainingError."""
+    """The ablation in a process of its own; folder of its results. settings: of AblationJob. Raises TrainingError."""
     folder = plan.run_folder("ablation")
     job = AblationJob(
         spec=plan.spec.with_labels(data["labels"]),
@@ -114,11 +110,7 @@ def run_ablation(
         output=folder,
         trunk_cache=plan.workspace.trunk_cache,
         metrics=folder / "metrics.jsonl",
-        seeds=seeds,
-        arms=arms,
-        variants=variants,
-        steps_factor=steps_factor,
-        patience=patience,
+        **settings,
         code=code_digest(*LAYS_OUT),
     )
     follower = Follower(plan, "ablation")

@@ -254,6 +254,7 @@ def collate(
         return _collate_pairs(encoded, rows, pad, decoder_start)
     lengths = encoded.prompts.lengths[rows] + encoded.targets.lengths[rows] - 1
     lines, offsets = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    positions = None
     if packed:
         lines, offsets = _share_lines(encoded.task_ids[rows], lengths)
         order = np.lexsort((offsets, lines))
@@ -261,7 +262,9 @@ def collate(
     starts = np.flatnonzero(offsets == 0)
     texts = [np.concatenate((encoded.prompts[int(r)], encoded.targets[int(r)][:-1])) for r in rows]
     joined = [np.concatenate(line) for line in _cut(texts, starts)]
-    places = [np.concatenate(line) for line in _cut([np.arange(n) for n in lengths], starts)]
+    if packed:
+        places = _cut([np.arange(n) for n in lengths], starts)
+        positions = _padded([np.concatenate(line) for line in places], 0)
     first = offsets + encoded.prompts.lengths[rows] - 1
     return Batch(
         rows=rows,
@@ -270,7 +273,7 @@ def collate(
         task_ids=torch.from_numpy(encoded.task_ids[rows[starts]]),
         inputs=_padded(joined, pad),
         lengths=torch.tensor([len(line) for line in joined]),
-        positions=_padded(places, 0) if packed else None,
+        positions=positions,
         answer_inputs=None,
         **_answers(encoded, rows, lines, first),
     )

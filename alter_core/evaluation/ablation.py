@@ -74,10 +74,10 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
 
     dataset = TaskDataset.open(job.dataset)
     spec = _lengthened(job)
-    train_rows = sum(len(dataset.rows("train", name)) for name in spec.task_names)
+    counts = _row_counts(spec, dataset)
     variants = {name: _lengthened_parts(parts, job.steps_factor) for name, parts in job.variants.items()}
-    arms = _chosen(make_arms(spec, job.backbone, train_rows, variants), job.arms)
-    settings = _settings(job, spec, dataset, train_rows)
+    arms = _chosen(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
+    settings = _settings(job, spec, counts)
     sayer = _Sayer(log)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     sayer.plan(arms, job, expected_seconds(bench, arms))
@@ -161,13 +161,8 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm]) -> dict[str, float]:
     per_token = (time.monotonic() - begin) / ids.numel()
     tokens = sum(map(len, prompts)) / len(prompts)
     blocks = find_blocks(model, find_architecture(model))
-    train_rows = sum(len(bench.dataset.rows("train", name)) for name in spec.task_names)
-    limits = {"test": spec.evaluation.max_rows, "validation": spec.evaluation.max_validation_rows}
-    scored = sum(
-        min(len(bench.dataset.rows(split, name)), limit or 10**9)
-        for name in spec.task_names
-        for split, limit in limits.items()
-    )
+    counts = {split: sum(rows.values()) for split, rows in _row_counts(spec, bench.dataset).items()}
+    train_rows, scored = counts["train"], counts["validation"] + counts["test"]
     expected = {}
     for arm in arms:
         work = 2.0 * scored * tokens  # reading the prompt, and about as much again for writing
@@ -180,19 +175,23 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm]) -> dict[str, float]:
     return expected
 
 
-def _settings(job: AblationJob, spec: DomainSpec, dataset: Any, train_rows: int) -> dict[str, Any]:
+def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
+    """Rows that are trained on or scored: split -> task -> rows."""
+    limits = {"train": None, "validation": spec.evaluation.max_validation_rows, "test": spec.evaluation.max_rows}
+    return {
+        split: {name: min(len(dataset.rows(split, name)), limit or sys.maxsize) for name in spec.task_names}
+        for split, limit in limits.items()
+    }
+
+
+def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """What all arms share, as the table tells it."""
     from alter_core.training.stages import count_steps
 
-    evaluation = spec.evaluation
-    limits = {"train": None, "validation": evaluation.max_validation_rows, "test": evaluation.max_rows}
-    rows = {
-        f"{split}_rows": {name: min(len(dataset.rows(split, name)), limit or sys.maxsize) for name in spec.task_names}
-        for split, limit in limits.items()
-    }
+    train_rows = sum(counts["train"].values())
     stages = filter(None, (spec.stage_one, spec.stage_two))
     return {
-        **rows,
+        **{f"{split}_rows": dict(rows) for split, rows in counts.items()},
         "steps": sum(count_steps(stage, train_rows) for stage in stages),
         "rows_per_step": spec.stage_one.rows_per_step,
         "seeds": job.seeds,
@@ -203,9 +202,8 @@ def _settings(job: AblationJob, spec: DomainSpec, dataset: Any, train_rows: int)
 
 def _lengthened(job: AblationJob) -> DomainSpec:
     def longer(stage: StageSpec) -> StageSpec:
-        steps = None if stage.steps is None else max(1, round(stage.steps * job.steps_factor))
-        epochs = None if stage.epochs is None else stage.epochs * job.steps_factor
-        return stage.model_copy(update={"steps": steps, "epochs": epochs, "patience": job.patience or stage.patience})
+        lengths = _longer(stage.model_dump(), job.steps_factor)
+        return stage.model_copy(update={**lengths, "patience": job.patience or stage.patience})
 
     stages = {"stage_one": longer(job.spec.stage_one)}
     if job.spec.stage_two:
@@ -215,16 +213,18 @@ def _lengthened(job: AblationJob) -> DomainSpec:
 
 def _lengthened_parts(parts: Mapping[str, Any], factor: float) -> dict[str, Any]:
     """A variant whose stages' own lengths, where it gives any, are multiplied as those of the domain's spec are."""
-    longer = dict(parts)
-    for name in ("stage_one", "stage_two"):
-        stage = parts.get(name)
-        if not isinstance(stage, Mapping):
-            continue
-        longer[name] = dict(stage)
-        if isinstance(stage.get("epochs"), int | float):
-            longer[name]["epochs"] = stage["epochs"] * factor
-        if isinstance(stage.get("steps"), int):
-            longer[name]["steps"] = max(1, round(stage["steps"] * factor))
+    stages = {name: parts[name] for name in ("stage_one", "stage_two") if isinstance(parts.get(name), Mapping)}
+    return {**parts, **{name: {**stage, **_longer(stage, factor)} for name, stage in stages.items()}}
+
+
+def _longer(stage: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """The length that a stage gives, multiplied. What is no number stays as it is, for the spec's own check."""
+    epochs, steps = stage.get("epochs"), stage.get("steps")
+    longer: dict[str, Any] = {}
+    if isinstance(epochs, int | float):
+        longer["epochs"] = epochs * factor
+    if isinstance(steps, int):
+        longer["steps"] = max(1, round(steps * factor))
     return longer
 
 
