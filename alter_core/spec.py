@@ -393,6 +393,12 @@ class DomainSpec(Section):
     def task_names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.tasks)
 
+    @property
+    def stages(self) -> dict[str, StageSpec]:
+        """Name -> stage, in the order that they train."""
+        both = {"stage_one": self.stage_one, "stage_two": self.stage_two}
+        return {name: stage for name, stage in both.items() if stage}
+
     def task(self, name: str) -> TaskSpec:
         """The task called `name`. Raises KeyError when there is none."""
         return {task.name: task for task in self.tasks}[name]

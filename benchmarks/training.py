@@ -2,8 +2,9 @@
 
     python benchmarks/training.py [--backbone FOLDER] [--repeats 5] [--steps 3] [--out benchmarks/results]
 
-All arms train the same number of parameters on the same rows, in the same process, turn by turn; a figure is the
-median of the turns. Rows are random tokens with the lengths of the embedded domain: speed does not depend on words.
+All arms train the same number of parameters on the same rows, in the same process, turn by turn, with the attention
+kernel that training chooses; a figure is the median of the turns. Rows are random tokens with the lengths of the
+embedded domain: speed does not depend on words.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.batches import EncodedRows, Ragged, SamplingPlan, collate
 from alter_core.mta import MTAConfig, inject
 from alter_core.spec import BackboneSpec
+from alter_core.training.attention import choose_attention
 from alter_core.training.forward import TargetForward
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import Workspace
@@ -68,6 +70,7 @@ def mta_arm(folder: Path, rows: EncodedRows, device: torch.device, cache_root: P
     model, _ = load_backbone(folder, torch.bfloat16)
     mta = inject(model.to(device), CONFIG, TASKS, dtype=torch.float32)
     mta.set_trainable({"task_adapters"})
+    choose_attention(mta.model, rows.longest, device)
     optimizer, parameters = optimizer_of(mta.model)
     forward = TargetForward(mta)
     packed = forward.can_pack()
@@ -103,6 +106,7 @@ def peft_arm(folder: Path, rows: EncodedRows, device: torch.device, top: int | N
         task_type="CAUSAL_LM",
     )
     wrapped = peft.get_peft_model(model.to(device), lora)
+    choose_attention(model, rows.longest, device)
     optimizer, own = optimizer_of(wrapped)
 
     def step(chosen: np.ndarray[Any, Any]) -> None:

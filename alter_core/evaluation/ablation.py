@@ -169,7 +169,7 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm]) -> dict[str, float]:
         if arm.spec:
             chosen = mta_blocks(blocks, arm.spec.mta)
             top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
-            for stage in filter(None, (arm.spec.stage_one, arm.spec.stage_two)):
+            for stage in arm.spec.stages.values():
                 work += count_steps(stage, train_rows) * stage.rows_per_step * tokens * (3 * top)
         expected[arm.name] = work * per_token
     return expected
@@ -189,10 +189,9 @@ def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[s
     from alter_core.training.stages import count_steps
 
     train_rows = sum(counts["train"].values())
-    stages = filter(None, (spec.stage_one, spec.stage_two))
     return {
         **{f"{split}_rows": dict(rows) for split, rows in counts.items()},
-        "steps": sum(count_steps(stage, train_rows) for stage in stages),
+        "steps": sum(count_steps(stage, train_rows) for stage in spec.stages.values()),
         "rows_per_step": spec.stage_one.rows_per_step,
         "seeds": job.seeds,
         "rates": list(job.rates),
@@ -205,10 +204,7 @@ def _lengthened(job: AblationJob) -> DomainSpec:
         lengths = _longer(stage.model_dump(), job.steps_factor)
         return stage.model_copy(update={**lengths, "patience": job.patience or stage.patience})
 
-    stages = {"stage_one": longer(job.spec.stage_one)}
-    if job.spec.stage_two:
-        stages["stage_two"] = longer(job.spec.stage_two)
-    return job.spec.model_copy(update=stages)
+    return job.spec.model_copy(update={name: longer(stage) for name, stage in job.spec.stages.items()})
 
 
 def _lengthened_parts(parts: Mapping[str, Any], factor: float) -> dict[str, Any]:

@@ -46,11 +46,7 @@ class Arm:
         """The arm's spec with stage one at `rate`; stage two's rates keep their ratio to stage one's."""
         assert self.spec is not None
         factor = rate / self.spec.stage_one.learning_rate
-        stages = {
-            name: _scaled(stage, factor)
-            for name, stage in (("stage_one", self.spec.stage_one), ("stage_two", self.spec.stage_two))
-            if stage
-        }
+        stages = {name: _scaled(stage, factor) for name, stage in self.spec.stages.items()}
         return self.spec.model_copy(update={**stages, "seed": seed})
 
 
@@ -175,7 +171,7 @@ class _Shapes:
         """Parameters that any stage of `spec` trains."""
         mta = inject(self._model(), spec.mta, spec.task_names, fingerprint=False)
         names: dict[str, int] = {}
-        for stage in filter(None, (spec.stage_one, spec.stage_two)):
+        for stage in spec.stages.values():
             mta.use_adapters(task=stage.active != "shared", shared=stage.active != "task")
             names |= {name: parameter.numel() for name, parameter in mta.set_trainable(stage.parts)}
         return sum(names.values())

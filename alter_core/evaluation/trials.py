@@ -67,9 +67,7 @@ class Trial:
         if done:
             return done
         cost = self._train()
-        begin = time.monotonic()
         card = self._score("validation", self.bench.spec.evaluation.max_validation_rows)
-        cost["seconds"] += time.monotonic() - begin
         facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed, "macro": card["macro"], "cost": cost}
         write_json(self.folder / "validation.json", facts)
         return facts
@@ -101,13 +99,12 @@ class Trial:
     def _train(self) -> Facts:
         if self.rate is None:
             return {"seconds": 0.0, "trained_parameters": 0}
-        begin = time.monotonic()
+        cost: Facts = {}
         if self.arm.peft:
-            cost = self._train_peft()
+            cost["stage_one"] = self._train_peft()
         else:
             from alter_core.training.run import run
 
-            cost = {}
             start = None
             for stage in ("stage_one", "stage_two") if self.spec.stage_two else ("stage_one",):
                 job = TrainingJob(
@@ -124,9 +121,13 @@ class Trial:
                 )
                 cost[stage] = run(job, self.bench.log, self.bench.stop_asked)["cost"]
                 start = self.folder / stage / "bundle"
+        return {
+            **cost,
             # A part that both stages train counts once.
-            cost["trained_parameters"] = max(cost[stage]["trained_parameters"] for stage in cost)
-        return {**cost, "seconds": time.monotonic() - begin}
+            "trained_parameters": max(stage["trained_parameters"] for stage in cost.values()),
+            # Of the steps, in whichever process: an interrupted trial has several.
+            "seconds": sum(stage["train_seconds"] for stage in cost.values()),
+        }
 
     def _train_peft(self) -> Facts:
         from accelerate import Accelerator
@@ -135,7 +136,7 @@ class Trial:
         from alter_core.training.forward import TargetForward
         from alter_core.training.loop import train
         from alter_core.training.precision import choose_precision
-        from alter_core.training.run import VALIDATION_LOSS_ROWS
+        from alter_core.training.run import VALIDATION_LOSS_ROWS, stage_cost
         from alter_core.training.session import Training
         from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 
@@ -161,8 +162,8 @@ class Trial:
         kernel = choose_attention(handle.model, max(rows.longest, validation.longest), accelerator.device)
         digest = trunk_digest(forward)
         caches = [TrunkCache(self.bench.trunk_cache, forward, part, pad, digest) for part in (rows, validation)]
-        use_cache = spec.trunk_cache and forward.first > 0
-        train(
+        cache = caches[0] if spec.trunk_cache and forward.first > 0 else None
+        done, _ = train(
             Training(
                 name=self.arm.name,
                 stage=stage,
@@ -170,8 +171,8 @@ class Trial:
                 enter=lambda: (adapters, False),
                 rows=rows,
                 validation=validation,
-                cache=caches[0] if use_cache else None,
-                validation_cache=caches[1] if use_cache else None,
+                cache=cache,
+                validation_cache=caches[1] if cache else None,
                 accelerator=accelerator,
                 precision=precision,
                 autocast=precision == "bf16",
@@ -189,7 +190,7 @@ class Trial:
         with written_whole(self.folder / _ADAPTERS) as path:
             handle.save(path)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        return {"trained_parameters": handle.parameter_counts()["trained"]}
+        return stage_cost(done, mta, stage, forward, cache)
 
     def _scorer(self, handle: PeftHandle, kernel: str) -> Callable[[], Facts]:
         """The validation score that early stopping reads."""

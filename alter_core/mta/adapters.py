@@ -91,13 +91,20 @@ class LoRABank(nn.Module):
         narrow = x @ a.flatten(0, 1).to(x.dtype).t()
         return torch.unflatten(narrow * self.scale, -1, a.shape[:2])
 
-    def mixed(
-        self, role: str, x: Float[Tensor, "batch token in"], weights: Float[Tensor, "batch adapter"]
-    ) -> Float[Tensor, "batch token out"]:
-        """Return sum_k weights[row, k] scale B_k A_k x: two matmuls for the whole batch, rows of any tasks."""
+    def add_mixed(
+        self,
+        out: Float[Tensor, "batch_token out"],
+        role: str,
+        x: Float[Tensor, "batch token in"],
+        weights: Float[Tensor, "batch adapter"],
+    ) -> None:
+        """Add sum_k weights[row, k] scale B_k A_k x to `out`, in place: two matmuls for rows of any tasks.
+
+        The second one adds as it multiplies: a tensor of its own for the deltas took twice as long as both matmuls.
+        """
         narrow = self.squeeze(role, x) * weights[:, None, :, None].to(x.dtype)
         b: Tensor = self.b[role]
-        return narrow.flatten(2) @ b.flatten(0, 1).to(x.dtype)
+        out.addmm_(narrow.flatten(0, 1).flatten(1).to(out.dtype), b.flatten(0, 1).to(out.dtype))
 
     def each(self, role: str, x: Float[Tensor, "batch token in"]) -> Float[Tensor, "adapter batch_token out"]:
         """Return scale * B_k A_k x of every adapter apart."""

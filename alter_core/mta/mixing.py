@@ -160,10 +160,11 @@ def run_low_rank(
 
     def linear(role: str, value: Tensor) -> Tensor:
         weight = common.weights[role]
-        out = F.linear(value.to(weight.dtype), weight.t() if role == DOWN else weight, common.biases.get(role))
+        flat = value.flatten(0, 1).to(weight.dtype)
+        out = F.linear(flat, weight.t() if role == DOWN else weight, common.biases.get(role))
         for bank, part in banks:
-            out += bank.mixed(role, value, part)  # in place: nothing saved the linear's output
-        return out
+            bank.add_mixed(out, role, value, part)  # in place: nothing saved the linear's output
+        return torch.unflatten(out, 0, value.shape[:2])
 
     inner = layer.ffn.activate(layer.base, linear("up", x), linear("gate", x) if "gate" in common.weights else None)
     out = linear(DOWN, inner)

@@ -109,7 +109,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         "gates": done.gate_tables,
         "trained_digest": trained_digest(trained),
         "untouched_digest": untouched,
-        "cost": _cost(done, mta, stage, forward, training.cache),
+        "cost": stage_cost(done, mta, stage, forward, training.cache),
     }
     if untouched != _digest_of_others(mta, added):
         raise TrainingError(
@@ -272,7 +272,7 @@ def _teller(log: Callable[..., None]) -> Callable[..., None]:
     return tell
 
 
-def _cost(
+def stage_cost(
     done: Progressed, mta: MTAModel, stage: StageSpec, forward: TargetForward, cache: TrunkCache | None
 ) -> dict[str, Any]:
     """What the stage took.

@@ -163,7 +163,7 @@ def test_arms_train_about_as_many_parameters_as_the_two_stage_model(ready: dict[
 def test_arms_train_for_as_many_steps_as_both_stages_together(ready: dict[str, Any]) -> None:
     for arm in make_arms(ready["spec"], ready["backbone"], 100):
         if arm.spec:
-            stages = [stage for stage in (arm.spec.stage_one, arm.spec.stage_two) if stage]
+            stages = list(arm.spec.stages.values())
             assert sum(stage.steps or 0 for stage in stages) == 9
 
 
