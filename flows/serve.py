@@ -1,7 +1,6 @@
 """Everything on one machine in one command: a Prefect server where none is named, and the deployments run here."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,9 +13,9 @@ from urllib.request import urlopen
 
 from alter_core.errors import WorkspaceError
 from alter_core.workspace import Workspace
+from flows.jobs import stop_tree
 
 START_SECONDS = 120.0
-STOP_SECONDS = 20.0
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def own_server(workspace: Workspace, host: str = "127.0.0.1", port: int = 4200) 
         _wait_for(url, server, log)
         yield url
     finally:
-        _end(server)
+        stop_tree(server)
 
 
 def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1) -> None:
@@ -100,13 +99,3 @@ def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
         except (URLError, OSError):
             time.sleep(0.25)
     raise WorkspaceError(f"the Prefect server gave no answer within {START_SECONDS:.0f} s; its log is {log}")
-
-
-def _end(server: "subprocess.Popen[bytes]") -> None:
-    if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()

@@ -165,7 +165,7 @@ def to_markdown(table: Facts) -> str:
         "",
         f"Scores are means over seeds on the same test rows ({metrics}); intervals are 95 %, over seeds and rows.",
     ]
-    lines += ["Seconds are one training and its scoring on validation rows.", "", reading(table)]
+    lines += ["Seconds are those of one training's steps.", "", reading(table)]
     return "\n".join(lines) + "\n"
 
 
