@@ -24,6 +24,8 @@ from alter_core.workspace import digest_of, write_json, written_whole
 Log = Callable[..., None]
 Facts = dict[str, Any]
 _ADAPTERS = "adapters.safetensors"
+_COST = "cost.json"
+"""Of a peft training, written after its adapters: where it stands, they are whole."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,11 @@ class Trial:
         """Free the disk; the results stay."""
         for name in ("stage_one", "stage_two"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        (self.folder / _ADAPTERS).unlink(missing_ok=True)
+        for name in (_COST, _ADAPTERS):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _has_weights(self) -> bool:
-        return self.rate is None or (self.folder / _ADAPTERS).exists() or (self._last / "result.json").exists()
+        return self.rate is None or (self.folder / _COST).exists() or (self._last / "result.json").exists()
 
     @property
     def _last(self) -> Path:
@@ -101,7 +104,7 @@ class Trial:
             return {"seconds": 0.0, "trained_parameters": 0}
         cost: Facts = {}
         if self.arm.peft:
-            cost["stage_one"] = self._train_peft()
+            cost["stage_one"] = _read(self.folder / _COST) or self._train_peft()
         else:
             from alter_core.training.run import run
 
@@ -189,8 +192,10 @@ class Trial:
         )
         with written_whole(self.folder / _ADAPTERS) as path:
             handle.save(path)
+        cost = stage_cost(done, mta, stage, forward, cache)
+        write_json(self.folder / _COST, cost)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        return stage_cost(done, mta, stage, forward, cache)
+        return cost
 
     def _scorer(self, handle: PeftHandle, kernel: str) -> Callable[[], Facts]:
         """The validation score that early stopping reads."""

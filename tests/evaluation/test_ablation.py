@@ -131,6 +131,25 @@ def test_a_stopped_ablation_goes_on_and_ends_with_the_same_table(
     assert {arm["name"]: arm["macro"] for arm in table["arms"]} == wanted
 
 
+@pytest.mark.parametrize("arm", ["mta_two_stages", "peft_lora"])
+def test_a_scoring_that_was_cut_off_does_not_train_again(arm: str, ready: dict[str, Any], tmp_path: Path) -> None:
+    job = job_for(ready, tmp_path, seeds=1, max_rates=1, arms=[arm])
+
+    class Killed(Exception):
+        pass
+
+    def die(**fields: Any) -> None:
+        if fields["phase"] == "score validation":
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(job, die, lambda: False)
+    log = Log()
+    (row,) = run(job, log, log.stopped)["arms"]
+    assert not log.of("train")
+    assert row["seconds"] > 0
+
+
 def test_the_grid_is_widened_until_the_best_rate_is_inside_or_the_limit_is_reached(
     ready: dict[str, Any], tmp_path: Path
 ) -> None:
