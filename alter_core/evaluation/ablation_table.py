@@ -81,7 +81,7 @@ def summarise(
     ours, theirs = _best(tables, "mta"), _best(tables, "baseline")
     for row in tables:
         row["difference"] = None
-        if theirs and row is not theirs:
+        if theirs and row is not theirs and row in _whole(tables):
             difference = paired_difference(scores[row["name"]], scores[theirs["name"]], spec.seed)
             row["difference"] = difference.to_json()
     table["comparison"] = None
@@ -202,8 +202,14 @@ def _signed(value: Mapping[str, float]) -> str:
     return f"{value['value']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
 
 
+def _whole(tables: Sequence[Facts]) -> list[Facts]:
+    """Arms with all the seeds that any has: of fewer, the interval would leave out a kind of luck that others show."""
+    most = max(len(arm["seeds"]) for arm in tables)
+    return [arm for arm in tables if len(arm["seeds"]) == most or arm["rate"] is None]
+
+
 def _best(tables: Sequence[Facts], family: str) -> Facts | None:
-    own = [arm for arm in tables if arm["family"] == family]
+    own = [arm for arm in _whole(tables) if arm["family"] == family]
     return max(own, key=lambda arm: arm["validation"]) if own else None
 
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ from alter_core.backbone import backbone_record, load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.errors import SpecError, Stopped
 from alter_core.evaluation.ablation import AblationJob, run
-from alter_core.evaluation.ablation_table import macro, paired_difference, reading, to_markdown
+from alter_core.evaluation.ablation_table import Tuned, macro, paired_difference, reading, summarise, to_markdown
 from alter_core.evaluation.arms import make_arms
 from alter_core.mta import inject
 from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain
+
+THREE = ("plain_multi_task", "mta_two_stages", "mta_one_stage")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,33 @@ def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[d
     assert json.loads((folder / "ablation.json").read_text()) == json.loads(json.dumps(table))
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
     assert to_markdown(table) == (folder / "ablation.md").read_text()
+
+
+def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str, Any]) -> None:
+    arms = [arm for arm in make_arms(ready["spec"], ready["backbone"], 100) if arm.name in ("zero_shot", *THREE)]
+    trials: dict[str, Any] = {arm.name: [] for arm in arms}
+    for name, seeds, score in (("zero_shot", 1, 0.1), *zip(THREE, (2, 2, 1), (0.5, 0.6, 0.9), strict=True)):
+        rows = {task: dict.fromkeys("abc", score) for task in ready["spec"].task_names}
+        for seed in range(seeds):
+            facts = {"macro": {"value": score}, "cost": {"trained_parameters": 1, "seconds": 1.0}}
+            trials[name].append(
+                SimpleNamespace(
+                    seed=seed,
+                    rate=None if name == "zero_shot" else 1e-3,
+                    test=lambda rows=rows: {"row_scores": rows},
+                    validation=lambda facts=facts: facts,
+                )
+            )
+    tuned = {name: Tuned(1e-3, {}, False) for name in trials}
+    table = summarise(ready["spec"], arms, trials, tuned, {})
+    assert (table["comparison"]["mta"], table["comparison"]["baseline"]) == ("mta_two_stages", "plain_multi_task")
+    differences = {arm["name"]: arm["difference"] and round(arm["difference"]["value"], 3) for arm in table["arms"]}
+    assert differences == {
+        "zero_shot": -0.4,
+        "plain_multi_task": None,
+        "mta_two_stages": 0.1,
+        "mta_one_stage": None,
+    }
 
 
 def test_a_longer_ablation_lengthens_variants_too(ready: dict[str, Any], tmp_path: Path) -> None:
