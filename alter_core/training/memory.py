@@ -5,8 +5,8 @@ import sys
 import time
 
 EVERY_SECONDS = 60.0
-"""Pages given back are made anew by the next step: every 5 seconds took an eighth to a sixth of the time of steps of 2.5
-seconds, for a peak of 2.7 GB in place of 2.9."""
+"""Pages given back are made anew by the next step: every 5 seconds took an eighth to a sixth of the time of steps of
+2.5 seconds, for a peak of 2.7 GB in place of 2.9."""
 _last = [0.0]
 
 
