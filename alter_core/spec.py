@@ -394,10 +394,10 @@ class DomainSpec(Section):
         return tuple(task.name for task in self.tasks)
 
     @property
-    def stages(self) -> dict[str, StageSpec]:
+    def stages(self) -> dict[Literal["stage_one", "stage_two"], StageSpec]:
         """Name -> stage, in the order that they train."""
-        both = {"stage_one": self.stage_one, "stage_two": self.stage_two}
-        return {name: stage for name, stage in both.items() if stage}
+        first: dict[Literal["stage_one", "stage_two"], StageSpec] = {"stage_one": self.stage_one}
+        return first | ({"stage_two": self.stage_two} if self.stage_two else {})
 
     def task(self, name: str) -> TaskSpec:
         """The task called `name`. Raises KeyError when there is none."""

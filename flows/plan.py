@@ -91,9 +91,7 @@ class Plan:
         if self.added:
             yield "add_task"
             return
-        yield "stage_one"
-        if self.spec.stage_two:
-            yield "stage_two"
+        yield from self.spec.stages
 
     def stage_key(self, stage: str, data_digest: str, backbone_digest: str, start: str | None) -> str:
         """Of all that a stage's weights depend on. start: digest of the bundle that it begins from."""

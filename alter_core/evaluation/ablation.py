@@ -80,7 +80,7 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     settings = _settings(job, spec, counts)
     sayer = _Sayer(log)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
-    sayer.plan(arms, job, expected_seconds(bench, arms))
+    sayer.plan(arms, job, expected_seconds(bench, arms, counts))
 
     tuned: dict[str, Tuned] = {}
     finished: dict[str, list[Trial]] = {arm.name: [] for arm in arms}
@@ -136,7 +136,7 @@ def _winner(tried: Mapping[float, float]) -> float:
     return min(tried, key=lambda rate: (-tried[rate], rate))
 
 
-def expected_seconds(bench: Bench, arms: Sequence[Arm]) -> dict[str, float]:
+def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
     """A first guess of each arm's seconds per trial, from one timed forward of the backbone over a few rows.
 
     A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
@@ -161,8 +161,8 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm]) -> dict[str, float]:
     per_token = (time.monotonic() - begin) / ids.numel()
     tokens = sum(map(len, prompts)) / len(prompts)
     blocks = find_blocks(model, find_architecture(model))
-    counts = {split: sum(rows.values()) for split, rows in _row_counts(spec, bench.dataset).items()}
-    train_rows, scored = counts["train"], counts["validation"] + counts["test"]
+    train_rows = sum(counts["train"].values())
+    scored = sum(counts["validation"].values()) + sum(counts["test"].values())
     expected = {}
     for arm in arms:
         work = 2.0 * scored * tokens  # reading the prompt, and about as much again for writing
@@ -186,12 +186,11 @@ def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
 
 def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """What all arms share, as the table tells it."""
-    from alter_core.training.stages import count_steps
+    from alter_core.training.stages import count_all_steps
 
-    train_rows = sum(counts["train"].values())
     return {
         **{f"{split}_rows": dict(rows) for split, rows in counts.items()},
-        "steps": sum(count_steps(stage, train_rows) for stage in spec.stages.values()),
+        "steps": count_all_steps(spec, sum(counts["train"].values())),
         "rows_per_step": spec.stage_one.rows_per_step,
         "seeds": job.seeds,
         "rates": list(job.rates),

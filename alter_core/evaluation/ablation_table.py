@@ -74,14 +74,15 @@ def summarise(
                 "trained_parameters": checks[0]["cost"]["trained_parameters"],
                 "seconds": float(np.mean([check["cost"]["seconds"] for check in checks])),
                 "cost": checks[0]["cost"],
+                "difference": None,
             }
         )
     metrics = {task.name: task.effective_metrics[0] for task in spec.tasks}
     table: Facts = {"domain": spec.name, "settings": dict(settings), "metrics": metrics, "arms": tables}
-    ours, theirs = _best(tables, "mta"), _best(tables, "baseline")
-    for row in tables:
-        row["difference"] = None
-        if theirs and row is not theirs and row in _whole(tables):
+    whole = _whole(tables)
+    ours, theirs = _best(whole, "mta"), _best(whole, "baseline")
+    for row in whole:
+        if theirs and row is not theirs:
             difference = paired_difference(scores[row["name"]], scores[theirs["name"]], spec.seed)
             row["difference"] = difference.to_json()
     table["comparison"] = None
@@ -204,12 +205,12 @@ def _signed(value: Mapping[str, float]) -> str:
 
 def _whole(tables: Sequence[Facts]) -> list[Facts]:
     """Arms with all the seeds that any has: of fewer, the interval would leave out a kind of luck that others show."""
-    most = max(len(arm["seeds"]) for arm in tables)
+    most = max((len(arm["seeds"]) for arm in tables), default=0)
     return [arm for arm in tables if len(arm["seeds"]) == most or arm["rate"] is None]
 
 
 def _best(tables: Sequence[Facts], family: str) -> Facts | None:
-    own = [arm for arm in _whole(tables) if arm["family"] == family]
+    own = [arm for arm in tables if arm["family"] == family]
     return max(own, key=lambda arm: arm["validation"]) if own else None
 
 

@@ -46,7 +46,7 @@ class Arm:
         """The arm's spec with stage one at `rate`; stage two's rates keep their ratio to stage one's."""
         assert self.spec is not None
         factor = rate / self.spec.stage_one.learning_rate
-        stages = {name: _scaled(stage, factor) for name, stage in self.spec.stages.items()}
+        stages: dict[str, Any] = {name: _scaled(stage, factor) for name, stage in self.spec.stages.items()}
         return self.spec.model_copy(update={**stages, "seed": seed})
 
 
@@ -59,10 +59,10 @@ def make_arms(
     parts of a domain spec that replace the domain's (mta, stage_one, stage_two), each part by whole keys.
     Raises SpecError for a variant that is no spec.
     """
+    from alter_core.training.stages import count_all_steps
+
     one = spec.stage_one
-    steps_one = _steps(one, train_rows)
-    steps_two = _steps(spec.stage_two, train_rows) if spec.stage_two else 0
-    whole = {"steps": steps_one + steps_two, "epochs": None}
+    whole = {"steps": count_all_steps(spec, train_rows), "epochs": None}
     shapes = _Shapes(backbone, spec)
     budget = shapes.trained(spec)
     count = len(spec.tasks)
@@ -83,7 +83,7 @@ def make_arms(
         **shapes.layers_for(budget),
     }
     linear = shapes.linear_rank()
-    both = sorted({*one.parts, *(spec.stage_two.parts if spec.stage_two else ())} - {"backbone"})
+    both = {part for stage in spec.stages.values() for part in stage.parts} - {"backbone"}
     peft_spec = arm("", "", "baseline", {}, {"start": None}).spec
     arms = [
         Arm("zero_shot", "backbone, zero-shot", "baseline", None),
@@ -146,12 +146,6 @@ def _scaled(stage: StageSpec, factor: float) -> StageSpec:
             "gate_learning_rate": gates * factor if gates else None,
         }
     )
-
-
-def _steps(stage: StageSpec, rows: int) -> int:
-    from alter_core.training.stages import count_steps
-
-    return count_steps(stage, rows)
 
 
 class _Shapes:

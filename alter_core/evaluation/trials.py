@@ -24,8 +24,6 @@ from alter_core.workspace import digest_of, write_json, written_whole
 Log = Callable[..., None]
 Facts = dict[str, Any]
 _ADAPTERS = "adapters.safetensors"
-_COST = "cost.json"
-"""Of a peft training, written after its adapters: where it stands, they are whole."""
 
 
 @dataclass(frozen=True)
@@ -87,29 +85,29 @@ class Trial:
 
     def drop_weights(self) -> None:
         """Free the disk; the results stay."""
-        for name in ("stage_one", "stage_two"):
+        for name in self.spec.stages:
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in (_COST, _ADAPTERS):
-            (self.folder / name).unlink(missing_ok=True)
 
     def _has_weights(self) -> bool:
-        return self.rate is None or (self.folder / _COST).exists() or (self._last / "result.json").exists()
+        return self.rate is None or (self._last / "result.json").exists()
 
     @property
     def _last(self) -> Path:
-        return self.folder / ("stage_two" if self.spec.stage_two else "stage_one")
+        """Folder of the last stage; its result.json is written when all else there is whole."""
+        return self.folder / list(self.spec.stages)[-1]
 
     def _train(self) -> Facts:
         if self.rate is None:
             return {"seconds": 0.0, "trained_parameters": 0}
         cost: Facts = {}
         if self.arm.peft:
-            cost["stage_one"] = _read(self.folder / _COST) or self._train_peft()
+            done = _read(self._last / "result.json") or self._train_peft()
+            cost["stage_one"] = done["cost"]
         else:
             from alter_core.training.run import run
 
             start = None
-            for stage in ("stage_one", "stage_two") if self.spec.stage_two else ("stage_one",):
+            for stage in self.spec.stages:
                 job = TrainingJob(
                     stage=stage,
                     spec=self.spec,
@@ -136,6 +134,7 @@ class Trial:
         from accelerate import Accelerator
 
         from alter_core.data.batches import encode_rows
+        from alter_core.training.checkpoint import drop_checkpoints
         from alter_core.training.forward import TargetForward
         from alter_core.training.loop import train
         from alter_core.training.precision import choose_precision
@@ -181,7 +180,7 @@ class Trial:
                 autocast=precision == "bf16",
                 pad=pad,
                 seed=self.seed,
-                checkpoint_folder=self.folder / "checkpoints",
+                checkpoint_folder=self._last / "checkpoints",
                 checkpoint_seconds=60.0,
                 job_key=self.key,
                 score=self._scorer(handle, kernel) if stage.evaluate_every or stage.patience else None,
@@ -190,12 +189,12 @@ class Trial:
                 stop_asked=self.bench.stop_asked,
             )
         )
-        with written_whole(self.folder / _ADAPTERS) as path:
+        with written_whole(self._last / _ADAPTERS) as path:
             handle.save(path)
-        cost = stage_cost(done, mta, stage, forward, cache)
-        write_json(self.folder / _COST, cost)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        return cost
+        result = {"cost": stage_cost(done, mta, stage, forward, cache)}
+        write_json(self._last / "result.json", result)
+        drop_checkpoints(self._last / "checkpoints")
+        return result
 
     def _scorer(self, handle: PeftHandle, kernel: str) -> Callable[[], Facts]:
         """The validation score that early stopping reads."""
@@ -225,7 +224,7 @@ class Trial:
             return Predictor.placed(model, tokenizer, self.bench.spec, None)
         if self.arm.peft:
             handle = PeftHandle(self.bench.backbone, self.spec, self.arm.peft)
-            handle.load(self.folder / _ADAPTERS)
+            handle.load(self._last / _ADAPTERS)
             return Predictor.placed(handle.model, handle.tokenizer, self.spec, handle.as_mta())
         return Predictor.from_bundle(self._last / "bundle", self.bench.backbone)
 

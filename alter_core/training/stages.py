@@ -9,7 +9,7 @@ from torch.optim import AdamW
 
 from alter_core.errors import SpecError
 from alter_core.mta import MTAModel
-from alter_core.spec import StageSpec
+from alter_core.spec import DomainSpec, StageSpec
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -75,6 +75,11 @@ def count_steps(stage: StageSpec, rows: int) -> int:
         return stage.steps
     assert stage.epochs is not None
     return max(1, math.ceil(stage.epochs * rows / stage.rows_per_step))
+
+
+def count_all_steps(spec: DomainSpec, rows: int) -> int:
+    """Optimizer steps of all stages of `spec` over `rows` training rows."""
+    return sum(count_steps(stage, rows) for stage in spec.stages.values())
 
 
 def scores_due(stage: StageSpec, steps: int) -> Sequence[int]:
