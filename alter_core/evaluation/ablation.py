@@ -145,17 +145,20 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Map
     """
     from alter_core.evaluation.arms import mta_blocks
     from alter_core.mta.architectures import find_architecture, find_blocks
+    from alter_core.training.precision import choose_precision
     from alter_core.training.stages import count_steps
 
-    model, tokenizer = load_backbone(bench.backbone)
     spec = bench.spec
-    sample = [row for name in spec.task_names for row in bench.dataset.rows("train", name).select(range(8))]
+    precision, _ = choose_precision(spec.precision, torch.device("cpu"))
+    # As it will compute: in bf16, a processor without the instructions for it takes forty times as long.
+    model, tokenizer = load_backbone(bench.backbone, torch.bfloat16 if precision == "bf16" else torch.float32)
+    sample = [row for name in spec.task_names for row in bench.dataset.rows("train", name).select(range(4))]
     prompts = [encode_prompts(tokenizer, spec.task(row["task"]), [row["input"]])[0][0] for row in sample]
     width = max(map(len, prompts))
     ids = torch.tensor([[*prompt, *[tokenizer.eos_token_id] * (width - len(prompt))] for prompt in prompts])
     inputs = {"input_ids": ids} | ({"decoder_input_ids": ids[:, :8]} if model.config.is_encoder_decoder else {})
     with torch.inference_mode():
-        model(**inputs)  # the first one also prepares kernels
+        model(**{name: part[:1] for name, part in inputs.items()})  # the first one also prepares kernels
         begin = time.monotonic()
         model(**inputs)
     per_token = (time.monotonic() - begin) / ids.numel()
