@@ -42,13 +42,15 @@ def ablate(
     arms: tuple[str, ...] | None = None,
     rows: int | None = None,
     variants: str | None = None,
+    rates: tuple[float, ...] | None = None,
     steps_factor: float = 1.0,
     patience: int | None = None,
 ) -> dict[str, Any]:
     """Run the ablation of `domain`; gives its table and the folder with ablation.json, ablation.md and ablation.png.
 
-    rows: at most so many of each source. variants: a YAML file of further MTA arms, as AblationJob.variants. Trials
-    that are there already are reused. Raises AlterError subclasses for wrong input and failed jobs.
+    rows: at most so many of each source. variants: a YAML file of further MTA arms, as AblationJob.variants. rates: all
+    that an arm is tried at; unset, a grid that is widened. Trials that are there already are reused.
+    Raises AlterError subclasses for wrong input and failed jobs.
     """
     plan = Plan.read(domain, Path(data_root) if data_root else None)
     plan = plan if rows is None else replace(plan, spec=plan.spec.with_limit(rows))
@@ -58,6 +60,7 @@ def ablate(
     steps.validate(plan, data, backbone, None, None)
     settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "variants": further}
     settings |= {"steps_factor": steps_factor, "patience": patience}
+    settings |= {"rates": rates, "max_rates": len(rates)} if rates else {}
     tracker = open_tracker(plan, f"{plan.spec.name} ablation")
     tracker.sweep()
     tags = {"domain": plan.spec.name, "data_digest": data["digest"], "code": code_digest()}

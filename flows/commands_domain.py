@@ -68,8 +68,16 @@ def ablate(
         Path | None,
         typer.Option(metavar="FILE", help="YAML of further arms: name: {mta, stage_one, stage_two} as they differ."),
     ] = None,
-    steps_factor: Annotated[float, typer.Option(help="Multiplies the length of every stage.")] = 1.0,
-    patience: Annotated[int | None, typer.Option(help="Stop an arm after so many scores without a better one.")] = None,
+    rates: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--rate", min=1e-9, help="Learning rate of stage one to try, again for more; unset: a grid that widens."
+        ),
+    ] = None,
+    steps_factor: Annotated[float, typer.Option(min=0.001, help="Multiplies the length of every stage.")] = 1.0,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop an arm after so many scores without a better one.")
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -88,6 +96,7 @@ def ablate(
             tuple(arms) if arms else None,
             rows,
             str(variants) if variants else None,
+            tuple(rates) if rates else None,
             steps_factor,
             patience,
         )

@@ -200,6 +200,32 @@ def divide(rows: Rows, lengths: Rows, process: int, processes: int, parts: int) 
     return [part for part in np.array_split(own, parts) if len(part)]
 
 
+def divide_by_task(
+    rows: Rows, lengths: Rows, task_ids: Rows, process: int, processes: int, parts: int, most: int
+) -> list[Rows]:
+    """The rows of a step that one process takes, in parts of whole tasks, so that rows that share lines fill them.
+
+    With all tasks in one part, the last line of each is as long as the longest row of any. Tasks of fewer than
+    TOKENS_PER_TASK tokens share a part with the next longer ones. parts: at the least. most: tokens of a part.
+    """
+    tasks, at = np.unique(task_ids[rows], return_inverse=True)
+    longest = np.zeros(len(tasks), dtype=np.int64)
+    np.maximum.at(longest, at, lengths[rows])
+    ordered = np.lexsort((lengths[rows], at, longest[at]))
+    own, owners = rows[ordered][process::processes], at[ordered][process::processes]
+    groups: list[list[Rows]] = [[]]
+    for task in dict.fromkeys(owners.tolist()):
+        if sum(int(lengths[held].sum()) for held in groups[-1]) >= TOKENS_PER_TASK:
+            groups.append([])
+        groups[-1].append(own[owners == task])
+    whole = [np.concatenate(group) for group in groups if group]
+    each = -(-parts // max(len(whole), 1))
+    counts = [max(each, -(-int(lengths[group].sum()) // most)) for group in whole]
+    return [
+        part for group, count in zip(whole, counts, strict=True) for part in np.array_split(group, count) if len(part)
+    ]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows laid out for a model, padded on the right: one row a line, or several of one task end to end.
@@ -240,6 +266,10 @@ class Batch:
 
 WIDTH_STEP = 8
 """Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
+ATTENTION_WIDTH = 2048
+"""Width of a line at which attention costs about as much as a small language model's linears."""
+TOKENS_PER_TASK = 192
+"""With fewer, a part's own cost (weights brought to the computing precision, gradients summed) is what it takes."""
 
 
 def collate(
@@ -309,8 +339,20 @@ def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict
 
 
 def _share_lines(task_ids: Rows, lengths: Rows) -> tuple[Rows, Rows]:
+    """Line and offset of each row, on lines of the width between once and twice the longest row that costs least."""
+    least = _width(int(lengths.max()))
+    laid = [_fill_lines(task_ids, lengths, width) for width in range(least, 2 * least + 1, WIDTH_STEP)]
+
+    def cost(layout: tuple[Rows, Rows]) -> int:
+        lines, offsets = layout
+        width = _width(int((offsets + lengths).max()))
+        return (int(lines.max()) + 1) * width * (ATTENTION_WIDTH + width)
+
+    return min(laid, key=cost)
+
+
+def _fill_lines(task_ids: Rows, lengths: Rows, width: int) -> tuple[Rows, Rows]:
     """Line and offset of each row: longest first, each on the first line of its task that still has room for it."""
-    width = _width(int(lengths.max()))
     lines, offsets = np.zeros_like(lengths), np.zeros_like(lengths)
     used: list[tuple[int, int]] = []  # task and tokens of each line
     for row in np.argsort(-lengths, kind="stable"):

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,11 +47,12 @@ class AblationJob(BaseModel):
     `arm`."""
     seeds: int = Field(default=3, ge=1)
     """Seeds of every arm; the first one also chooses the arm's rate."""
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3, 2e-3, 4e-3), min_length=1)
     """The grid of stage one's rate that every arm begins with; it is widened by factors of two until no arm is best
     at its edge."""
     max_rates: int = Field(default=9, ge=1)
-    """An arm still best at the edge of so many rates stays there, and the table says so."""
+    """An arm still best at the edge of so many rates stays there, and the table says so. No more than `rates` has:
+    nothing is widened."""
     arms: tuple[str, ...] | None = None
     """Names of the arms to run; unset: all."""
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -124,7 +125,8 @@ def _tune(bench: Bench, arm: Arm, job: AblationJob, sayer: "_Sayer") -> tuple[Tr
         edges = {grid[0]: grid[0] / GRID_STEP, grid[-1]: grid[-1] * GRID_STEP}
         winner = _winner(tried)
         if winner not in edges or len(grid) >= job.max_rates:
-            return trials[winner], Tuned(winner, dict(sorted(tried.items())), winner in edges)
+            at_edge = winner in edges and len(grid) > 1  # one rate alone was not tuned, which the table says
+            return trials[winner], Tuned(winner, dict(sorted(tried.items())), at_edge)
         # A grid of one rate has the same edge on both sides: look both ways.
         wider = sorted({*grid, edges[winner], *([winner / GRID_STEP] if len(grid) == 1 else [])})
         sayer.widened(len(wider) - len(grid))
@@ -197,6 +199,7 @@ def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[s
         "rows_per_step": spec.stage_one.rows_per_step,
         "seeds": job.seeds,
         "rates": list(job.rates),
+        "widened": job.max_rates > len(job.rates),
         "patience": job.patience,
     }
 

@@ -193,10 +193,18 @@ def _shared(settings: Mapping[str, Any]) -> str:
     return (
         f"{len(rows['train'])} tasks of {train} training rows, {sum(rows['validation']):,} validation and "
         f"{sum(rows['test']):,} test rows in all. Every arm takes {settings['steps']:,} steps of "
-        f"{settings['rows_per_step']} rows{stop}. Its rate is the best on validation rows at the first seed, of a grid "
-        f"that begins with {', '.join(f'{rate:g}' for rate in settings['rates'])} and is widened until no arm is best "
-        "at its edge."
+        f"{settings['rows_per_step']} rows{stop}. "
+        f"{_choice_of_rate(settings)}"
     )
+
+
+def _choice_of_rate(settings: Mapping[str, Any]) -> str:
+    rates, widened = settings["rates"], settings["widened"]
+    grid = ", ".join(f"{rate:g}" for rate in rates)
+    if len(rates) == 1 and not widened:
+        return f"Its rate is {grid}, the same for every arm and tuned for none on these rows."
+    source = f"a grid that begins with {grid} and is widened until no arm is best at its edge" if widened else grid
+    return f"Its rate is the best on validation rows at the first seed, of {source}."
 
 
 def _signed(value: Mapping[str, float]) -> str:

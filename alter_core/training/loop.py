@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from alter_core.data.batches import Batch, Rows, SamplingPlan, collate, divide
+from alter_core.data.batches import Batch, Rows, SamplingPlan, collate, divide, divide_by_task
 from alter_core.errors import TrainingError
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
@@ -76,8 +76,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
         torch.manual_seed(_step_seed(job, step))  # dropout: a function of the step, so that resuming repeats it
         set_rates(optimizer, rate_at(stage, step, steps))
         chosen = plan.rows(step)
-        count = _count_parts(job, lengths[chosen], packed)
-        parts = divide(chosen, lengths, accelerator.process_index, accelerator.num_processes, count)
+        parts = _parts(job, lengths, chosen, packed)
         loss = torch.zeros((), device=accelerator.device)
         counter = FlopCounterMode(display=False) if step == 0 else nullcontext()
         with counter:
@@ -205,13 +204,19 @@ def _is_better(job: Training, done: Progressed) -> bool:
     return False
 
 
-def _count_parts(job: Training, lengths: Rows, packed: bool) -> int:
-    """Parts of a step: as the stage asks, and on a CPU so many that they pad little and need little memory."""
-    if job.accelerator.device.type != "cpu":
-        return job.stage.accumulate
-    tokens = int(lengths.sum()) if packed else int(lengths.max()) * len(lengths)
-    per_part = PACKED_TOKENS_PER_PART if packed else TOKENS_PER_PART
-    return max(job.stage.accumulate, tokens // (int(job.accelerator.num_processes) * per_part))
+def _parts(job: Training, lengths: Rows, chosen: Rows, packed: bool) -> list[Rows]:
+    """This process's rows of a step, in as many parts as the stage asks, and on a CPU so many that they pad little and
+    need little memory."""
+    process, processes = job.accelerator.process_index, job.accelerator.num_processes
+    count = job.stage.accumulate
+    if job.accelerator.device.type == "cpu" and packed:
+        return divide_by_task(
+            chosen, lengths, job.rows.task_ids, process, processes, count, most=PACKED_TOKENS_PER_PART
+        )
+    if job.accelerator.device.type == "cpu":
+        tokens = int(lengths[chosen].max()) * len(chosen)
+        count = max(count, tokens // (processes * TOKENS_PER_PART))
+    return divide(chosen, lengths, process, processes, count)
 
 
 def _step_seed(job: Training, step: int) -> int:

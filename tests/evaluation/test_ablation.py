@@ -191,6 +191,28 @@ def test_the_grid_is_widened_until_the_best_rate_is_inside_or_the_limit_is_reach
     assert arm["rate_at_edge"] == (len(tried) == 4)
 
 
+@pytest.mark.parametrize(
+    ("rates", "widened", "wanted"),
+    [
+        ((1e-3, 2e-3), True, "of a grid that begins with 0.001, 0.002 and is widened"),
+        ((1e-3, 2e-3), False, "at the first seed, of 0.001, 0.002."),
+        ((2e-3,), False, "is 0.002, the same for every arm and tuned for none"),
+    ],
+)
+def test_the_table_says_how_rates_were_chosen(
+    finished: tuple[dict[str, Any], Path, Log], rates: tuple[float, ...], widened: bool, wanted: str
+) -> None:
+    table = finished[0]
+    assert wanted in to_markdown({**table, "settings": {**table["settings"], "rates": rates, "widened": widened}})
+
+
+def test_a_grid_as_long_as_the_limit_is_not_widened(ready: dict[str, Any], tmp_path: Path) -> None:
+    job = job_for(ready, tmp_path, arms=["plain_multi_task"], seeds=1, rates=(1e-7,), max_rates=1)
+    table = run(job, lambda **_: None, lambda: False)
+    (arm,) = table["arms"]
+    assert (list(arm["grid"]), arm["rate_at_edge"], table["settings"]["widened"]) == (["1e-07"], False, False)
+
+
 def test_arms_train_about_as_many_parameters_as_the_two_stage_model(ready: dict[str, Any]) -> None:
     spec, backbone = ready["spec"], ready["backbone"]
     arms = {arm.name: arm for arm in make_arms(spec, backbone, 100)}

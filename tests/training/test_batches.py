@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from alter_core.data.batches import WIDTH_STEP, EncodedRows, Ragged, SamplingPlan, collate, divide
+from alter_core.data.batches import (
+    TOKENS_PER_TASK,
+    WIDTH_STEP,
+    EncodedRows,
+    Ragged,
+    SamplingPlan,
+    collate,
+    divide,
+    divide_by_task,
+)
 
 PAD = 0
 
@@ -52,6 +61,31 @@ def test_processes_and_parts_share_out_a_step_without_loss_or_double(processes: 
     lengths = np.arange(40)[::-1].copy()
     shares = [part for p in range(processes) for part in divide(rows, lengths, p, processes, parts)]
     assert sorted(np.concatenate(shares)) == sorted(rows)
+
+
+@pytest.mark.parametrize(("processes", "parts", "most"), [(1, 1, 10_000), (2, 1, 10_000), (2, 7, 10_000), (3, 1, 64)])
+def test_parts_of_whole_tasks_share_out_a_step_without_loss_or_double(processes: int, parts: int, most: int) -> None:
+    random = np.random.default_rng(0)
+    task_ids, lengths = random.integers(0, 4, 60), random.integers(1, 64, 60)
+    rows = random.permutation(60)[:40]
+    shares = [divide_by_task(rows, lengths, task_ids, p, processes, parts, most) for p in range(processes)]
+    assert sorted(np.concatenate([part for share in shares for part in share])) == sorted(rows)
+    assert all(len(share) >= parts for share in shares)
+    sizes = [int(lengths[part].sum()) for share in shares for part in share]
+    assert max(sizes) <= most + 64  # a part is cut by its number of rows
+
+
+def test_tasks_of_few_tokens_share_a_part_and_others_have_their_own() -> None:
+    task_ids = np.repeat([0, 1, 2, 3], 8)
+    lengths = np.repeat([TOKENS_PER_TASK, 2, 3, 50], 8)
+    parts = divide_by_task(np.arange(32), lengths, task_ids, 0, 1, 1, 10**6)
+    assert [sorted(set(task_ids[part].tolist())) for part in parts] == [[1, 2, 3], [0]]
+
+
+def test_lines_are_as_wide_as_fits_the_rows_best() -> None:
+    rows = encoded([(40, 1), (24, 1), (24, 1), (24, 1)])
+    batch = collate(rows, np.arange(4), PAD, packed=True)
+    assert batch.inputs.shape == (2, 64)  # lines of 40, the longest row's width, would be four
 
 
 def wide(*rows: list[int]) -> list[list[int]]:
