@@ -2,9 +2,9 @@
 
     python benchmarks/training.py [--backbone FOLDER] [--repeats 5] [--steps 3] [--out benchmarks/results]
 
-All arms train the same number of parameters on the same rows, in the same process, turn by turn, with the attention
-kernel that training chooses; a figure is the median of the turns. Rows are random tokens with the lengths of the
-embedded domain: speed does not depend on words.
+All arms train the same number of parameters on the same rows, in the same process, turn by turn, in the precision and
+with the attention kernel that training chooses; a figure is the median of the turns. Rows are random tokens with the
+lengths of the embedded domain: speed does not depend on words.
 """
 
 import argparse
@@ -26,11 +26,13 @@ import torch
 from torch.nn import functional as F
 
 from alter_core.backbone import load_backbone, resolve_backbone
-from alter_core.data.batches import EncodedRows, Ragged, SamplingPlan, collate
+from alter_core.data.batches import EncodedRows, Ragged, SamplingPlan, collate, divide_by_task
 from alter_core.mta import MTAConfig, inject
 from alter_core.spec import BackboneSpec
 from alter_core.training.attention import choose_attention
 from alter_core.training.forward import TargetForward
+from alter_core.training.loop import PACKED_TOKENS_PER_PART
+from alter_core.training.precision import choose_precision
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import Workspace
 
@@ -64,10 +66,12 @@ def optimizer_of(model: torch.nn.Module) -> tuple[torch.optim.AdamW, int]:
     return torch.optim.AdamW(trained, lr=1e-4, fused=True), sum(p.numel() for p in trained)
 
 
-def mta_arm(folder: Path, rows: EncodedRows, device: torch.device, cache_root: Path | None) -> tuple[Arm, float]:
+def mta_arm(
+    folder: Path, rows: EncodedRows, device: torch.device, dtype: torch.dtype, cache_root: Path | None
+) -> tuple[Arm, float]:
     """Our step; with a cache root, also the seconds that building the cache took."""
     torch.manual_seed(0)
-    model, _ = load_backbone(folder, torch.bfloat16)
+    model, _ = load_backbone(folder, dtype)
     mta = inject(model.to(device), CONFIG, TASKS, dtype=torch.float32)
     mta.set_trainable({"task_adapters"})
     choose_attention(mta.model, rows.longest, device)
@@ -82,20 +86,27 @@ def mta_arm(folder: Path, rows: EncodedRows, device: torch.device, cache_root: P
         seconds = time.perf_counter() - begin
 
     def step(chosen: np.ndarray[Any, Any]) -> None:
-        batch = collate(rows, chosen, PAD, packed=packed).to(device)
-        states = cache.states(batch).to(device) if cache else None
-        losses = F.cross_entropy(forward.logits(batch, states).float(), batch.targets, reduction="none")
-        ((losses * batch.weights).sum() / len(chosen)).backward()
+        parts = [chosen]
+        if packed and device.type == "cpu":  # as training does
+            lengths = rows.prompts.lengths + rows.targets.lengths
+            parts = divide_by_task(chosen, lengths, rows.task_ids, 0, 1, 1, PACKED_TOKENS_PER_PART)
+        for part in parts:
+            batch = collate(rows, part, PAD, packed=packed).to(device)
+            states = cache.states(batch).to(device) if cache else None
+            losses = F.cross_entropy(forward.logits(batch, states).float(), batch.targets, reduction="none")
+            ((losses * batch.weights).sum() / len(chosen)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return Arm("MTA, trunk cached" if cache else "MTA, no cache", step, parameters), seconds
 
 
-def peft_arm(folder: Path, rows: EncodedRows, device: torch.device, top: int | None, parameters: int) -> Arm:
+def peft_arm(
+    folder: Path, rows: EncodedRows, device: torch.device, dtype: torch.dtype, top: int | None, parameters: int
+) -> Arm:
     """peft LoRA on the FFN linears of the top blocks, or of all, as its users run it: labels and the model's loss."""
     torch.manual_seed(0)
-    model, _ = load_backbone(folder, torch.bfloat16)
+    model, _ = load_backbone(folder, dtype)
     config = model.config
     blocks = list(range(config.num_hidden_layers))[-(top or 0) :]
     per_rank = len(blocks) * 3 * (config.hidden_size + config.intermediate_size)
@@ -153,15 +164,19 @@ def main() -> None:
     device = torch.device(given.device)
     folder = given.backbone or resolve_backbone(BackboneSpec(model=EMBEDDED), Workspace.default())
     rows = make_rows(given.rows, 40_000)
+    precision, gain = choose_precision("auto", device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with tempfile.TemporaryDirectory() as scratch:
-        cached, cache_seconds = mta_arm(folder, rows, device, Path(scratch))
-        plain, _ = mta_arm(folder, rows, device, None)
-        arms = [cached, plain, *(peft_arm(folder, rows, device, top, plain.parameters) for top in (4, None))]
+        cached, cache_seconds = mta_arm(folder, rows, device, dtype, Path(scratch))
+        plain, _ = mta_arm(folder, rows, device, dtype, None)
+        arms = [cached, plain, *(peft_arm(folder, rows, device, dtype, top, plain.parameters) for top in (4, None))]
         rates = measure(arms, rows, given.repeats, given.steps, device)
     tokens = int(rows.prompts.lengths.sum() + rows.targets.lengths.sum() - len(rows))
     median = {name: statistics.median(values) for name, values in rates.items()}
     result = {
         "threads": torch.get_num_threads(),
+        "precision": precision,
+        "bf16_gain": gain,
         "device": str(device),
         "rows_per_step": ROWS_PER_STEP,
         "tokens_per_row": tokens / len(rows),
@@ -183,8 +198,8 @@ def main() -> None:
         for a in result["arms"]
     ]
     head = (
-        f"Training steps of {ROWS_PER_STEP} rows, {result['tokens_per_row']:.0f} tokens each, on {device} with "
-        f"{result['threads']} threads; median of {given.repeats} turns. Building the cache: "
+        f"Training steps of {ROWS_PER_STEP} rows, {result['tokens_per_row']:.0f} tokens each, in {precision} on "
+        f"{device} with {result['threads']} threads; median of {given.repeats} turns. Building the cache: "
         f"{result['cache_build_tokens_per_second']:,.0f} tokens/s.\n"
         "Made by `python benchmarks/training.py`.\n"
     )
