@@ -122,6 +122,8 @@ def load_backbone(folder: Path, dtype: "torch.dtype | None" = None) -> tuple[Any
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    from alter_core.mta.bundle_parts import own_memory
+
     if not (folder / RECORD).is_file():
         raise BackboneError(f"{folder} is no converted backbone: {RECORD} is missing; run `alter run` again to make it")
     with quiet():
@@ -129,6 +131,7 @@ def load_backbone(folder: Path, dtype: "torch.dtype | None" = None) -> tuple[Any
         loader = _loader(config)
         model = loader.from_pretrained(folder, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    own_memory(model)
     return model.eval(), tokenizer
 
 

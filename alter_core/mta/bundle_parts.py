@@ -14,6 +14,9 @@ from alter_core.mta.fingerprint import backbone_digests, backbone_tensors
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.model import MTAModel
 
+ALIGNMENT = 64
+"""Bytes: tensors that torch makes begin at multiples of this."""
+
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors as safetensors takes them: on the CPU, contiguous, no two of the same memory."""
@@ -115,7 +118,18 @@ def assign(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: 
     if problems:
         raise BundleError(f"{where}: its tensors do not fit the model: copy the bundle anew", problems)
     for name, tensor in tensors.items():
-        targets[name].data = tensor.to(targets[name].device)
+        targets[name].data = tensor.to(targets[name].device, copy=True)  # as own_memory
+
+
+def own_memory(model: nn.Module) -> None:
+    """Move weights that lie where their file put them into memory of their own.
+
+    On some processors (AVX2 seen) products of matrices differ in their last bits with the place of their operands, so
+    that the same weights out of a longer file would answer a little otherwise.
+    """
+    for parameter in model.parameters():
+        if parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
 
 
 def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
@@ -139,6 +153,7 @@ def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
         raise BundleError(
             f"the backbone cannot be loaded from {place}: {told}; pass `backbone`, the folder or hub id that holds it"
         ) from error
+    own_memory(model)
     return model
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from alter_core.errors import BundleError
 from alter_core.mta import MTAConfig, MTAModel, bundle_digest, inject, load_bundle, save_bundle
+from alter_core.mta.bundle_parts import ALIGNMENT
 from tests.mta.conftest import TASKS, batch_for, logits, stir, tiny
 from tests.mta.test_fold import tokenizer
 
@@ -44,6 +45,15 @@ def test_a_round_trip_gives_bit_equal_logits(architecture: str, kind: str, place
     assert loaded.gate_table() == mta.gate_table()
     assert loaded.config == mta.config
     assert (none, metadata) == (None, {})
+
+
+@pytest.mark.parametrize("place", ["hold", "refer"])
+def test_weights_lie_as_torch_places_its_own(place: Any, tmp_path: Path) -> None:
+    """Where a file happens to put them, products of AVX2 processors have other last bits."""
+    tiny("llama").save_pretrained(tmp_path / "backbone")
+    save_bundle(made(), None, tmp_path / "bundle", backbone=place, source=str(tmp_path / "backbone"))
+    loaded, _, _ = load_bundle(tmp_path / "bundle")
+    assert {parameter.data_ptr() % ALIGNMENT for parameter in loaded.model.parameters()} == {0}
 
 
 def test_dtypes_survive_even_mixed(tmp_path: Path) -> None:
