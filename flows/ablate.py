@@ -20,7 +20,7 @@ from flows.publish import Run, ended
 from flows.steps import Facts, Follower
 from flows.stores import open_tracker
 
-LAYS_OUT = ("evaluation/ablation.py", "evaluation/ablation_table.py")
+LAYS_OUT = tuple(f"evaluation/{name}.py" for name in ("ablation", "ablation_table", "duration", "side_by_side"))
 """Files of alter_core that arrange trials: changing them makes no trial another."""
 
 
@@ -45,11 +45,13 @@ def ablate(
     rates: tuple[float, ...] | None = None,
     steps_factor: float = 1.0,
     patience: int | None = None,
+    at_once: int = 1,
 ) -> dict[str, Any]:
     """Run the ablation of `domain`; gives its table and the folder with ablation.json, ablation.md and ablation.png.
 
     rows: at most so many of each source. variants: a YAML file of further MTA arms, as AblationJob.variants. rates: all
-    that an arm is tried at; unset, a grid that is widened. Trials that are there already are reused.
+    that an arm is tried at; unset, a grid that is widened. at_once: trials side by side. Trials that are there already
+    are reused.
     Raises AlterError subclasses for wrong input and failed jobs.
     """
     plan = Plan.read(domain, Path(data_root) if data_root else None)
@@ -59,7 +61,7 @@ def ablate(
     data = steps.ingest(plan)
     steps.validate(plan, data, backbone, None, None)
     settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "variants": further}
-    settings |= {"steps_factor": steps_factor, "patience": patience}
+    settings |= {"steps_factor": steps_factor, "patience": patience, "at_once": at_once}
     settings |= {"rates": rates, "max_rates": len(rates)} if rates else {}
     tracker = open_tracker(plan, f"{plan.spec.name} ablation")
     tracker.sweep()

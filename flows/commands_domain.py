@@ -78,6 +78,9 @@ def ablate(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop an arm after so many scores without a better one.")
     ] = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Trials side by side, each with its share of the processors.")
+    ] = 1,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -99,6 +102,7 @@ def ablate(
             tuple(rates) if rates else None,
             steps_factor,
             patience,
+            at_once,
         )
     folder = Path(found["folder"])
     typer.echo(

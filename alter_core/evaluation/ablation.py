@@ -4,27 +4,37 @@
 table so far is on disk after every arm.
 """
 
+import os
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from alter_core.backbone import load_backbone
 from alter_core.errors import AlterError, SpecError
 from alter_core.evaluation.ablation_table import Tuned, summarise, write_table
 from alter_core.evaluation.arms import Arm, make_arms
+from alter_core.evaluation.duration import Sayer, expected_seconds
 from alter_core.evaluation.job import append_row
-from alter_core.evaluation.trials import Bench, Trial
-from alter_core.prompts import encode_prompts
+from alter_core.evaluation.side_by_side import EXIT_STOPPED, SideBySide
+from alter_core.evaluation.trials import Bench, Facts, Trial
 from alter_core.spec import DomainSpec, StageSpec
 
 GRID_STEP = 2.0
-EXIT_STOPPED = 143
+
+
+class TrialChoice(BaseModel):
+    """One trial of an ablation, and how far to take it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    rate: float | None
+    seed: int
+    split: Literal["validation", "test"]
 
 
 class AblationJob(BaseModel):
@@ -62,12 +72,16 @@ class AblationJob(BaseModel):
     patience: int | None = Field(default=None, ge=1)
     """Validation scores without a better one after which an arm stops: with a large steps_factor, arms are compared at
     convergence rather than at equal steps."""
+    at_once: int = Field(default=1, ge=1)
+    """Trials that are worked on side by side, each in a process with its share of the processors."""
+    only: TrialChoice | None = None
+    """Do this trial and make no table: what a process beside others is given."""
     code: str = ""
     """Digest of the code; results of other code are not reused."""
 
 
 def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], bool]) -> dict[str, Any]:
-    """Do `job`; returns what ablation.json holds.
+    """Do `job`; returns what ablation.json holds, and nothing for one trial.
 
     Raises AlterError subclasses for wrong input, and alter_core.errors.Stopped when asked to stop.
     """
@@ -79,33 +93,58 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     variants = {name: _lengthened_parts(parts, job.steps_factor) for name, parts in job.variants.items()}
     arms = _chosen(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
     settings = _settings(job, spec, counts)
-    sayer = _Sayer(log)
+    sayer = Sayer(log, job.at_once)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
-    sayer.plan(arms, job, expected_seconds(bench, arms, counts))
+    if job.only:
+        _do_one(job.only, arms, bench)
+        return {}
+    sayer.plan(arms, len(job.rates), job.seeds, expected_seconds(bench, arms, counts))
+    beside = SideBySide(job.at_once, stop_asked)
 
     tuned: dict[str, Tuned] = {}
     finished: dict[str, list[Trial]] = {arm.name: [] for arm in arms}
+    one_at_a_time = threading.Lock()
+
+    def reach(trial: Trial, split: Literal["validation", "test"]) -> Facts:
+        """The result of `trial`, by a process of its own where several are wanted."""
+        if job.at_once > 1 and not trial.has(split):
+            choice = TrialChoice(arm=trial.arm.name, rate=trial.rate, seed=trial.seed, split=split)
+            part = job.model_copy(update={"only": choice})
+            module = "alter_core.evaluation.ablation"
+            beside.run(module, part.model_dump(mode="json"), trial.folder, f"{trial.arm.title}, seed {trial.seed}")
+        facts = trial.validation()
+        return facts if split == "validation" else trial.test()
 
     def settle(arm: Arm, trial: Trial) -> None:
-        sayer.begin(arm, trial)
-        trial.validation()
-        trial.test()
-        trial.drop_weights()
-        finished[arm.name].append(trial)
-        write_table(job.output, summarise(spec, arms, finished, tuned, settings))
-        sayer.done(arm)
+        with sayer.working(arm, trial):
+            reach(trial, "test")
+            trial.drop_weights()
+            with one_at_a_time:
+                finished[arm.name] = sorted([*finished[arm.name], trial], key=lambda trial: trial.seed)
+                write_table(job.output, summarise(spec, arms, finished, tuned, settings))
 
-    for arm in arms:
-        trial, tuned[arm.name] = _tune(bench, arm, job, sayer)
+    def tune(arm: Arm) -> None:
+        trial, tuned[arm.name] = _tune(bench, arm, job, sayer, reach)
         settle(arm, trial)
-    for seed in range(spec.seed + 1, spec.seed + job.seeds):
-        for arm in arms:
-            if arm.spec:
-                settle(arm, Trial(bench, arm, tuned[arm.name].rate, seed))
+
+    beside.each(tune, arms)
+    seeds = range(spec.seed + 1, spec.seed + job.seeds)
+    others = [(arm, seed) for seed in seeds for arm in arms if arm.spec]
+    beside.each(lambda one: settle(one[0], Trial(bench, one[0], tuned[one[0].name].rate, one[1])), others)
     return summarise(spec, arms, finished, tuned, settings)
 
 
-def _tune(bench: Bench, arm: Arm, job: AblationJob, sayer: "_Sayer") -> tuple[Trial, Tuned]:
+def _do_one(choice: TrialChoice, arms: Sequence[Arm], bench: Bench) -> None:
+    (arm,) = (arm for arm in arms if arm.name == choice.arm)
+    trial = Trial(bench, arm, choice.rate, choice.seed)
+    trial.validation()
+    if choice.split == "test":
+        trial.test()
+
+
+def _tune(
+    bench: Bench, arm: Arm, job: AblationJob, sayer: Sayer, reach: Callable[[Trial, Literal["validation"]], Facts]
+) -> tuple[Trial, Tuned]:
     """The arm's best trial on validation rows, and the grid that it was found on."""
     if arm.spec is None:
         return Trial(bench, arm, None, bench.spec.seed), Tuned(None, {}, False)
@@ -116,9 +155,8 @@ def _tune(bench: Bench, arm: Arm, job: AblationJob, sayer: "_Sayer") -> tuple[Tr
         for rate in grid:
             if rate not in tried:
                 trials[rate] = Trial(bench, arm, rate, bench.spec.seed)
-                sayer.begin(arm, trials[rate])
-                tried[rate] = float(trials[rate].validation()["macro"]["value"])
-                sayer.done(arm)
+                with sayer.working(arm, trials[rate]):
+                    tried[rate] = float(reach(trials[rate], "validation")["macro"]["value"])
                 winner = _winner(tried)
                 for loser in set(trials) - {winner}:
                     trials[loser].drop_weights()
@@ -129,55 +167,13 @@ def _tune(bench: Bench, arm: Arm, job: AblationJob, sayer: "_Sayer") -> tuple[Tr
             return trials[winner], Tuned(winner, dict(sorted(tried.items())), at_edge)
         # A grid of one rate has the same edge on both sides: look both ways.
         wider = sorted({*grid, edges[winner], *([winner / GRID_STEP] if len(grid) == 1 else [])})
-        sayer.widened(len(wider) - len(grid))
+        sayer.widened(arm, len(wider) - len(grid))
         grid = wider
 
 
 def _winner(tried: Mapping[float, float]) -> float:
     """The rate of the best score; of equally good ones the lower, which is the calmer."""
     return min(tried, key=lambda rate: (-tried[rate], rate))
-
-
-def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-    """A first guess of each arm's seconds per trial, from one timed forward of the backbone over a few rows.
-
-    A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
-    the trunk three times (forward and backward); scoring costs one forward. The guess gives way to real times as
-    trials end.
-    """
-    from alter_core.evaluation.arms import mta_blocks
-    from alter_core.mta.architectures import find_architecture, find_blocks
-    from alter_core.training.precision import choose_precision
-    from alter_core.training.stages import count_steps
-
-    spec = bench.spec
-    precision, _ = choose_precision(spec.precision, torch.device("cpu"))
-    # As it will compute: in bf16, a processor without the instructions for it takes forty times as long.
-    model, tokenizer = load_backbone(bench.backbone, torch.bfloat16 if precision == "bf16" else torch.float32)
-    sample = [row for name in spec.task_names for row in bench.dataset.rows("train", name).select(range(4))]
-    prompts = [encode_prompts(tokenizer, spec.task(row["task"]), [row["input"]])[0][0] for row in sample]
-    width = max(map(len, prompts))
-    ids = torch.tensor([[*prompt, *[tokenizer.eos_token_id] * (width - len(prompt))] for prompt in prompts])
-    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids[:, :8]} if model.config.is_encoder_decoder else {})
-    with torch.inference_mode():
-        model(**{name: part[:1] for name, part in inputs.items()})  # the first one also prepares kernels
-        begin = time.monotonic()
-        model(**inputs)
-    per_token = (time.monotonic() - begin) / ids.numel()
-    tokens = sum(map(len, prompts)) / len(prompts)
-    blocks = find_blocks(model, find_architecture(model))
-    train_rows = sum(counts["train"].values())
-    scored = sum(counts["validation"].values()) + sum(counts["test"].values())
-    expected = {}
-    for arm in arms:
-        work = 2.0 * scored * tokens  # reading the prompt, and about as much again for writing
-        if arm.spec:
-            chosen = mta_blocks(blocks, arm.spec.mta)
-            top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
-            for stage in arm.spec.stages.values():
-                work += count_steps(stage, train_rows) * stage.rows_per_step * tokens * (3 * top)
-        expected[arm.name] = work * per_token
-    return expected
 
 
 def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
@@ -237,59 +233,6 @@ def _chosen(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]
     return tuple(arm for arm in arms if names is None or arm.name in names)
 
 
-class _Sayer:
-    """Tells how far the ablation is; times still to come are the guesses, scaled by how true they have been."""
-
-    def __init__(self, log: Callable[..., None]) -> None:
-        self._log = log
-        self._arm = ""
-        self._text = ""
-        self._done = self._total = 0
-        self._guess: dict[str, float] = {}
-        self._left: list[str] = []
-        self._spent = self._guessed = 0.0
-        self._begin = time.monotonic()
-
-    def plan(self, arms: Sequence[Arm], job: AblationJob, guess: Mapping[str, float]) -> None:
-        self._guess = dict(guess)
-        for arm in arms:
-            # Tuning; scoring the best on test rows; the other seeds.
-            count = 1 + (len(job.rates) + job.seeds - 1 if arm.spec else 0)
-            self._left += [arm.name] * count
-        self._total = len(self._left)
-        hours = sum(self._guess[name] for name in self._left) / 3600
-        self._say(f"{len(arms)} arms, {self._total} steps: about {hours:.1f} hours, more where a grid is widened")
-
-    def widened(self, count: int) -> None:
-        self._left += [self._arm] * count
-        self._total += count
-
-    def begin(self, arm: Arm, trial: Trial) -> None:
-        self._arm = arm.name
-        rate = "" if trial.rate is None else f", rate {trial.rate:g}, seed {trial.seed}"
-        self._begin = time.monotonic()
-        self._say(f"{arm.title}{rate}")
-
-    def done(self, arm: Arm) -> None:
-        self._done += 1
-        self._left.remove(arm.name)
-        seconds = time.monotonic() - self._begin
-        if seconds > 2.0:  # read from disk otherwise
-            self._spent += seconds
-            self._guessed += self._guess[arm.name]
-        self._say(self._text)
-
-    def inner(self, **fields: Any) -> None:
-        """A row of the training or scoring that runs now."""
-        self._log(**{**fields, "arm": self._arm})
-
-    def _say(self, text: str) -> None:
-        self._text = text
-        truth = self._spent / self._guessed if self._guessed else 1.0
-        left = truth * sum(self._guess[name] for name in self._left)
-        self._log(phase="ablate", done=self._done, total=self._total, seconds_left=left, text=text, arm=self._arm)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0, 143 after SIGTERM, or that of the AlterError that stopped the job."""
     from alter_core.errors import Stopped
@@ -304,8 +247,15 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+    arm = {"arm": job.only.arm} if job.only else {}
+    parent = os.getppid()
+
+    def stop_asked() -> bool:
+        # One of several side by side also ends when the process that waits for it was killed.
+        return bool(asked) or (job.only is not None and os.getppid() != parent)
+
     try:
-        run(job, lambda **fields: append_row(job.metrics, fields), lambda: bool(asked))
+        run(job, lambda **fields: append_row(job.metrics, {**fields, **arm}), stop_asked)
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         return EXIT_STOPPED

@@ -60,6 +60,7 @@ class PeftHandle:
             yield
             return
         ids = task_ids if isinstance(task_ids, Tensor) else torch.tensor([self.tasks.index(name) for name in task_ids])
+        ids = ids.to(next(self.model.parameters()).device)
 
         def add(_layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             return args, {**kwargs, "task_ids": ids}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -60,6 +60,10 @@ class Trial:
                 del task[name]
         self.key = digest_of(kept, stages, peft, bench.dataset.digest, backbone_digest(bench.backbone), bench.code)
         self.folder = bench.folder / "trials" / self.key
+
+    def has(self, split: Literal["validation", "test"]) -> bool:
+        """Tell whether the result on `split` is there already."""
+        return _read(self.folder / f"{split}.json") is not None
 
     def validation(self) -> Facts:
         """{macro, cost}: the macro score on validation rows; trains first where that is not done yet."""

@@ -8,7 +8,7 @@ import pytest
 
 from alter_core.backbone import backbone_record, load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
-from alter_core.errors import SpecError, Stopped
+from alter_core.errors import SpecError, Stopped, TrainingError
 from alter_core.evaluation.ablation import AblationJob, run
 from alter_core.evaluation.ablation_table import Tuned, macro, paired_difference, reading, summarise, to_markdown
 from alter_core.evaluation.arms import make_arms
@@ -159,6 +159,33 @@ def test_a_stopped_ablation_goes_on_and_ends_with_the_same_table(
     assert runs == 2
     wanted = {arm["name"]: arm["macro"] for arm in finished[0]["arms"] if arm["name"] in names}
     assert {arm["name"]: arm["macro"] for arm in table["arms"]} == wanted
+
+
+def test_trials_side_by_side_give_the_same_table(
+    finished: tuple[dict[str, Any], Path, Log], ready: dict[str, Any], tmp_path: Path
+) -> None:
+    names = ["zero_shot", "peft_lora"]
+    log = Log()
+    table = run(job_for(ready, tmp_path, arms=names, seeds=1, max_rates=1, at_once=2), log, log.stopped)
+    wanted = {arm["name"]: arm["macro_by_seed"][0] for arm in finished[0]["arms"]}
+    assert {arm["name"]: arm["macro_by_seed"] for arm in table["arms"]} == {name: [wanted[name]] for name in names}
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["arm"] for row in rows if row["phase"] == "train"} == {"peft_lora"}
+    assert log.rows[-1]["done"] == log.rows[-1]["total"]
+
+
+def test_a_trial_that_fails_beside_others_stops_them_and_is_told(ready: dict[str, Any], tmp_path: Path) -> None:
+    job = job_for(ready, tmp_path, arms=["plain_multi_task", "peft_lora"], rates=(1e30,), max_rates=1, at_once=2)
+    with pytest.raises(TrainingError, match=r"exit code 1(.|\n)*the loss is nan"):
+        run(job, lambda **_: None, lambda: False)
+
+
+def test_a_stop_ends_trials_side_by_side_and_loses_nothing(ready: dict[str, Any], tmp_path: Path) -> None:
+    job = job_for(ready, tmp_path, arms=["plain_multi_task"], seeds=1, max_rates=1, at_once=2)
+    metrics = tmp_path / "metrics.jsonl"
+    with pytest.raises(Stopped):
+        run(job, lambda **_: None, lambda: metrics.exists() and '"phase": "train"' in metrics.read_text())
+    assert [arm["name"] for arm in run(job, lambda **_: None, lambda: False)["arms"]] == ["plain_multi_task"]
 
 
 @pytest.mark.parametrize("arm", ["mta_two_stages", "peft_lora"])
