@@ -74,6 +74,7 @@ def summarise(
                 "trained_parameters": checks[0]["cost"]["trained_parameters"],
                 "seconds": float(np.mean([check["cost"]["seconds"] for check in checks])),
                 "cost": checks[0]["cost"],
+                "precision": sorted({check["precision"] for check in checks if check["precision"]}),
                 "difference": None,
             }
         )
@@ -162,10 +163,11 @@ def to_markdown(table: Facts) -> str:
             )
         )
     metrics = ", ".join(f"{task}: {metric}" for task, metric in table["metrics"].items())
-    lines += [
-        "",
-        f"Scores are means over seeds on the same test rows ({metrics}); intervals are 95 %, over seeds and rows.",
-    ]
+    luck = "seeds and rows" if table["settings"]["seeds"] > 1 else "rows; how seeds differ is not in them"
+    lines += ["", f"Scores are means over seeds on the same test rows ({metrics}); intervals are 95 %, over {luck}."]
+    computed = sorted({precision for arm in table["arms"] for precision in arm["precision"]})
+    mixed = ", by the machine that a trial ran on" if len(computed) > 1 else ""
+    lines += [f"Trials computed in {' and '.join(computed)}{mixed}."] if computed else []
     lines += ["Seconds are those of one training's steps.", "", reading(table)]
     return "\n".join(lines) + "\n"
 

@@ -66,13 +66,13 @@ class Trial:
         return _read(self.folder / f"{split}.json") is not None
 
     def validation(self) -> Facts:
-        """{macro, cost}: the macro score on validation rows; trains first where that is not done yet."""
+        """{macro, cost, precision}: the macro score on validation rows; trains first where that is not done yet."""
         done = _read(self.folder / "validation.json")
         if done:
             return done
-        cost = self._train()
+        trained = self._train()
         card = self._score("validation", self.bench.spec.evaluation.max_validation_rows)
-        facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed, "macro": card["macro"], "cost": cost}
+        facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed, "macro": card["macro"], **trained}
         write_json(self.folder / "validation.json", facts)
         return facts
 
@@ -102,11 +102,10 @@ class Trial:
 
     def _train(self) -> Facts:
         if self.rate is None:
-            return {"seconds": 0.0, "trained_parameters": 0}
-        cost: Facts = {}
+            return {"cost": {"seconds": 0.0, "trained_parameters": 0}, "precision": None}
+        results: dict[str, Facts] = {}
         if self.arm.peft:
-            done = _read(self._last / "result.json") or self._train_peft()
-            cost["stage_one"] = done["cost"]
+            results["stage_one"] = _read(self._last / "result.json") or self._train_peft()
         else:
             from alter_core.training.run import run
 
@@ -124,15 +123,17 @@ class Trial:
                     metrics=self.folder / "metrics.jsonl",
                     seed=self.seed,
                 )
-                cost[stage] = run(job, self.bench.log, self.bench.stop_asked)["cost"]
+                results[stage] = run(job, self.bench.log, self.bench.stop_asked)
                 start = self.folder / stage / "bundle"
-        return {
-            **cost,
+        costs = {stage: result["cost"] for stage, result in results.items()}
+        cost = {
+            **costs,
             # A part that both stages train counts once.
-            "trained_parameters": max(stage["trained_parameters"] for stage in cost.values()),
+            "trained_parameters": max(stage["trained_parameters"] for stage in costs.values()),
             # Of the steps, in whichever process: an interrupted trial has several.
-            "seconds": sum(stage["train_seconds"] for stage in cost.values()),
+            "seconds": sum(stage["train_seconds"] for stage in costs.values()),
         }
+        return {"cost": cost, "precision": next(iter(results.values()))["precision"]}
 
     def _train_peft(self) -> Facts:
         from accelerate import Accelerator
@@ -195,7 +196,7 @@ class Trial:
         )
         with written_whole(self._last / _ADAPTERS) as path:
             handle.save(path)
-        result = {"cost": stage_cost(done, mta, stage, forward, cache)}
+        result = {"cost": stage_cost(done, mta, stage, forward, cache), "precision": precision}
         write_json(self._last / "result.json", result)
         drop_checkpoints(self._last / "checkpoints")
         return result

@@ -84,6 +84,7 @@ def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[d
         assert arm["macro"]["value"] == pytest.approx(np.mean([task["value"] for task in arm["tasks"].values()]))
         assert arm["seeds"] == ([0] if arm["name"] == "zero_shot" else [0, 1])
         assert (arm["trained_parameters"] > 0) == (arm["name"] != "zero_shot")
+        assert arm["precision"] == ([] if arm["name"] == "zero_shot" else ["fp32"])
     assert json.loads((folder / "ablation.json").read_text()) == json.loads(json.dumps(table))
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
     assert to_markdown(table) == (folder / "ablation.md").read_text()
@@ -95,7 +96,8 @@ def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str
     for name, seeds, score in (("zero_shot", 1, 0.1), *zip(THREE, (2, 2, 1), (0.5, 0.6, 0.9), strict=True)):
         rows = {task: dict.fromkeys("abc", score) for task in ready["spec"].task_names}
         for seed in range(seeds):
-            facts = {"macro": {"value": score}, "cost": {"trained_parameters": 1, "seconds": 1.0}}
+            cost = {"trained_parameters": 1, "seconds": 1.0}
+            facts = {"macro": {"value": score}, "cost": cost, "precision": "fp32"}
             trials[name].append(
                 SimpleNamespace(
                     seed=seed,
@@ -231,6 +233,21 @@ def test_the_table_says_how_rates_were_chosen(
 ) -> None:
     table = finished[0]
     assert wanted in to_markdown({**table, "settings": {**table["settings"], "rates": rates, "widened": widened}})
+
+
+def test_the_table_says_what_its_intervals_leave_out(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    table = finished[0]
+    assert "over seeds and rows." in to_markdown(table)
+    assert "seeds differ is not in them" in to_markdown({**table, "settings": {**table["settings"], "seeds": 1}})
+
+
+def test_the_table_says_when_trials_computed_in_different_precisions(
+    finished: tuple[dict[str, Any], Path, Log],
+) -> None:
+    table = finished[0]
+    assert "Trials computed in fp32." in to_markdown(table)
+    other = [{**table["arms"][1], "precision": ["bf16"]}, *table["arms"][2:]]
+    assert "in bf16 and fp32, by the machine" in to_markdown({**table, "arms": other})
 
 
 def test_a_grid_as_long_as_the_limit_is_not_widened(ready: dict[str, Any], tmp_path: Path) -> None:
