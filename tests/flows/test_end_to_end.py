@@ -132,22 +132,8 @@ def test_an_ablation_is_kept_as_a_run_with_a_nested_run_for_each_arm(
 ) -> None:
     variants = tmp_path / "variants.yaml"
     variants.write_text("wide: {mta: {rank: 3}}\n")
-    given = [
-        "--seeds",
-        "1",
-        "--rows",
-        "30",
-        "--rate",
-        "0.001",
-        "--rate",
-        "0.002",
-        "--variants",
-        str(variants),
-        "--arm",
-        "zero_shot",
-        "--arm",
-        "wide",
-    ]
+    given = ["--seeds", "1", "--rows", "30", "--rate", "0.001", "--at-once", "2", "--variants", str(variants)]
+    given += ["--arm", "zero_shot", "--arm", "wide"]
     done = alter("ablate", str(home / "tiny"), "--json", *given)
     assert done.returncode == 0, done.stderr
     arms = {arm["name"]: arm for arm in json.loads(done.stdout)["arms"]}
