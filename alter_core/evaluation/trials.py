@@ -77,13 +77,17 @@ class Trial:
         return facts
 
     def test(self) -> Facts:
-        """The scorecard on test rows, as JSON; trains first where the weights are gone."""
+        """The scorecard on test rows, as JSON; trains first where the weights are gone.
+
+        It holds no row's text, so that trials can be kept where rows may not be.
+        """
         done = _read(self.folder / "test.json")
         if done:
             return done
         if not self._has_weights():
             self._train()
         card = self._score("test", self.bench.spec.evaluation.max_rows)
+        del card["samples"]
         write_json(self.folder / "test.json", card)
         return card
 

@@ -133,6 +133,12 @@ def test_the_expected_duration_comes_first(finished: tuple[dict[str, Any], Path,
     assert (last["done"], last["seconds_left"]) == (last["total"], 0)
 
 
+def test_what_stays_of_a_trial_holds_no_text_of_rows(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    kept = [file.read_text() for file in (finished[1] / "trials").glob("*/*.json")]
+    assert len(kept) > 10
+    assert not [text for text in kept if "kitchen" in text or "cellar" in text]
+
+
 def test_weights_do_not_stay_on_disk(finished: tuple[dict[str, Any], Path, Log]) -> None:
     assert list(finished[1].rglob("*.json"))
     assert not list(finished[1].rglob("*.safetensors"))
