@@ -252,8 +252,9 @@ def test_the_table_says_when_trials_computed_in_different_precisions(
 ) -> None:
     table = finished[0]
     assert "Trials computed in fp32." in to_markdown(table)
-    other = [{**table["arms"][1], "precision": ["bf16"]}, *table["arms"][2:]]
-    assert "in bf16 and fp32, by the machine" in to_markdown({**table, "arms": other})
+    first, second, *others = table["arms"]
+    mixed = [first, {**second, "precision": ["bf16"]}, *others]
+    assert "in bf16 and fp32, by the machine" in to_markdown({**table, "arms": mixed})
 
 
 def test_a_grid_as_long_as_the_limit_is_not_widened(ready: dict[str, Any], tmp_path: Path) -> None:
