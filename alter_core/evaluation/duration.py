@@ -26,7 +26,7 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Map
     """
     spec = bench.spec
     precision, _ = choose_precision(spec.precision, torch.device("cpu"))
-    # As it will compute: in bf16, a processor without the instructions for it takes forty times as long.
+    # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
     model, tokenizer = load_backbone(bench.backbone, torch.bfloat16 if precision == "bf16" else torch.float32)
     sample = [row for name in spec.task_names for row in bench.dataset.rows("train", name).select(range(4))]
     prompts = [encode_prompts(tokenizer, spec.task(row["task"]), [row["input"]])[0][0] for row in sample]
