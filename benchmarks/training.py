@@ -32,7 +32,7 @@ from alter_core.spec import BackboneSpec
 from alter_core.training.attention import choose_attention
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import PACKED_TOKENS_PER_PART
-from alter_core.training.precision import choose_precision
+from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import Workspace
 
@@ -165,7 +165,7 @@ def main() -> None:
     folder = given.backbone or resolve_backbone(BackboneSpec(model=EMBEDDED), Workspace.default())
     rows = make_rows(given.rows, 40_000)
     precision, gain = choose_precision("auto", device)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = dtype_of(precision)
     with tempfile.TemporaryDirectory() as scratch:
         cached, cache_seconds = mta_arm(folder, rows, device, dtype, Path(scratch))
         plain, _ = mta_arm(folder, rows, device, dtype, None)

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,9 +19,10 @@ from alter_core.evaluation.ablation_table import Tuned, summarise, write_table
 from alter_core.evaluation.arms import Arm, make_arms
 from alter_core.evaluation.duration import Sayer, expected_seconds
 from alter_core.evaluation.job import append_row
-from alter_core.evaluation.side_by_side import EXIT_STOPPED, SideBySide
-from alter_core.evaluation.trials import Bench, Facts, Trial
+from alter_core.evaluation.side_by_side import SideBySide
+from alter_core.evaluation.trials import Bench, Facts, Split, Trial
 from alter_core.spec import DomainSpec, StageSpec
+from alter_core.training.job import EXIT_STOPPED
 
 GRID_STEP = 2.0
 
@@ -34,7 +35,7 @@ class TrialChoice(BaseModel):
     arm: str
     rate: float | None
     seed: int
-    split: Literal["validation", "test"]
+    split: Split
 
 
 class AblationJob(BaseModel):
@@ -92,12 +93,13 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     counts = _row_counts(spec, dataset)
     variants = {name: _lengthened_parts(parts, job.steps_factor) for name, parts in job.variants.items()}
     arms = _chosen(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
-    settings = _settings(job, spec, counts)
     sayer = Sayer(log, job.at_once)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     if job.only:
-        _do_one(job.only, arms, bench)
+        (arm,) = (arm for arm in arms if arm.name == job.only.arm)
+        Trial(bench, arm, job.only.rate, job.only.seed).result(job.only.split)
         return {}
+    settings = _settings(job, spec, counts)
     sayer.plan(arms, len(job.rates), job.seeds, expected_seconds(bench, arms, counts))
     beside = SideBySide(job.at_once, stop_asked)
 
@@ -105,15 +107,14 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     finished: dict[str, list[Trial]] = {arm.name: [] for arm in arms}
     one_at_a_time = threading.Lock()
 
-    def reach(trial: Trial, split: Literal["validation", "test"]) -> Facts:
+    def reach(trial: Trial, split: Split) -> Facts:
         """The result of `trial`, by a process of its own where several are wanted."""
         if job.at_once > 1 and not trial.has(split):
             choice = TrialChoice(arm=trial.arm.name, rate=trial.rate, seed=trial.seed, split=split)
             part = job.model_copy(update={"only": choice})
             module = "alter_core.evaluation.ablation"
             beside.run(module, part.model_dump(mode="json"), trial.folder, f"{trial.arm.title}, seed {trial.seed}")
-        facts = trial.validation()
-        return facts if split == "validation" else trial.test()
+        return trial.result(split)
 
     def settle(arm: Arm, trial: Trial) -> None:
         with sayer.working(arm, trial):
@@ -134,16 +135,8 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     return summarise(spec, arms, finished, tuned, settings)
 
 
-def _do_one(choice: TrialChoice, arms: Sequence[Arm], bench: Bench) -> None:
-    (arm,) = (arm for arm in arms if arm.name == choice.arm)
-    trial = Trial(bench, arm, choice.rate, choice.seed)
-    trial.validation()
-    if choice.split == "test":
-        trial.test()
-
-
 def _tune(
-    bench: Bench, arm: Arm, job: AblationJob, sayer: Sayer, reach: Callable[[Trial, Literal["validation"]], Facts]
+    bench: Bench, arm: Arm, job: AblationJob, sayer: Sayer, reach: Callable[[Trial, Split], Facts]
 ) -> tuple[Trial, Tuned]:
     """The arm's best trial on validation rows, and the grid that it was found on."""
     if arm.spec is None:

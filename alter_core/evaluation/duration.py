@@ -13,7 +13,7 @@ from alter_core.evaluation.arms import Arm, mta_blocks
 from alter_core.evaluation.trials import Bench, Trial
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.prompts import encode_prompts
-from alter_core.training.precision import choose_precision
+from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.stages import count_steps
 
 
@@ -27,7 +27,7 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Map
     spec = bench.spec
     precision, _ = choose_precision(spec.precision, torch.device("cpu"))
     # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
-    model, tokenizer = load_backbone(bench.backbone, torch.bfloat16 if precision == "bf16" else torch.float32)
+    model, tokenizer = load_backbone(bench.backbone, dtype_of(precision))
     sample = [row for name in spec.task_names for row in bench.dataset.rows("train", name).select(range(4))]
     prompts = [encode_prompts(tokenizer, spec.task(row["task"]), [row["input"]])[0][0] for row in sample]
     width = max(map(len, prompts))

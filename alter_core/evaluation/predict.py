@@ -17,7 +17,7 @@ from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
-from alter_core.training.precision import choose_precision
+from alter_core.training.precision import choose_precision, dtype_of
 
 CACHE_BYTES = 2**30
 """Most memory of a batch's cache of keys and values: the larger the batch, the less a written token costs."""
@@ -100,8 +100,7 @@ class Predictor:
         """A predictor on `device` (unset: a GPU if there is one) in the precision that the spec asks for."""
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision, _ = choose_precision(spec.precision, where)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        return cls(model.eval(), tokenizer, spec, mta, where, dtype)
+        return cls(model.eval(), tokenizer, spec, mta, where, dtype_of(precision))
 
     def predict(
         self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None = None

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alter_core.errors import Stopped, TrainingError
+from alter_core.training.job import EXIT_STOPPED
 from alter_core.workspace import write_json
 
 Item = TypeVar("Item")
 POLL_SECONDS = 0.2
-EXIT_STOPPED = 143
 TOLD_LINES = 5
 
 

@@ -23,6 +23,7 @@ from alter_core.workspace import digest_of, write_json, written_whole
 
 Log = Callable[..., None]
 Facts = dict[str, Any]
+Split = Literal["validation", "test"]
 _ADAPTERS = "adapters.safetensors"
 
 
@@ -61,9 +62,14 @@ class Trial:
         self.key = digest_of(kept, stages, peft, bench.dataset.digest, backbone_digest(bench.backbone), bench.code)
         self.folder = bench.folder / "trials" / self.key
 
-    def has(self, split: Literal["validation", "test"]) -> bool:
+    def has(self, split: Split) -> bool:
         """Tell whether the result on `split` is there already."""
         return _read(self.folder / f"{split}.json") is not None
+
+    def result(self, split: Split) -> Facts:
+        """`validation` or `test`; the first also stands beside the second."""
+        facts = self.validation()
+        return facts if split == "validation" else self.test()
 
     def validation(self) -> Facts:
         """{macro, cost, precision}: the macro score on validation rows; trains first where that is not done yet."""
@@ -146,7 +152,7 @@ class Trial:
         from alter_core.training.checkpoint import drop_checkpoints
         from alter_core.training.forward import TargetForward
         from alter_core.training.loop import train
-        from alter_core.training.precision import choose_precision
+        from alter_core.training.precision import choose_precision, dtype_of
         from alter_core.training.run import VALIDATION_LOSS_ROWS, stage_cost
         from alter_core.training.session import Training
         from alter_core.training.trunk_cache import TrunkCache, trunk_digest
@@ -159,10 +165,9 @@ class Trial:
         torch.manual_seed(self.seed)
         handle = PeftHandle(self.bench.backbone, spec, self.arm.peft)
         adapters = handle.adapters()
-        wide = torch.bfloat16 if precision == "bf16" else torch.float32
         for parameter in handle.model.parameters():
             if not parameter.requires_grad:
-                parameter.data = parameter.data.to(wide)
+                parameter.data = parameter.data.to(dtype_of(precision))
         handle.model.to(accelerator.device)
         mta = handle.as_mta()
         forward = TargetForward(mta)

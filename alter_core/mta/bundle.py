@@ -27,6 +27,7 @@ from alter_core.mta.bundle_parts import (
     layer_state,
     load_backbone,
     mta_tensors,
+    own_memory,
     restore,
     storable,
 )
@@ -145,6 +146,7 @@ def load_bundle(
         mta = inject(model, config, manifest["tasks"], fingerprint=False)
         mta.backbone_digests = dict(about["tensors"])
         restore(mta, manifest["layers"], load_file(directory / "mta.safetensors"), directory)
+        own_memory(mta.model)
         metadata: dict[str, Any] = manifest["metadata"]
     except (KeyError, TypeError, IndexError, ValidationError) as error:
         raise BundleError(

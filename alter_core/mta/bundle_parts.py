@@ -118,7 +118,7 @@ def assign(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: 
     if problems:
         raise BundleError(f"{where}: its tensors do not fit the model: copy the bundle anew", problems)
     for name, tensor in tensors.items():
-        targets[name].data = tensor.to(targets[name].device, copy=True)  # as own_memory
+        targets[name].data = tensor.to(targets[name].device)
 
 
 def own_memory(model: nn.Module) -> None:
@@ -153,7 +153,6 @@ def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
         raise BundleError(
             f"the backbone cannot be loaded from {place}: {told}; pass `backbone`, the folder or hub id that holds it"
         ) from error
-    own_memory(model)
     return model
 
 

@@ -23,6 +23,11 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp32"], device: torch.devi
     return ("bf16" if gain >= _GAIN else "fp32"), gain
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The dtype that `precision` stands for."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def _fastest(x: torch.Tensor, weight: torch.Tensor) -> float:
     """The fastest of a few repeats: other processes can only make one slower."""
     times = []

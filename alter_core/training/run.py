@@ -27,7 +27,7 @@ from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.job import TrainingJob
 from alter_core.training.loop import train
-from alter_core.training.precision import choose_precision
+from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.session import Training
 from alter_core.training.stages import Named, enter_stage
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
@@ -59,7 +59,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     mta, tokenizer, added = _load(job)
     spec = spec.model_copy(update={"tasks": tuple(spec.task(name) for name in mta.tasks)})  # task ids are the model's
     trains_backbone = "backbone" in stage.parts and not added
-    own = _to_compute_dtype(mta, torch.bfloat16 if precision == "bf16" and not trains_backbone else torch.float32)
+    own = _to_compute_dtype(mta, torch.float32 if trains_backbone else dtype_of(precision))
     mta.model.to(accelerator.device)
 
     forward = TargetForward(mta)
