@@ -169,6 +169,20 @@ def test_a_stopped_ablation_goes_on_and_ends_with_the_same_table(
     assert {arm["name"]: arm["macro"] for arm in table["arms"]} == wanted
 
 
+@pytest.mark.parametrize("arm", ["mta_two_stages", "peft_lora"])
+def test_a_resumed_trial_computes_as_it_began(
+    arm: str, ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(ready, tmp_path, seeds=1, max_rates=1, arms=[arm])
+    log = Log("train", 3)
+    with pytest.raises(Stopped):
+        run(job, log, log.stopped)
+    for module in ("run", "precision"):  # the measurement now falls out differently
+        monkeypatch.setattr(f"alter_core.training.{module}.choose_precision", lambda *_: ("bf16", 2.0))
+    [row] = run(job, Log(), lambda: False)["arms"]
+    assert row["precision"] == ["fp32"]
+
+
 def test_trials_side_by_side_give_the_same_table(
     finished: tuple[dict[str, Any], Path, Log], ready: dict[str, Any], tmp_path: Path
 ) -> None:
