@@ -166,11 +166,12 @@ class TrunkCache:
 
 
 def trunk_digest(forward: TargetForward) -> str:
-    """Of all weights that the trunk's states depend on, and of the model's configuration."""
+    """Of all weights that the trunk's states depend on, and of the model's configuration; not of where they lie."""
     model = forward.model
     stack = model.get_encoder() if forward.is_encoder_decoder else model.base_model
     above = {id(tensor) for block in list(forward.blocks)[forward.first :] for tensor in block.parameters()}
-    whole = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
+    whole = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(stack.named_parameters()):
         if id(tensor) not in above:
             whole.update(f"{name} {tensor_digest(tensor)}\n".encode())

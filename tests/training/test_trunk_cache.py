@@ -89,6 +89,15 @@ def test_other_tokens_weights_or_formats_have_another_key(tmp_path: Path) -> Non
     assert len(keys) == 4
 
 
+def test_the_folder_that_a_backbone_was_read_from_is_in_no_key() -> None:
+    forward, _ = forward_and_batch("llama")
+    digests = set()
+    for folder in ("one/backbone", "another/backbone"):
+        forward.model.config._name_or_path = folder
+        digests.add(trunk_digest(forward))
+    assert len(digests) == 1
+
+
 def test_a_short_disk_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9 - 1000, 1000))
