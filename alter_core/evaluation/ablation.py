@@ -17,14 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from alter_core.errors import AlterError, SpecError
 from alter_core.evaluation.ablation_table import Tuned, summarise, write_table
 from alter_core.evaluation.arms import Arm, make_arms
-from alter_core.evaluation.duration import Sayer, expected_seconds
+from alter_core.evaluation.duration import Sayer, Step, all_steps, expected_seconds, tuning_steps
+from alter_core.evaluation.grid import best_rate, is_at_edge, rates_to_try
 from alter_core.evaluation.job import append_row
 from alter_core.evaluation.side_by_side import SideBySide
 from alter_core.evaluation.trials import Bench, Facts, Split, Trial
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training.job import EXIT_STOPPED
-
-GRID_STEP = 2.0
 
 
 class TrialChoice(BaseModel):
@@ -100,7 +99,12 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
         Trial(bench, arm, job.only.rate, job.only.seed).result(job.only.split)
         return {}
     settings = _settings(job, spec, counts)
-    sayer.plan(arms, len(job.rates), job.seeds, expected_seconds(bench, arms, counts))
+    guesses = expected_seconds(bench, arms, counts)
+    seeds = range(spec.seed, spec.seed + job.seeds)
+    steps: dict[Step, float] = {}
+    for arm in arms:
+        steps |= all_steps(bench, arm, job.rates, job.max_rates, seeds, guesses[arm.name])
+    sayer.plan(len(arms), steps)
     beside = SideBySide(job.at_once, stop_asked)
 
     tuned: dict[str, Tuned] = {}
@@ -117,7 +121,7 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
         return trial.result(split)
 
     def settle(arm: Arm, trial: Trial) -> None:
-        with sayer.working(arm, trial):
+        with sayer.working(arm, trial, "test"):
             reach(trial, "test")
             trial.drop_weights()
             with one_at_a_time:
@@ -125,48 +129,40 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
                 write_table(job.output, summarise(spec, arms, finished, tuned, settings))
 
     def tune(arm: Arm) -> None:
-        trial, tuned[arm.name] = _tune(bench, arm, job, sayer, reach)
+        trial, tuned[arm.name] = _tune(bench, arm, job, sayer, guesses[arm.name], reach)
         settle(arm, trial)
 
     beside.each(tune, arms)
-    seeds = range(spec.seed + 1, spec.seed + job.seeds)
-    others = [(arm, seed) for seed in seeds for arm in arms if arm.spec]
+    others = [(arm, seed) for seed in seeds[1:] for arm in arms if arm.spec]
     beside.each(lambda one: settle(one[0], Trial(bench, one[0], tuned[one[0].name].rate, one[1])), others)
     return summarise(spec, arms, finished, tuned, settings)
 
 
 def _tune(
-    bench: Bench, arm: Arm, job: AblationJob, sayer: Sayer, reach: Callable[[Trial, Split], Facts]
+    bench: Bench,
+    arm: Arm,
+    job: AblationJob,
+    sayer: Sayer,
+    guess: Mapping[Split, float],
+    reach: Callable[[Trial, Split], Facts],
 ) -> tuple[Trial, Tuned]:
     """The arm's best trial on validation rows, and the grid that it was found on."""
     if arm.spec is None:
         return Trial(bench, arm, None, bench.spec.seed), Tuned(None, {}, False)
-    grid = sorted(job.rates)
     tried: dict[float, float] = {}
     trials: dict[float, Trial] = {}
-    while True:
-        for rate in grid:
-            if rate not in tried:
-                trials[rate] = Trial(bench, arm, rate, bench.spec.seed)
-                with sayer.working(arm, trials[rate]):
-                    tried[rate] = float(reach(trials[rate], "validation")["macro"]["value"])
-                winner = _winner(tried)
-                for loser in set(trials) - {winner}:
-                    trials[loser].drop_weights()
-        edges = {grid[0]: grid[0] / GRID_STEP, grid[-1]: grid[-1] * GRID_STEP}
-        winner = _winner(tried)
-        if winner not in edges or len(grid) >= job.max_rates:
-            at_edge = winner in edges and len(grid) > 1  # one rate alone was not tuned, which the table says
-            return trials[winner], Tuned(winner, dict(sorted(tried.items())), at_edge)
-        # A grid of one rate has the same edge on both sides: look both ways.
-        wider = sorted({*grid, edges[winner], *([winner / GRID_STEP] if len(grid) == 1 else [])})
-        sayer.widened(arm, len(wider) - len(grid))
-        grid = wider
-
-
-def _winner(tried: Mapping[float, float]) -> float:
-    """The rate of the best score; of equally good ones the lower, which is the calmer."""
-    return min(tried, key=lambda rate: (-tried[rate], rate))
+    while rates := rates_to_try(tried, job.rates, job.max_rates):
+        more = {rate: Trial(bench, arm, rate, bench.spec.seed) for rate in rates}
+        if tried:
+            sayer.widened(tuning_steps(list(more.values()), guess))
+        trials |= more
+        for rate, trial in more.items():
+            with sayer.working(arm, trial, "validation"):
+                tried[rate] = float(reach(trial, "validation")["macro"]["value"])
+            for loser in set(tried) - {best_rate(tried)}:
+                trials[loser].drop_weights()
+    best = best_rate(tried)
+    return trials[best], Tuned(best, dict(sorted(tried.items())), is_at_edge(tried))
 
 
 def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:

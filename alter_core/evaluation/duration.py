@@ -10,15 +10,23 @@ import torch
 
 from alter_core.backbone import load_backbone
 from alter_core.evaluation.arms import Arm, mta_blocks
-from alter_core.evaluation.trials import Bench, Trial
+from alter_core.evaluation.grid import best_rate, rates_to_try
+from alter_core.evaluation.trials import Bench, Split, Trial
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.prompts import encode_prompts
 from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.stages import count_steps
 
+Step = tuple[str, Split, float | None]
+"""An arm, a split that its trial is scored on, and which trial: its rate for `validation`, its seed for `test`."""
 
-def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-    """A first guess of each arm's seconds per trial, from one timed forward of the backbone over a few rows.
+
+def expected_seconds(
+    bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[Split, float]]:
+    """A first guess of what each arm's trial takes, from one timed forward of the backbone over a few rows.
+
+    Returns arm -> seconds of training and scoring validation rows, and of scoring test rows.
 
     A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
     the trunk three times (forward and backward); scoring costs one forward. The guess gives way to real times as
@@ -40,18 +48,53 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Map
     per_token = (time.monotonic() - begin) / ids.numel()
     tokens = sum(map(len, prompts)) / len(prompts)
     blocks = find_blocks(model, find_architecture(model))
-    train_rows = sum(counts["train"].values())
-    scored = sum(counts["validation"].values()) + sum(counts["test"].values())
-    expected = {}
+    rows = {split: sum(of.values()) for split, of in counts.items()}
+    expected: dict[str, dict[Split, float]] = {}
     for arm in arms:
-        work = 2.0 * scored * tokens  # reading the prompt, and about as much again for writing
+        work = 0.0
         if arm.spec:
             chosen = mta_blocks(blocks, arm.spec.mta)
             top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
             for stage in arm.spec.stages.values():
-                work += count_steps(stage, train_rows) * stage.rows_per_step * tokens * (3 * top)
-        expected[arm.name] = work * per_token
+                work += count_steps(stage, rows["train"]) * stage.rows_per_step * tokens * (3 * top)
+        # Reading the prompt, and about as much again for writing.
+        validation, test = (2.0 * rows[split] * tokens for split in ("validation", "test"))
+        expected[arm.name] = {"validation": (work + validation) * per_token, "test": test * per_token}
     return expected
+
+
+def tuning_steps(trials: Sequence[Trial], guess: Mapping[Split, float]) -> dict[Step, float]:
+    """A grid's steps with the seconds that each will take; none where its result is there. guess: of one trial."""
+    return {
+        (trial.arm.name, "validation", trial.rate): 0.0 if trial.has("validation") else guess["validation"]
+        for trial in trials
+    }
+
+
+def all_steps(
+    bench: Bench, arm: Arm, rates: Sequence[float], max_rates: int, seeds: Sequence[int], guess: Mapping[Split, float]
+) -> dict[Step, float]:
+    """Every step of an arm, as `tuning_steps` gives them; how far its grid will be widened is known once it was.
+
+    rates, max_rates: as AblationJob has them. seeds: the first one is that which the rate is chosen by.
+    """
+    steps: dict[Step, float] = {}
+    tried: dict[float, float] = {}
+    while arm.spec and (more := rates_to_try(tried, rates, max_rates)):
+        trials = [Trial(bench, arm, rate, seeds[0]) for rate in more]
+        steps |= tuning_steps(trials, guess)
+        if not all(trial.has("validation") for trial in trials):
+            return steps | {(arm.name, "test", seed): _seed_seconds(seed == seeds[0], guess) for seed in seeds}
+        tried |= {rate: trial.validation()["macro"]["value"] for rate, trial in zip(more, trials, strict=True)}
+    for seed in seeds if arm.spec else seeds[:1]:
+        trial = Trial(bench, arm, best_rate(tried) if tried else None, seed)
+        trained = arm.spec is None or trial.has("validation")
+        steps[arm.name, "test", seed] = 0.0 if trial.has("test") else _seed_seconds(trained, guess)
+    return steps
+
+
+def _seed_seconds(trained: bool, guess: Mapping[Split, float]) -> float:
+    return guess["test"] + (0.0 if trained else guess["validation"])
 
 
 class Sayer:
@@ -63,29 +106,24 @@ class Sayer:
         self._lock = threading.Lock()
         self._arm = ""
         self._done = self._total = 0
-        self._guess: dict[str, float] = {}
-        self._left: list[str] = []
+        self._left: dict[Step, float] = {}
         self._spent = self._guessed = 0.0
 
-    def plan(self, arms: Sequence[Arm], rates: int, seeds: int, guess: Mapping[str, float]) -> None:
-        """Say how long it will be. rates, seeds: of each arm that trains. guess: seconds of a trial, by arm."""
-        self._guess = dict(guess)
-        for arm in arms:
-            # Tuning; scoring the best on test rows; the other seeds.
-            count = 1 + (rates + seeds - 1 if arm.spec else 0)
-            self._left += [arm.name] * count
-        self._total = len(self._left)
-        hours = sum(self._guess[name] for name in self._left) / self._at_once / 3600
-        self._say(f"{len(arms)} arms, {self._total} steps: about {hours:.1f} hours, more where a grid is widened")
+    def plan(self, arms: int, steps: Mapping[Step, float]) -> None:
+        """Say how long it will be. arms: how many. steps: with their guessed seconds."""
+        self._left = dict(steps)
+        self._total = len(steps)
+        hours = sum(steps.values()) / self._at_once / 3600
+        self._say(f"{arms} arms, {self._total} steps: about {hours:.1f} hours, more where a grid is widened")
 
-    def widened(self, arm: Arm, count: int) -> None:
-        """Say that `arm` has so many trials more."""
+    def widened(self, steps: Mapping[Step, float]) -> None:
+        """Say that there are `steps` more."""
         with self._lock:
-            self._left += [arm.name] * count
-            self._total += count
+            self._left |= steps
+            self._total += len(steps)
 
     @contextmanager
-    def working(self, arm: Arm, trial: Trial) -> Iterator[None]:
+    def working(self, arm: Arm, trial: Trial, split: Split) -> Iterator[None]:
         """Say that work on a trial begins, and when it has been done."""
         rate = "" if trial.rate is None else f", rate {trial.rate:g}, seed {trial.seed}"
         text, begin = f"{arm.title}{rate}", time.monotonic()
@@ -96,10 +134,10 @@ class Sayer:
         seconds = time.monotonic() - begin
         with self._lock:
             self._done += 1
-            self._left.remove(arm.name)
+            guess = self._left.pop((arm.name, split, trial.rate if split == "validation" else trial.seed))
             if seconds > 2.0:  # read from disk otherwise
                 self._spent += seconds
-                self._guessed += self._guess[arm.name]
+                self._guessed += guess
             self._say(text)
 
     def inner(self, **fields: Any) -> None:
@@ -108,5 +146,5 @@ class Sayer:
 
     def _say(self, text: str) -> None:
         truth = self._spent / self._guessed if self._guessed else 1.0
-        left = truth * sum(self._guess[name] for name in self._left) / self._at_once
+        left = truth * sum(self._left.values()) / self._at_once
         self._log(phase="ablate", done=self._done, total=self._total, seconds_left=left, text=text, arm=self._arm)
