@@ -117,10 +117,10 @@ class Sayer:
         self._say(f"{arms} arms, {self._total} steps: about {hours:.1f} hours, more where a grid is widened")
 
     def widened(self, steps: Mapping[Step, float]) -> None:
-        """Say that there are `steps` more."""
+        """Say that there are `steps` more, of which some may have been planned."""
         with self._lock:
             self._left |= steps
-            self._total += len(steps)
+            self._total = self._done + len(self._left)
 
     @contextmanager
     def working(self, arm: Arm, trial: Trial, split: Split) -> Iterator[None]:

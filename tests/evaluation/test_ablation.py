@@ -151,6 +151,7 @@ def test_a_second_run_trains_nothing(finished: tuple[dict[str, Any], Path, Log],
     again = run(job_for(ready, folder, arms=names), log, log.stopped)
     assert not log.of("train")
     assert log.rows[0]["seconds_left"] == 0
+    assert log.rows[-1]["done"] == log.rows[-1]["total"] == log.rows[0]["total"]
     assert [arm for arm in table["arms"] if arm["name"] != "r2"] == again["arms"]
 
 
