@@ -105,22 +105,20 @@ class Sayer:
         self._at_once = at_once
         self._lock = threading.Lock()
         self._arm = ""
-        self._done = self._total = 0
+        self._done = 0
         self._left: dict[Step, float] = {}
         self._spent = self._guessed = 0.0
 
     def plan(self, arms: int, steps: Mapping[Step, float]) -> None:
         """Say how long it will be. arms: how many. steps: with their guessed seconds."""
         self._left = dict(steps)
-        self._total = len(steps)
         hours = sum(steps.values()) / self._at_once / 3600
-        self._say(f"{arms} arms, {self._total} steps: about {hours:.1f} hours, more where a grid is widened")
+        self._say(f"{arms} arms, {len(steps)} steps: about {hours:.1f} hours, more where a grid is widened")
 
     def widened(self, steps: Mapping[Step, float]) -> None:
         """Say that there are `steps` more, of which some may have been planned."""
         with self._lock:
             self._left |= steps
-            self._total = self._done + len(self._left)
 
     @contextmanager
     def working(self, arm: Arm, trial: Trial, split: Split) -> Iterator[None]:
@@ -147,4 +145,5 @@ class Sayer:
     def _say(self, text: str) -> None:
         truth = self._spent / self._guessed if self._guessed else 1.0
         left = truth * sum(self._left.values()) / self._at_once
-        self._log(phase="ablate", done=self._done, total=self._total, seconds_left=left, text=text, arm=self._arm)
+        total = self._done + len(self._left)
+        self._log(phase="ablate", done=self._done, total=total, seconds_left=left, text=text, arm=self._arm)

@@ -149,7 +149,7 @@ class Trial:
         from accelerate import Accelerator
 
         from alter_core.data.batches import encode_rows
-        from alter_core.training.checkpoint import drop_checkpoints, load_checkpoint
+        from alter_core.training.checkpoint import drop_checkpoints, precision_begun
         from alter_core.training.forward import TargetForward
         from alter_core.training.loop import train
         from alter_core.training.precision import choose_precision, dtype_of
@@ -161,8 +161,8 @@ class Trial:
         begin = time.monotonic()
         spec, stage = self.spec, self.spec.stage_one
         accelerator = Accelerator()
-        found = load_checkpoint(self._last / "checkpoints", self.key)
-        precision = found.precision if found else choose_precision(spec.precision, accelerator.device)[0]
+        precision, _ = choose_precision(spec.precision, accelerator.device)
+        precision = precision_begun(self._last / "checkpoints", self.key) or precision
         torch.manual_seed(self.seed)
         handle = PeftHandle(self.bench.backbone, spec, self.arm.peft)
         adapters = handle.adapters()

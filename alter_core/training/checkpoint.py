@@ -55,7 +55,6 @@ class Checkpoint:
     """A checkpoint as read."""
 
     progressed: Progressed
-    precision: Precision
     trained: dict[str, Tensor]
     moments: dict[str, Tensor]
     best: dict[str, Tensor] | None
@@ -87,11 +86,8 @@ def save_checkpoint(
 def load_checkpoint(folder: Path, job_key: str) -> Checkpoint | None:
     """The checkpoint of this very job, or None: one of other work is left alone, to be written over."""
     state = folder / _FOLDER
-    try:
-        record = json.loads((state / "checkpoint.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    if record["format"] != _FORMAT or record["job_key"] != job_key:
+    record = _record(folder, job_key)
+    if record is None:
         return None
     tensors = load_file(state / "now.safetensors")
     best = state / "best.safetensors"
@@ -101,11 +97,16 @@ def load_checkpoint(folder: Path, job_key: str) -> Checkpoint | None:
 
     return Checkpoint(
         Progressed(**record["progressed"]),
-        record["precision"],
         part("trained."),
         part("moment."),
         load_file(best) if best.exists() else None,
     )
+
+
+def precision_begun(folder: Path, job_key: str) -> Precision | None:
+    """The precision of this very job's checkpoint, or None: a measurement may fall out differently, a job may not."""
+    record = _record(folder, job_key)
+    return record["precision"] if record else None
 
 
 def drop_checkpoints(folder: Path) -> None:
@@ -141,3 +142,12 @@ def copy_weights(trained: Named) -> dict[str, Tensor]:
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+
+
+def _record(folder: Path, job_key: str) -> dict[str, Any] | None:
+    """What checkpoint.json holds, where it is of this very job."""
+    try:
+        record: dict[str, Any] = json.loads((folder / _FOLDER / "checkpoint.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return record if record["format"] == _FORMAT and record["job_key"] == job_key else None

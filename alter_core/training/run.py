@@ -50,10 +50,8 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     if done_before:
         return done_before
 
-    found = checkpoints.load_checkpoint(job.checkpoints, key)
     precision, gain = choose_precision(spec.precision, accelerator.device)
-    if found:
-        precision = found.precision  # the measurement may fall out differently; the job may not
+    precision = checkpoints.precision_begun(job.checkpoints, key) or precision
     log(phase="start", text=f"{job.stage} on {accelerator.device}, {precision}", bf16_gain=gain)
     torch.manual_seed(job.seed)  # before adapters are made
     mta, tokenizer, added = _load(job)
