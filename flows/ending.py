@@ -41,6 +41,10 @@ def run(app: typer.Typer, resumed: Collection[str] = ()) -> NoReturn:
         result = app(standalone_mode=False)
     except KeyboardInterrupt:
         result = STOPPED
+    except SystemExit as end:
+        if end.code != TERMINATED:
+            raise
+        result = TERMINATED
     except Exception as error:
         if hasattr(error, "show"):  # click's own: wrong usage
             error.show()
@@ -50,9 +54,10 @@ def run(app: typer.Typer, resumed: Collection[str] = ()) -> NoReturn:
         message, result = known
         typer.echo(f"error: {message}", err=True)
         sys.exit(result)
-    if result == STOPPED:
+    if result in (STOPPED, TERMINATED):
+        by = " by SIGTERM" if result == TERMINATED else ""
         goes_on = (
             "; the same command goes on from the last checkpoint" if sys.argv[1:2] and sys.argv[1] in resumed else ""
         )
-        typer.echo(f"\nstopped{goes_on}", err=True)
+        typer.echo(f"\nstopped{by}{goes_on}", err=True)
     sys.exit(result if isinstance(result, int) else 0)

@@ -55,6 +55,12 @@ def test_ctrl_c_says_whether_the_same_command_goes_on(end: Ended) -> None:
     assert end(KeyboardInterrupt(), "look") == (130, "\nstopped\n")
 
 
+def test_sigterm_says_it_too_for_whoever_reads_a_supervisors_log(end: Ended) -> None:
+    assert end(SystemExit(143)) == (143, "\nstopped by SIGTERM; the same command goes on from the last checkpoint\n")
+    assert end(SystemExit(143), "look") == (143, "\nstopped by SIGTERM\n")
+    assert end(SystemExit(2)) == (2, "")
+
+
 def test_an_error_of_ours_is_a_message_with_every_problem(end: Ended) -> None:
     assert end(DataError("two things", ["this", "that"])) == (2, "error: two things\n  - this\n  - that\n")
 
