@@ -29,7 +29,7 @@ class TrainingJob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     stage: Literal["stage_one", "stage_two", "add_task"]
-    """Which part of the spec trains; add_task trains as stage_two (or stage_one where there is none)."""
+    """Which part of the spec trains; add_task trains as the stage that teaches task adapters."""
     task: str | None = None
     """The task that add_task adds to the bundle `start`."""
     spec: DomainSpec

@@ -29,7 +29,7 @@ from alter_core.training.job import TrainingJob
 from alter_core.training.loop import train
 from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.session import Training
-from alter_core.training.stages import Named, enter_stage
+from alter_core.training.stages import Named, enter_stage, stage_for_added
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import digest_of, write_json
 
@@ -43,9 +43,10 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
 
     begin = time.monotonic()
     accelerator = Accelerator()
-    spec, stage = job.spec, stage_of(job)
+    spec = job.spec
     dataset = TaskDataset.open(job.dataset)
-    key = job_key(job, dataset.digest)
+    stage = stage_of(job, len(dataset.rows("train")))
+    key = job_key(job, stage, dataset.digest)
     done_before = _finished(job.output, key)
     if done_before:
         return done_before
@@ -133,14 +134,14 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     return result
 
 
-def stage_of(job: TrainingJob) -> StageSpec:
-    """The stage that a job trains. Raises SpecError when the spec has no such stage."""
+def stage_of(job: TrainingJob, rows: int) -> StageSpec:
+    """The stage that a job trains; rows: training rows of all tasks. Raises SpecError when there is no such stage."""
     spec = job.spec
     stage = spec.stage_one if job.stage == "stage_one" else spec.stage_two
     if job.stage == "add_task":
-        stage = stage or spec.stage_one
         if job.task not in spec.task_names:
             raise SpecError(f"task: {job.task!r} is no task of the spec; its tasks are {', '.join(spec.task_names)}")
+        stage = stage_for_added(spec, rows)
     elif job.task is not None:
         raise SpecError(f"task: only a job of stage add_task adds one, this is {job.stage}")
     if stage is None:
@@ -150,15 +151,15 @@ def stage_of(job: TrainingJob) -> StageSpec:
     return stage
 
 
-def job_key(job: TrainingJob, dataset_digest: str) -> str:
+def job_key(job: TrainingJob, stage: StageSpec, dataset_digest: str) -> str:
     """Of all that the trained weights depend on, beside the code; a checkpoint or result of another key is not used."""
     spec = job.spec.model_dump(mode="json", include={"tasks", "mta", "precision", "trunk_cache", "evaluation"})
     if job.start and not (job.start / MANIFEST).is_file():
         raise BundleError(f"{job.start} is no bundle: it has no {MANIFEST}; give the folder that a stage wrote")
     start = bundle_digest(job.start) if job.start else None
     backbone = backbone_record(job.backbone)["digest"]
-    stage = stage_of(job).model_dump(mode="json")
-    return digest_of(job.stage, job.task, stage, spec, dataset_digest, backbone, start, job.seed)
+    own = stage.model_dump(mode="json")
+    return digest_of(job.stage, job.task, own, spec, dataset_digest, backbone, start, job.seed)
 
 
 def trained_digest(trained: Named) -> str:

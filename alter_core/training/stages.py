@@ -82,6 +82,17 @@ def count_all_steps(spec: DomainSpec, rows: int) -> int:
     return sum(count_steps(stage, rows) for stage in spec.stages.values())
 
 
+def stage_for_added(spec: DomainSpec, rows: int) -> StageSpec:
+    """What teaches a task that comes later: the stage that teaches task adapters, for as many passes over its rows.
+
+    rows: training rows of all tasks, which a length in steps counts.
+    """
+    stage = next((s for s in spec.stages.values() if "task_adapters" in s.parts), spec.stage_one)
+    if stage.steps is None:
+        return stage
+    return stage.model_copy(update={"steps": None, "epochs": stage.steps * stage.rows_per_step / max(rows, 1)})
+
+
 def scores_due(stage: StageSpec, steps: int) -> Sequence[int]:
     """Steps after which the validation score is taken. Early stopping without `evaluate_every` looks ten times."""
     every = stage.evaluate_every or (max(1, steps // 10) if stage.patience else None)

@@ -201,9 +201,7 @@ def test_adding_a_task_trains_its_own_weights_only(domain: Domain, train: Train,
     stage_two = domain.job(tmp_path / "two", "stage_two", start=one.output / "bundle", tasks=two, steps=4)
     train(stage_two)
     champion = stage_two.output / "bundle"
-    result, _ = train(
-        domain.job(tmp_path / "added", "add_task", task="thing", start=champion, steps=6, stage_two={"steps": 6})
-    )
+    result, _ = train(domain.job(tmp_path / "added", "add_task", task="thing", start=champion, epochs=2, steps=None))
     losses = result["validation"]["losses"]
     assert {t: losses["after"][t] for t in ("colour", "match")} == {t: losses["before"][t] for t in ("colour", "match")}
     assert losses["after"]["thing"] < losses["before"]["thing"]

@@ -8,7 +8,7 @@ import yaml
 from alter_core.errors import SpecError
 from alter_core.mta import load_bundle
 from alter_core.spec import StageSpec
-from alter_core.training.stages import count_steps, rate_at, scores_due
+from alter_core.training.stages import count_steps, rate_at, scores_due, stage_for_added
 from tests.training.conftest import Domain
 
 RECIPES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
@@ -54,6 +54,29 @@ def test_opening_the_gates_costs_nothing_that_shows(domain: Domain, train: Train
     assert losses["opened"] != losses["before"]
     assert result["gates"]["before"]["decoder.1"]["colour"]["match"] == 0
     assert result["gates"]["after"]["decoder.1"]["colour"]["match"] > 0
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "teaches"),
+    [
+        ({"trains": ["adapters"], "epochs": 3}, {"trains": ["task_adapters", "gates"], "epochs": 0.1}, "stage_one"),
+        ({"trains": ["shared_adapters"], "epochs": 3}, {"trains": ["task_adapters"], "epochs": 2}, "stage_two"),
+        ({"trains": ["shared_adapters"], "epochs": 3}, {"trains": ["gates"], "epochs": 0.1}, "stage_one"),
+        ({"trains": ["task_adapters"], "epochs": 3}, None, "stage_one"),
+    ],
+)
+def test_an_added_task_is_taught_as_the_tasks_before_it_were(
+    one: dict[str, Any], two: dict[str, Any] | None, teaches: str, domain: Domain
+) -> None:
+    stages = {"stage_one": stage(**one), "stage_two": two and stage(**two)}
+    spec = domain.spec.model_copy(update=stages)
+    assert stage_for_added(spec, 1000) == stages[teaches]
+
+
+def test_a_stage_of_so_many_steps_gives_an_added_task_its_share_of_them(domain: Domain) -> None:
+    spec = domain.spec.model_copy(update={"stage_one": stage(trains=["adapters"], steps=100, rows_per_step=16)})
+    assert count_steps(stage_for_added(spec, 800), 800) == 100
+    assert count_steps(stage_for_added(spec, 800), 200) == 25
 
 
 def test_a_stage_that_would_train_nothing_is_refused(domain: Domain, train: Train, tmp_path: Path) -> None:
