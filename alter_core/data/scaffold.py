@@ -194,7 +194,8 @@ def _spec(name: str, guesses: Sequence[Guess]) -> str:
         "mta: {layers: last_7, adapter: lora, rank: 4, alpha: 64, shared_adapters: 1, shared_adapter: ffn, "
         "shared_place: beneath}",
         "stage_one: {trains: [shared_adapters, task_adapters], epochs: 3.4, learning_rate: 2.0e-3}",
-        "stage_two: {trains: [task_adapters, gates], gate: soft, epochs: 0.1, learning_rate: 6.0e-4}",
+        "stage_two: {trains: [task_adapters, gates], gate: soft, epochs: 0.1, warmup: 0.3, learning_rate: 6.0e-5, "
+        "gate_learning_rate: 2.0e-2}",
         '# schedule: {cron: "0 3 * * 1", timezone: UTC}  # produce it unattended',
     ]
     return "\n".join(lines) + "\n"
