@@ -67,6 +67,10 @@ class TaskDataset:
         """In the spec's order."""
         return tuple(self.manifest["order"])
 
+    def counts(self, split: str) -> dict[str, int]:
+        """Rows of a split by task, without opening them."""
+        return {name: int(self.manifest["tasks"][name]["rows"][split]) for name in self.task_names}
+
     def rows(self, split: str, task: str | None = None) -> "datasets.Dataset":
         """Rows of a split, of one task or of all in order, memory-mapped: task, input, target, id, split."""
         return self._read(split, task).select_columns(list(COLUMNS))

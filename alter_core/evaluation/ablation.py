@@ -169,7 +169,7 @@ def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
     """Rows that are trained on or scored: split -> task -> rows."""
     limits = {"train": None, "validation": spec.evaluation.max_validation_rows, "test": spec.evaluation.max_rows}
     return {
-        split: {name: min(len(dataset.rows(split, name)), limit or sys.maxsize) for name in spec.task_names}
+        split: {name: min(count, limit or sys.maxsize) for name, count in dataset.counts(split).items()}
         for split, limit in limits.items()
     }
 

@@ -45,7 +45,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     accelerator = Accelerator()
     spec = job.spec
     dataset = TaskDataset.open(job.dataset)
-    stage = stage_of(job, len(dataset.rows("train")))
+    stage = stage_of(job, sum(dataset.counts("train").values()))
     key = job_key(job, stage, dataset.digest)
     done_before = _finished(job.output, key)
     if done_before:
