@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.candidate import read_scorecards
-from registry.card import own_scorecard
+from registry.card import known_limits, own_scorecard
 
 SUBJECTS = {
     "zero_shot": "zero-shot",
@@ -35,6 +35,8 @@ def print_outcome(outcome: Mapping[str, Any], domain: str) -> None:
         out.print(_score_table(cards))
         if line := stage_two_cost(outcome["costs"]):
             out.print(line, highlight=False)
+        for limit in known_limits(cards):
+            out.print(f"limit: {limit}", markup=False, highlight=False)
         out.print(
             f"\nregistered {name} version {version} as {outcome['status']}: {outcome['reason']} "
             f"({outcome['seconds']:.0f} s)",
@@ -115,7 +117,8 @@ def outcome_json(outcome: Mapping[str, Any]) -> str:
         name: {"tasks": {task: facts["metrics"] for task, facts in card["tasks"].items()}, "macro": card["macro"]}
         for name, card in cards.items()
     }
-    return json.dumps({**outcome, "scorecards": brief}, indent=2)
+    limits = {"limits": known_limits(cards)} if cards else {}
+    return json.dumps({**outcome, "scorecards": brief, **limits}, indent=2)
 
 
 def versions_json(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -67,8 +67,6 @@ class CardFacts(TypedDict, total=False):
     """task -> profile of its training rows; the next run measures its drift from it."""
     lengths: Mapping[str, Mapping[str, Mapping[str, int]]]
     """task -> {"input": {tokens: rows}, "target": {tokens: rows}}, lengths as JSON's keys are: texts; for figures."""
-    limits: Sequence[str]
-    """Known limits, one sentence each; those that hold for every model are added."""
 
 
 def render_card(facts: CardFacts) -> str:
@@ -252,12 +250,40 @@ def _costs(facts: CardFacts) -> str:
     return "## What each stage cost\n\n" + table(header, rows)
 
 
+def known_limits(scorecards: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What this model's scorecard says against it, one sentence each.
+
+    A task is named when its score, with its interval, is not wholly above that of the backbone alone, or of always
+    giving the commonest label: the promotion rule compares with the champion, which may be as bad, and a task that the
+    champion does not have with nothing.
+    """
+    sentences = []
+    zero_shot = scorecards.get("zero_shot", {"tasks": {}})["tasks"]
+    for name, task in scorecards[own_scorecard(scorecards)]["tasks"].items():
+        metric = task["metric"]
+        score = task["metrics"][metric]
+        alone = zero_shot.get(name, {}).get("metrics", {}).get(metric)
+        others = {
+            "the backbone alone": alone and alone["value"],
+            "always giving the commonest label": task.get("majority"),
+        }
+        if unbeaten := [
+            f"{other} ({value:.3f})" for other, value in others.items() if value is not None and score["low"] <= value
+        ]:
+            sentences.append(
+                f"{name} is not shown to do better than {' or '.join(unbeaten)}: "
+                f"{metric} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})."
+            )
+    return sentences
+
+
 def _limits(facts: CardFacts) -> str:
     always = [
         "It answers the tasks above and nothing else; a text of another kind still gets an answer.",
         "Scores hold for rows like the test rows. Inputs over a task's length limit are cut, and marked `truncated`.",
     ]
-    return "## Limits\n\n" + "\n".join(f"- {line}" for line in [*map(plain, facts.get("limits", ())), *always])
+    own = map(plain, known_limits(facts["scorecards"]))
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in [*own, *always])
 
 
 def _versions(facts: CardFacts) -> str:

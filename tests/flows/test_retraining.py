@@ -71,6 +71,9 @@ def test_a_task_is_added_and_the_others_answer_as_before(domain: Domain, tiny_ba
     for task in ("colour", "match"):
         assert cards["add_task"]["tasks"][task] == cards["champion"]["tasks"][task]
     assert outcome["costs"]["add_task"]["trained_parameters"] > 0
+    new = cards["add_task"]["tasks"]["thing"]["rouge_l"]
+    worse = new["low"] <= cards["zero_shot"]["tasks"]["thing"]["rouge_l"]["value"]
+    assert any(line.startswith("thing is not shown to do better") for line in outcome["limits"]) == worse
 
 
 def test_what_a_person_rolled_back_is_not_made_again(domain: Domain) -> None:

@@ -106,5 +106,4 @@ def card_facts(domain: str = "support", level: float = 0.7) -> CardFacts:
             }
             for task in TASKS
         },
-        "limits": ["English only."],
     }

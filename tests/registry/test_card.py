@@ -2,8 +2,8 @@
 
 from markdown_it import MarkdownIt
 
-from registry.card import CardFacts, plain, render_card
-from tests.registry.facts import EVIL, card_facts
+from registry.card import CardFacts, known_limits, plain, render_card
+from tests.registry.facts import EVIL, card_facts, scorecard
 
 
 def test_the_card_states_scores_with_intervals_beside_zero_shot_and_champion() -> None:
@@ -29,7 +29,6 @@ def test_the_card_states_data_backbone_licences_costs_decision_and_origin() -> N
         "150.0M in all, 18.9M of them trained (12.6%)",
         "| training time (s) | 100.0 | 15.0 | 15% |",
         "**Promoted to champion** against champion version 7: macro score +0.021 over 3 tasks.",
-        "English only.",
         "| run key | aaaabbbbccccdddd |",
         "mlflow models serve -m models:/support@champion --env-manager local",
     ):
@@ -46,6 +45,22 @@ def test_a_decision_that_a_person_took_carries_name_and_reason() -> None:
     facts = card_facts()
     facts["decision"] = {"promote": True, "reason": "rule says no", "by": "Ada", "person_reason": "title is unused"}
     assert "Decided by Ada: title is unused" in render_card(facts)
+
+
+def test_a_task_that_learnt_nothing_is_named_among_the_limits() -> None:
+    facts = card_facts(level=0.32)  # intent: 0.28 to 0.36, where the commonest label gives 0.300
+    assert known_limits(facts["scorecards"]) == [
+        "intent is not shown to do better than always giving the commonest label (0.300): accuracy 0.320 (0.280 to "
+        "0.360)."
+    ]
+    assert "- intent is not shown to do better than always" in render_card(facts).split("## Limits")[1]
+    facts["scorecards"]["zero_shot"] = scorecard(0.31, 1)
+    assert [line.split(":")[0] for line in known_limits(facts["scorecards"])] == [
+        "intent is not shown to do better than the backbone alone (0.310) or always giving the commonest label (0.300)",
+        "title is not shown to do better than the backbone alone (0.360)",
+        "due is not shown to do better than the backbone alone (0.410)",
+    ]
+    assert known_limits({"stage_two": card_facts(level=0.7)["scorecards"]["stage_two"]}) == []
 
 
 def test_only_domain_tasks_and_scorecards_are_needed() -> None:
