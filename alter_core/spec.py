@@ -3,12 +3,14 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from alter_core.data.template import template_columns
+from alter_core.data.text import clean
 from alter_core.errors import SpecError
 from alter_core.mta.config import MTAConfig
 from alter_core.spec_problems import explained
@@ -24,7 +26,7 @@ Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gate
 class Section(BaseModel):
     """What every part of a spec shares: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class BackboneSpec(Section):
@@ -152,6 +154,15 @@ class QualitySpec(Section):
     """Further expectations, on the columns task, input, target, id, split, input_tokens, target_tokens of the rows
     of all splits, up to 100,000 of each."""
 
+    @field_validator("input_pattern")
+    @classmethod
+    def _a_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        return value
+
 
 class TaskSpec(Section):
     """One data set with one objective."""
@@ -180,6 +191,14 @@ class TaskSpec(Section):
     """Unset means the task type's."""
     quality: QualitySpec = QualitySpec()
     """What the rows must be like."""
+
+    @field_validator("labels")
+    @classmethod
+    def _written_as_targets_are(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        labels = value and tuple(map(clean, value))
+        if labels and not all(labels):
+            raise ValueError("labels: one of them is empty; drop it")
+        return labels
 
     @model_validator(mode="after")
     def _labels_fit_the_type(self) -> "TaskSpec":
@@ -217,7 +236,8 @@ class SplitSpec(Section):
     validation: Share = 0.1
     """Share of the rows for the validation split, also where `test` rows come apart."""
     by: Literal["row", "group"] = "row"
-    """Hash the row's input, or its `group` column, so that a group never straddles splits."""
+    """Hash the row's input, or its `group` column, so that a group never straddles splits; groups of a task's own
+    `test` rows are not looked at."""
 
     @model_validator(mode="after")
     def _something_left(self) -> "SplitSpec":
@@ -330,8 +350,15 @@ class ScheduleSpec(Section):
     @field_validator("cron")
     @classmethod
     def _five_fields(cls, value: str) -> str:
+        from cronsim import CronSim, CronSimError
+
         if len(value.split()) != 5:
             raise ValueError(f"cron needs five fields (minute hour day month weekday), got {value!r}")
+        try:
+            CronSim(value, datetime(2026, 1, 1))
+        except CronSimError as error:
+            problem = str(error)
+            raise ValueError(f"{value!r} is no time that cron knows: {problem[:1].lower()}{problem[1:]}") from None
         return value
 
 
@@ -367,7 +394,7 @@ class DomainSpec(Section):
     """auto takes bf16 where a short measurement at start shows that the processor gains from it."""
     trunk_cache: bool = True
     """Run the frozen blocks below the first MTA layer once per row, and keep their output on disk."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything random."""
 
     @model_validator(mode="after")
@@ -412,7 +439,7 @@ class DomainSpec(Section):
         return self.model_copy(update={"tasks": tasks})
 
     def with_limit(self, rows: int) -> "DomainSpec":
-        """The same spec with at most `rows` rows of each source."""
+        """The same spec with at most `rows` rows of each training source; test rows that come apart stay all."""
         tasks = []
         for task in self.tasks:
             limit = min(rows, task.source.limit or rows)
@@ -421,7 +448,7 @@ class DomainSpec(Section):
 
     @property
     def digest(self) -> str:
-        """Of everything that can change the model: not the schedule, not the descriptions."""
+        """Of everything that can change a version: not the schedule, not the domain's description."""
         return digest_of(self.model_dump(mode="json", exclude={"schedule", "description"}))
 
 

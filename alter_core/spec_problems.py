@@ -46,7 +46,10 @@ def explained(error: ValidationError, schema: type[BaseModel], values: Any, root
 
 def _said(value: Any) -> str:
     """A value as a spec would write it."""
-    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[:120]
+    try:
+        return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[:120]
+    except TypeError:  # a key that is neither text nor a number, such as a date
+        return str(value)[:120]
 
 
 def _explain(item: Mapping[str, Any], schema: type[BaseModel], values: Any, root: yaml.Node | None) -> tuple[str, str]:

@@ -13,7 +13,7 @@ MAX_VALUES = 100_000  # of one file, aliases written out: nested aliases grow to
 
 
 def read_mapping(file: Path) -> tuple[dict[str, Any], yaml.Node, list[str]]:
-    """A file's values, its nodes (they know their lines), and the keys that stand twice, one line of text each.
+    """A file's values, its nodes (they know their lines), and what no spec may hold, one line of text each.
 
     Raises SpecError when the file is not there, or is no YAML mapping of plain values.
     """
@@ -41,7 +41,7 @@ def read_mapping(file: Path) -> tuple[dict[str, Any], yaml.Node, list[str]]:
     if not isinstance(values, dict) or node is None:
         held = "nothing" if values is None else "a list" if isinstance(values, list) else "one value"
         raise SpecError(f"{file}: a spec is a mapping of keys (`name: ...`), and this file holds {held}")
-    return values, node, [f"line {line}: {text}" for line, text in _repeated_keys(node, set())]
+    return values, node, [f"line {line}: {text}" for line, text in _problems(node, set())]
 
 
 def _check_aliases(root: yaml.Node) -> None:
@@ -70,11 +70,17 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
         yield from node.value
 
 
-def _repeated_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[int, str]]:
-    """YAML lets the last of two equal keys win in silence; a person never means that."""
+def _problems(node: yaml.Node, visited: set[int]) -> Iterator[tuple[int, str]]:
+    """Line and text of what YAML allows and a spec does not: values that are no text to write down again, and equal
+    keys, of which the last wins in silence, which a person never means."""
     if id(node) in visited:
         return
     visited.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag == "tag:yaml.org,2002:binary":
+            yield node.start_mark.line + 1, "a binary value; write it as text"
+        elif not node.value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in node.value):
+            yield node.start_mark.line + 1, "holds half of a character (a lone surrogate); write the whole one"
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, _ in node.value:
@@ -83,4 +89,4 @@ def _repeated_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[int, st
                     yield key.start_mark.line + 1, f"the key {key.value!r} stands twice; keep one"
                 seen.add(key.value)
     for child in _children(node):
-        yield from _repeated_keys(child, visited)
+        yield from _problems(child, visited)

@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -50,15 +51,17 @@ def _always(
 def check(domains: Domains = None, as_json: Json = False) -> None:
     """Read domain specs and report every problem; nothing is trained or fetched."""
     from alter_core.spec import load_domain
-    from flows.plan import domain_folders, find_domain
+    from flows.plan import domain_folders, find_domain, named_once
 
     wrong: list[AlterError] = []
     found: list[dict[str, Any]] = []
+    taken: dict[str, Path] = {}
     for given in domains or sorted(domain_folders()):
         file = None
         try:
             file = find_domain(given)
             spec = load_domain(file)
+            named_once(spec, file, taken)
         except AlterError as error:
             wrong.append(error)
             facts = {"domain": given, "tasks": {}, "problems": error.problems or (error.headline,)}

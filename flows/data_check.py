@@ -18,7 +18,7 @@ from alter_core.errors import AlterError, QualityBlocked
 from alter_core.workspace import write_json
 from flows.display import Display
 from flows.exit_codes import DATA_BLOCKED, DATA_WARNED
-from flows.plan import Plan
+from flows.plan import Plan, named_once
 
 if TYPE_CHECKING:
     from alter_core.data.quality import QualityReport
@@ -63,9 +63,12 @@ def check_each(
     docs: folder for Data Docs, one site a domain; None: none are built.
     """
     found = []
+    taken: dict[str, Path] = {}
     for given in domains:
         try:
-            one = _check(Plan.read(given, data_root), docs, display)
+            plan = Plan.read(given, data_root)
+            named_once(plan.spec, plan.file, taken)
+            one = _check(plan, docs, display)
         except AlterError as error:
             one = Checked(given, error)
         told(one)

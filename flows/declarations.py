@@ -17,7 +17,7 @@ from prefect.utilities.callables import parameter_schema
 from alter_core.errors import AlterError
 from alter_core.spec import DomainSpec, load_domain
 from alter_core.workspace import Workspace
-from flows.plan import find_domain
+from flows.plan import find_domain, named_once
 from flows.schedules import Schedule, staggered
 from flows.zombies import HEARTBEAT_SECONDS, TAG
 
@@ -54,8 +54,7 @@ def declare(
         try:
             file = find_domain(given)
             spec = load_domain(file)
-            if found.setdefault(spec.name, file) != file:
-                raise AlterError(f"the name {spec.name} is that of {found[spec.name]} and of {file}: rename one")
+            named_once(spec, file, found)
             specs[spec.name] = spec
         except AlterError as error:
             wrong.append(error)

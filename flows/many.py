@@ -17,7 +17,7 @@ from alter_core.errors import AlterError
 from flows.declarations import domain_tag, full_name
 from flows.ending import explained
 from flows.exit_codes import FAILED, WRONG
-from flows.plan import Plan
+from flows.plan import Plan, named_once
 from flows.zombies import TAG
 
 POLL_SECONDS = 2.0
@@ -37,9 +37,12 @@ class Ended:
 def read_plans(domains: Sequence[str], data_root: Path | None) -> tuple[list[Plan], list[Ended]]:
     """Plans of the domains whose specs are right, and how the others ended: before they began."""
     plans, wrong = [], []
+    taken: dict[str, Path] = {}
     for given in domains:
         try:
-            plans.append(Plan.read(given, data_root))
+            plan = Plan.read(given, data_root)
+            named_once(plan.spec, plan.file, taken)
+            plans.append(plan)
         except AlterError as error:
             wrong.append(Ended(given, None, str(error), error.exit_code))
     return plans, wrong

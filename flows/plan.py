@@ -1,7 +1,7 @@
 """What a run of a domain will do: its spec, its folders, and the keys that tell what can be reused."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -42,6 +42,12 @@ def find_domain(given: str) -> Path:
         f"there is no domain {given!r}: {hint}"
         f"give a name ({', '.join(known) or 'none found under domains/'}), a folder with a domain.yaml, or its path"
     )
+
+
+def named_once(spec: DomainSpec, file: Path, taken: dict[str, Path]) -> None:
+    """Note in `taken` (name -> file) that a spec has its name. Raises SpecError when another file's spec has it too."""
+    if taken.setdefault(spec.name, file) != file:
+        raise SpecError(f"the name {spec.name} is that of {taken[spec.name]} and of {file}: rename one")
 
 
 @cache
@@ -105,10 +111,13 @@ class Plan:
             own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
         return digest_of(stage, own, data_digest, backbone_digest, start, code_digest())
 
-    def quality_key(self, data_digest: str, champion: int | None) -> str:
-        """Of all that a quality report depends on. champion: the version whose rows these are compared with."""
+    def quality_key(self, data: Mapping[str, Any], backbone_digest: str, champion: int | None) -> str:
+        """Of all that a quality report depends on: also what was read and left out, and the tokenizer.
+
+        data: digest and manifest (`tasks`) of the rows. champion: the version whose rows these are compared with.
+        """
         bounds = [task.model_dump(mode="json", exclude={"source", "test"}) for task in self.spec.tasks]
-        return digest_of(data_digest, bounds, champion, code_digest())
+        return digest_of(data["digest"], data["tasks"], bounds, backbone_digest, champion, code_digest())
 
     def score_key(self, subject: str, data_digest: str) -> str:
         """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""

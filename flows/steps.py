@@ -122,10 +122,10 @@ def validate(plan: Plan, data: Facts, backbone: Facts, champion: int | None, pro
 
     Raises QualityBlocked with the first bad rows.
     """
-    folder = plan.run_folder(f"quality-{plan.quality_key(data['digest'], champion)}")
+    folder = plan.run_folder(f"quality-{plan.quality_key(data, backbone['digest'], champion)}")
     record = folder / "quality.json"
     if record.exists():
-        say("quality: reused, because rows, bounds, champion and code are unchanged")
+        say("quality: reused, because rows, bounds, backbone, champion and code are unchanged")
     else:
         from transformers import AutoTokenizer
 

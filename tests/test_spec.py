@@ -72,6 +72,9 @@ def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
         ({"split": {"test": 0.5, "validation": 0.5}}, "must leave rows to train on"),
         ({"schedule": {"cron": "daily"}}, "five fields"),
         ({"schedule": {"cron": "0 3 * * 1", "timezone": "Europe/Berln"}}, "did you mean 'Europe/Berlin'"),
+        ({"schedule": {"cron": "99 3 * * 1"}}, "'99 3 * * 1' is no time that cron knows: bad minute"),
+        ({"stage_one": {"trains": ["adapters"], "epochs": float("inf")}}, "finite number"),
+        ({"seed": 2**70}, "less than"),
         ({"tasks": []}, "give at least one"),
         ({"mta": {"homes": {"colour": "nowhere"}}}, "'nowhere' is no task"),
         ({"mta": {"shared_place": "beneath"}}, "needs shared_adapters: 1"),
@@ -84,6 +87,30 @@ def test_values_that_contradict_each_other_are_explained(tmp_path: Path, changes
 def test_tasks_with_the_same_name_are_refused(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path)
     assert "more than once" in problems_of(tmp_path, spec_text(tasks=[spec["tasks"][0]] * 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"quality": {"input_pattern": "("}}, "'(' is no regular expression"),
+        ({"labels": ["red", " red "]}, "two or more different ones"),
+        ({"labels": ["red", " "]}, "one of them is empty"),
+    ],
+)
+def test_values_of_a_task_are_checked(tmp_path: Path, change: dict[str, object], part: str) -> None:
+    assert part in problems_of(tmp_path, spec_text(tasks=[tiny_spec(tmp_path)["tasks"][0] | change]))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("name: {2024-01-01: x}\n", "name: must be text"),
+        ("name: !!binary gIGC\n", "line 1: a binary value; write it as text"),
+        ('name: tiny\ndescription: "\\ud800"\n', "line 2: holds half of a character"),
+    ],
+)
+def test_yaml_that_cannot_be_written_down_again_is_refused(tmp_path: Path, text: str, part: str) -> None:
+    assert part in problems_of(tmp_path, text)
 
 
 def test_a_key_that_a_source_of_this_kind_does_not_read_is_refused(tmp_path: Path) -> None:

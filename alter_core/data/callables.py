@@ -1,11 +1,13 @@
 """Sources that are code: FILE.py:FUNCTION under the domain's folder, or an installed entry point.
 
-A callable yields mappings. Its module may define `fingerprint(**arguments)`, which returns JSON-able values that change
-whenever the rows do (versions, dates); without one, rows are read anew in every run, and their content tells.
+A callable yields mappings. Its module may define `fingerprint(**arguments)`, which returns values that change
+whenever the rows do (versions, dates), JSON-able or known by their text; without one, rows are read anew in every run,
+and their content tells.
 """
 
 import importlib.util
 import inspect
+import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -52,14 +54,14 @@ class Callables:
             raise DataError(f"{name}: failed after {number} rows: {self._told(error)}") from error
 
     def fingerprint(self, name: str, arguments: Mapping[str, Any]) -> Any | None:
-        """What the rows depend on, as JSON-able values; None when only reading can tell. Raises DataError."""
+        """What the rows depend on, JSON-able; None when only reading can tell. Raises DataError."""
         function, code = self._find(name)
         module = sys.modules.get(function.__module__)
         tell = getattr(module, "fingerprint", None)
         if tell is None:
             return None
         try:
-            return {"code": code, "facts": tell(**arguments)}
+            return {"code": code, "facts": json.loads(json.dumps(tell(**arguments), default=str))}
         except Exception as error:
             raise DataError(f"{name}: its fingerprint failed: {self._told(error)}") from error
 
@@ -82,7 +84,8 @@ class Callables:
         if not callable(function):
             known = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
             raise DataError(f"{name}: {file} has no function {function_name!r}; it has {', '.join(known) or 'none'}")
-        return function, digest_of_files({p.name: p for p in sorted(self._folder.glob("*.py"))})
+        code = {p for folder in (self._folder, path.parent) for p in folder.glob("*.py")}
+        return function, digest_of_files({p.relative_to(self._folder).as_posix(): p for p in sorted(code)})
 
     def _load(self, path: Path) -> ModuleType:
         if path in self._modules:

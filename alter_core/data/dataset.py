@@ -24,8 +24,6 @@ SPLITS = ("train", "validation", "test")
 COLUMNS = ("task", "input", "target", "id", "split")
 _SCHEMA = pa.schema([*((name, pa.string()) for name in COLUMNS), ("file", pa.int32()), ("line", pa.int64())])
 _BATCH = 1000
-_PROFILED = 20_000  # rows of a task whose lengths are kept; the first in order of hash, so a fair sample
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 class TaskDataset:
@@ -106,7 +104,6 @@ class TaskWriter:
         self._pending: dict[str, list[Row]] = {split: [] for split in SPLITS}
         self._counts: Counter[str] = Counter()
         self._targets: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-        self._lengths: dict[str, list[int]] = {"input": [], "target": []}
         self._digest = hashlib.sha256()
         self._own_ids = array("Q")
 
@@ -137,9 +134,6 @@ class TaskWriter:
         self._counts[row.split] += 1
         if counted:
             self._targets[row.split][row.target] += 1
-        if len(self._lengths["input"]) < _PROFILED:
-            self._lengths["input"].append(len(row.input))
-            self._lengths["target"].append(len(row.target))
         pending = self._pending[row.split]
         pending.append(row)
         if len(pending) >= _BATCH:
@@ -161,15 +155,10 @@ class TaskWriter:
         return {one for one, two in pairwise(ordered) if one == two}
 
     def summary(self) -> dict[str, Any]:
-        """Rows and label counts of each split, the digest of the rows, and quantiles of lengths in characters."""
-        lengths = {}
-        for name, values in self._lengths.items():
-            values.sort()
-            lengths[name] = {f"{q:g}": values[min(len(values) - 1, int(q * len(values)))] for q in QUANTILES if values}
+        """Rows and label counts of each split, and the digest of the rows."""
         return {
             "rows": {split: self._counts[split] for split in SPLITS},
             "label_counts": {split: dict(sorted(counts.items())) for split, counts in self._targets.items()},
-            "characters": lengths,
             "digest": self._digest.hexdigest(),
         }
 

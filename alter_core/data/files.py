@@ -5,9 +5,10 @@ import difflib
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BufferedReader, TextIOWrapper
 from typing import IO, Any, cast
+from zipfile import ZipFile
 
 import orjson
 
@@ -19,6 +20,7 @@ MAX_LINE = 8 * 2**20  # bytes; a longer line is a file that is not JSONL, and wo
 READ_AHEAD = 2**18  # bytes of a remote file that are asked for at a time
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".lz4")
+_PACKAGES = {".zst": "zstandard", ".lz4": "lz4"}  # of endings that Python itself cannot read
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
@@ -27,7 +29,7 @@ def format_of(file: File, given: str | None) -> str:
     """The spec's format, or that of the file's ending. Raises DataError when the ending says nothing."""
     if given:
         return given
-    name = file.name.lower()
+    name = file.base
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
     for ending, kind in ENDINGS.items():
@@ -54,12 +56,12 @@ def opened(file: File) -> Iterator[IO[bytes]]:
     import fsspec
 
     target = str(file.path) if file.path else cast(str, file.url)
-    # By the name, which has no query behind it: fsspec would look at the whole URL.
-    compression = fsspec.utils.infer_compression(file.name.lower()) if file.name.lower().endswith(COMPRESSED) else None
+    packed, compression = file.base.endswith(".zip"), _compression(file)
     if file.path:
         try:
             with fsspec.open(target, "rb", compression=compression) as stream:
-                yield stream
+                with _only_member(stream, file) if packed else nullcontext(stream) as rows:
+                    yield rows
         except (gzip.BadGzipFile, EOFError, zlib.error, OSError) as error:
             raise DataError(
                 f"{file.name}: cannot be read to its end: {_reason(error)}; fetch it again, or pack it again"
@@ -72,8 +74,39 @@ def opened(file: File) -> Iterator[IO[bytes]]:
             ) from error
     else:
         with remote_errors(file.name), fsspec.open(target, "rb", compression=compression) as stream:
-            # fsspec's own files have no readline with a limit.
-            yield stream if compression else cast(IO[bytes], BufferedReader(stream, READ_AHEAD))
+            with _only_member(stream, file) if packed else nullcontext(stream) as rows:
+                # fsspec's own files have no readline with a limit.
+                yield rows if packed or compression else cast(IO[bytes], BufferedReader(rows, READ_AHEAD))
+
+
+def _compression(file: File) -> str | None:
+    """fsspec's name of it; an archive is opened by `_only_member`. Raises DataError where a package is missing."""
+    import fsspec
+
+    ending = next((ending for ending in COMPRESSED if file.base.endswith(ending)), None)
+    if ending is None or ending == ".zip":
+        return None
+    name: str | None = fsspec.utils.infer_compression(file.base)
+    if name is None:
+        raise DataError(
+            f"{file.name}: reading {ending} needs a package: pip install {_PACKAGES[ending]}, then run again"
+        )
+    return name
+
+
+@contextmanager
+def _only_member(archive: IO[bytes], file: File) -> Iterator[IO[bytes]]:
+    """The one file in a zip archive. Raises DataError when there are several, or none."""
+    with ZipFile(archive) as packed:
+        # Archives made on a Mac hold a second, hidden entry for each file.
+        members = [m for m in packed.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        if len(members) != 1:
+            held = f"{len(members)} files ({listed([m.filename for m in members])})" if members else "no file"
+            raise DataError(f"{file.name}: this archive holds {held}, where one is read; unpack it, and name its files")
+        if members[0].flag_bits & 1:
+            raise DataError(f"{file.name}: this archive is encrypted; unpack it, and name its file")
+        with packed.open(members[0]) as stream:
+            yield stream
 
 
 def _is_decompression(error: Exception) -> bool:

@@ -4,7 +4,6 @@ Rows end up in order of their input's hash. That makes the order, the digest and
 of files, brings equal inputs together, and makes any first rows a fair sample.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,13 +85,13 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 
 def _facts(spec: DomainSpec, callables: Callables) -> dict[str, Any]:
-    """What callables say that their rows depend on, such as versions: part of the digest."""
-    facts = {}
+    """What callables say that each task's rows depend on, such as versions: part of the digest."""
+    facts: dict[str, Any] = {}
     for task in spec.tasks:
-        for source in filter(None, (task.source, task.test)):
-            if source.callable is not None and (told := callables.fingerprint(source.callable, source.arguments)):
-                facts[source.callable] = told["facts"]
-    return json.loads(json.dumps(facts, default=str))  # type: ignore[no-any-return]
+        for role, source in (("source", task.source), ("test", task.test)):
+            if source and source.callable and (told := callables.fingerprint(source.callable, source.arguments)):
+                facts.setdefault(task.name, {})[role] = told["facts"]
+    return facts
 
 
 class _Reader:
@@ -146,7 +145,6 @@ class _Reader:
                 "read": sum(read),
                 "labels": labels if labelled else [],
                 "type": task.type,
-                "licence": task.licence,
                 "sources": {role: describe(source) for role, source in sources.items()},
                 "parts": parts,
             }

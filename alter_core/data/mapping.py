@@ -1,16 +1,18 @@
 """From a source's row to a canonical one: columns, template, filter, label map and tidy text."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from alter_core.data.files import missing_column
 from alter_core.data.problems import kind_of
-from alter_core.data.template import template_columns
+from alter_core.data.template import filled, template_columns
 from alter_core.data.text import clean
 from alter_core.spec import SourceSpec, TaskSpec
 
 Scalar = str | int | float | bool
-CANONICAL = ("input", "target", "id", "group")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+EXACT = 2.0**53  # floats from here on are not all the whole numbers any more
 
 
 class RowError(Exception):
@@ -69,7 +71,7 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
                 target = labels.get(target.strip(), target)
             if fields:
                 parts = {name: clean(_text(row[name], name)) for name in fields}
-                text = source.template.format_map(parts)  # type: ignore[union-attr]
+                text = filled(str(source.template), parts)
             else:
                 text = row[input_column]
                 if type(text) is not str:
@@ -85,6 +87,8 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
             raise RowError(f"column {target_column!r} is empty; fill it, or leave the row out with source > where")
         if "\0" in text or "\0" in target:
             raise RowError("holds a NUL character; the text is damaged: mend it in the source")
+        if not all(part.isascii() or not _SURROGATE.search(part) for part in (text, target, own_id, group)):
+            raise RowError("holds half of a character (a lone surrogate); the text is damaged: mend it in the source")
         if group_column and not group:
             raise RowError(
                 f"column {group_column!r} is empty, and rows are split by it; fill it, or set split > by: row"
@@ -107,6 +111,8 @@ def _text(value: Any, column: str) -> str:
     """Text, a number or a truth value as text. Raises RowError for anything else."""
     if type(value) is str:
         return value
+    if isinstance(value, float) and not abs(value) < EXACT:  # JSON's large whole numbers are read as such, and NaN
+        raise RowError(f"column {column!r} holds {value}, a number that is not exact; write it as text in the source")
     if isinstance(value, bool | int | float):
         return _plain(value)
     raise RowError(f"column {column!r} must hold text or a number, got {_kind(value, column)}")

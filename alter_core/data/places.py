@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -68,6 +69,11 @@ class File:
     path: Path | None = None
     url: str | None = None
 
+    @property
+    def base(self) -> str:
+        """The last part of its path in lower case, whose endings tell format and compression."""
+        return (self.path.name if self.path else urlsplit(str(self.url)).path.rpartition("/")[2]).lower()
+
 
 def is_url(text: str) -> bool:
     return bool(_SCHEME.match(text))
@@ -81,21 +87,34 @@ def shown_url(url: str) -> str:
 
 
 def find_files(given: str | Sequence[str], roots: Roots) -> list[File]:
-    """Files that the paths, URLs or globs name, each once, in name order. Raises DataError when one names nothing."""
+    """Files that the paths, URLs or globs name, each once, in name order. Raises DataError when one names nothing.
+
+    Where two would be called alike (URLs are shown without their query), the later ones' names end in a number.
+    """
     patterns = [given] if isinstance(given, str) else list(given)
-    found: dict[str, File] = {}
+    found: dict[Path | str, File] = {}
     problems = []
     for pattern in patterns:
         try:
             for file in _files(pattern, roots):
-                found.setdefault(file.name, file)
+                found.setdefault(file.path.resolve() if file.path else str(file.url), file)
         except DataError as error:
             if error.transient:
                 raise
             problems.append(error.headline)
     if problems:
         raise DataError("source files cannot be read" if len(problems) > 1 else problems[0], problems[1:] and problems)
-    return [found[name] for name in sorted(found)]
+    return _called_apart(sorted(found.values(), key=lambda file: (file.name, str(file.url or file.path))))
+
+
+def _called_apart(files: Sequence[File]) -> list[File]:
+    times: Counter[str] = Counter()
+    apart = []
+    for file in files:
+        times[file.name] += 1
+        number = times[file.name]
+        apart.append(file if number == 1 else replace(file, name=f"{file.name} ({number})"))
+    return apart
 
 
 def _files(pattern: str, roots: Roots) -> list[File]:

@@ -106,11 +106,12 @@ def validate(
             distances[task.name] = drift(profiles[task.name], before)
             items += list(_drifted(task, profiles[task.name], before, distances[task.name]))
     tell(len(spec.tasks), len(spec.tasks))
-    kept = ("rows", "read", "duplicates", "leakage", "contradictions", "label_counts", "sources", "licence", "type")
+    kept = ("rows", "read", "duplicates", "leakage", "contradictions", "label_counts", "sources", "type")
     tasks = {
         task.name: {k: dataset.manifest["tasks"][task.name][k] for k in kept}
         | {
             "description": task.description,
+            "licence": task.licence,
             "limits": {"input": task.max_input_tokens, "target": task.effective_max_target_tokens},
             "samples": _samples(dataset, task.name),
         }

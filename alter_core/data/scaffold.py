@@ -1,5 +1,6 @@
 """A first spec of a domain from sample files: task types, columns and labels are guessed, and every guess is said."""
 
+import glob
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from alter_core.data.files import format_of, read_file
 from alter_core.data.places import File
 from alter_core.data.problems import Problems, TooManyProblems, listed
+from alter_core.data.text import clean
 from alter_core.errors import DataError
 from alter_core.spec import load_domain
 from alter_core.workspace import written_whole
@@ -98,7 +100,7 @@ def guess_task(path: Path) -> Guess:
             f"{path.name}: a task needs a column with inputs and one with targets; this file has {listed(names)}"
         )
     template = " ".join(f"{c}: {{{c}}}" for c in pair) if pair and source != "input" else None
-    targets = [str(row[target]).lower() if isinstance(row[target], bool) else str(row[target]) for row in rows]
+    targets = [clean(str(row[target]).lower() if isinstance(row[target], bool) else str(row[target])) for row in rows]
     given_inputs = [" ".join(str(row[c]) for c in (pair if template and pair else (source,))) for row in rows]
     kind, labels, why = _kind(given_inputs, targets, template is not None)
     columns = {} if template or source == "input" else {"input": source}
@@ -106,7 +108,7 @@ def guess_task(path: Path) -> Guess:
         columns["target"] = target
     task = re.sub(r"[^a-z0-9_]+", "_", path.name.split(".")[0].lower()).strip("_")
     task = task if re.match(r"[a-z]", task) else f"task_{task}"
-    return Guess(task[:60], kind, f"data/{path.name}", columns, template, labels, len(rows), why)
+    return Guess(task[:60], kind, f"data/{glob.escape(path.name)}", columns, template, labels, len(rows), why)
 
 
 def _sample(path: Path) -> list[dict[str, object]]:
@@ -148,9 +150,9 @@ def _mean_words(rows: Sequence[dict[str, object]], column: str) -> float:
 
 def _kind(inputs: Sequence[str], targets: Sequence[str], pair: bool) -> tuple[str, tuple[str, ...], str]:
     """Task type, labels, and the reason."""
-    different = sorted(set(targets))
+    different = sorted(set(targets) - {""})  # a row with an empty target is refused later, with its line
     few = 2 <= len(different) <= min(MAX_LABELS, max(2, len(targets) // 3))
-    short = max(len(t.split()) for t in different) <= 8
+    short = max((len(t.split()) for t in different), default=0) <= 8
     looks_paired = pair or all(re.search(r"\b(hypothesis|question 2|text 2|question):", text) for text in inputs[:50])
     if few and short:
         kind = "pair_classification" if looks_paired else "classification"

@@ -1,6 +1,7 @@
 """Templates that build an input from several columns: plain {column} fields, and nothing that reaches further."""
 
 import string
+from collections.abc import Mapping
 
 
 def template_columns(template: str) -> tuple[str, ...]:
@@ -14,3 +15,9 @@ def template_columns(template: str) -> tuple[str, ...]:
     if not names:
         raise ValueError("template: it names no column; write such as 'question: {question} context: {text}'")
     return tuple(names)
+
+
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """The template with `values` for its columns. Not `str.format`, to which a field named 0 is a position."""
+    parts = string.Formatter().parse(template)
+    return "".join(literal + ("" if field is None else values[field]) for literal, field, _, _ in parts)

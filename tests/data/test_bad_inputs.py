@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import sqlite3
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,14 @@ def _call(code: str, **arguments: Any) -> dict[str, Any]:
     }
 
 
+def _zip(*names: str, content: bytes = b"") -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for name in names:
+            packed.writestr(name, content)
+    return stream.getvalue()
+
+
 CASES = [
     Case("broken JSON", ("rows.jsonl:201: not valid JSON",), {"rows.jsonl": GOOD_LINES + b'{"input": "a", \n'}),
     Case("broken JSON twice", ("2 problems", "rows.jsonl:1:", "rows.jsonl:202:"),
@@ -104,6 +113,18 @@ CASES = [
     Case("a missing file", ("rows.jsonl: no such file", "--data-root")),
     Case("a folder for a file", ("rows: this is a folder", "rows/*.jsonl"), {}, {"source": {"path": "rows"}}, _folder),
     Case("a glob that finds nothing", ("data/*.jsonl: no such file",), {}, {"source": {"path": "data/*.jsonl"}}),
+    Case("an archive of two files", ("rows.jsonl.zip: this archive holds 2 files ('a.jsonl', 'b.jsonl')", "unpack it"),
+         {"rows.jsonl.zip": _zip("a.jsonl", "b.jsonl", content=GOOD_LINES)}, {"source": {"path": "rows.jsonl.zip"}}),
+    Case("an empty archive", ("rows.jsonl.zip: this archive holds no file",),
+         {"rows.jsonl.zip": _zip("folder/")}, {"source": {"path": "rows.jsonl.zip"}}),
+    Case("a compression that needs a package", ("rows.jsonl.zst: reading .zst needs a package: pip install zstandard",),
+         {"rows.jsonl.zst": b"(\xb5/\xfd"}, {"source": {"path": "rows.jsonl.zst"}}),
+    Case("a number that is not exact", ("rows.jsonl:1: column 'target' holds 1.2345678901234568e+22", "as text"),
+         {"rows.jsonl": b'{"input": "a", "target": 12345678901234567890123}\n'}),
+    Case("a lone surrogate from code", ("source.py:rows, row 1: holds half of a character",),
+         **_call("def rows():\n    yield {'input': 'a \\ud800', 'target': 'b'}\n")),
+    Case("a fingerprint that fails", ("source.py:rows: its fingerprint failed: TypeError",),
+         **_call("def rows():\n    yield {'input': 'a', 'target': 'b'}\ndef fingerprint():\n    return {(1, 2): 3}\n")),
     Case("an unknown ending", ("rows.txt: its ending does not tell", "source > format"),
          {"rows.txt": GOOD_LINES}, {"source": {"path": "rows.txt"}}),
     Case("a missing column", ("rows.jsonl:1: there is no column 'input'", "did you mean 'inputs'", "source > columns"),

@@ -44,7 +44,7 @@ def test_pydocs_is_balanced_enough_that_the_majority_is_a_poor_guess(pydocs: Tas
 
 
 def test_the_fingerprint_of_pydocs_holds_the_versions_that_it_read(pydocs: TaskDataset) -> None:
-    facts = pydocs.manifest["facts"]["source.py:package"]
+    facts = pydocs.manifest["facts"]["package"]["source"]
     assert set(facts) == {
         "Python", "numpy", "pandas", "scipy", "scikit-learn", "SQLAlchemy", "matplotlib", "mlflow", "prefect", "torch"
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,12 +155,15 @@ def test_every_format_gives_the_same_rows(made: MadeDomain) -> None:
     made.write("c.tsv", "target\tinput\n" + "".join(f'{t}\t"{i}"\n' for i, t in quoted))
     pq.write_table(table, made.folder / "d.parquet")
     made.write("e.jsonl.gz", gzip.compress(jsonl(rows)))
+    with zipfile.ZipFile(made.folder / "f.jsonl.zip", "w") as packed:
+        packed.mkdir("folder")
+        packed.writestr("folder/f.jsonl", jsonl(rows))
     datasets.Dataset(table).save_to_disk(str(made.folder / "saved"))
     database = made.folder / "rows.db"
     datasets.Dataset(table).to_sql("rows", f"sqlite:///{database}")
     made.write("source.py", f"import json\ndef rows(path):\n    yield from json.loads({json.dumps(rows)!r})\n")
     sources = [
-        *({"path": name} for name in ("a.jsonl", "b.csv", "c.tsv", "d.parquet", "e.jsonl.gz")),
+        *({"path": name} for name in ("a.jsonl", "b.csv", "c.tsv", "d.parquet", "e.jsonl.gz", "f.jsonl.zip")),
         {"path": (made.folder / "a.jsonl").as_uri()},
         {"hub": "saved"},
         {"sql": "sqlite:///rows.db", "query": "select input, target from rows"},
@@ -198,6 +202,39 @@ def test_the_fingerprint_knows_the_versions_that_a_callable_tells(made: MadeDoma
     assert source_fingerprint(made.spec(task), made.folder, None) not in (one, None)
     made.write("source.py", "def rows():\n    yield {}\n")
     assert source_fingerprint(made.spec(task), made.folder, None) is None
+
+
+def test_code_beside_a_callable_in_a_subfolder_is_part_of_the_fingerprint(made: MadeDomain) -> None:
+    code = "import datetime\ndef rows():\n    yield {}\ndef fingerprint():\n    return datetime.date(2026, 1, 2)\n"
+    task = {"source": {"callable": "code/source.py:rows"}}
+    made.write("code/source.py", code)
+    one = source_fingerprint(made.spec(task), made.folder, None)
+    assert one is not None
+    made.write("code/source.py", code + "# other rows\n")
+    assert source_fingerprint(made.spec(task), made.folder, None) not in (one, None)
+
+
+def test_columns_named_by_numbers_fill_a_template(made: MadeDomain, rows_of: RowsOf) -> None:
+    made.write("rows.csv", "0,1,target\n" + "".join(f"left {n},right {n},yes\n" for n in range(60)))
+    dataset = made.ingest({"source": {"path": "rows.csv", "template": "{0} and {1} {{}}"}})
+    assert all(" and right" in row["input"] and row["input"].endswith("{}") for row in rows_of(dataset, "train"))
+
+
+def test_files_that_are_shown_alike_are_all_read(made: MadeDomain, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    made.write("rows.jsonl", good_rows(50))
+    (root / "rows.jsonl").write_bytes(jsonl(good_rows(50, first=50)))
+    source = {"path": ["rows.jsonl", str(made.folder / "rows.jsonl"), str(root / "rows.jsonl")]}
+    task = made.ingest({"source": source}, data_root=root).manifest["tasks"]["task"]
+    assert task["read"] == 100
+    assert [name for name, _ in task["parts"]] == ["rows.jsonl", "rows.jsonl (2)"]
+
+
+def test_labels_are_written_as_targets_are(made: MadeDomain) -> None:
+    made.write("rows.jsonl", [{"input": f"a {n}", "target": "cafe\u0301"} for n in range(60)])
+    dataset = made.ingest({"labels": ["cafe\u0301", "tea  room"]})
+    assert dataset.labels == {"task": ("caf\u00e9", "tea room")}
 
 
 def test_rows_may_lie_under_the_data_root(made: MadeDomain, tmp_path: Path) -> None:

@@ -139,6 +139,13 @@ def test_a_signed_url_is_read_and_its_signature_kept_nowhere(site: Site, made: M
     assert "hunter2" not in "".join(file.read_text() for file in dataset.path.rglob("*.json"))
 
 
+def test_urls_that_differ_in_their_query_are_both_read(site: Site, made: MadeDomain) -> None:
+    site.files["/rows.jsonl"] = jsonl(good_rows())
+    dataset = made.ingest({"source": {"path": [f"{site.url}/rows.jsonl?page={page}" for page in (1, 2)]}})
+    assert dataset.manifest["tasks"]["task"]["read"] == 400
+    assert dataset.manifest["tasks"]["task"]["duplicates"] == 200
+
+
 def test_a_bad_line_is_named_with_its_url_and_number(site: Site, made: MadeDomain) -> None:
     site.files["/rows.jsonl"] = jsonl(good_rows()) + b"{nope}\n"
     with pytest.raises(DataError, match=r"http://127.0.0.1:\d+/rows.jsonl:201: not valid JSON"):

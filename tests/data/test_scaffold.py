@@ -47,6 +47,15 @@ def test_the_new_domain_can_be_ingested(samples: list[Path], tmp_path: Path) -> 
     assert all(sum(task["rows"].values()) == 60 for task in dataset.manifest["tasks"].values())
 
 
+def test_labels_are_tidied_and_names_of_files_are_no_globs(tmp_path: Path) -> None:
+    rows = [f"text {n},{('yes', 'yes ', 'no')[n % 3]}" for n in range(60)]
+    (tmp_path / "rows[1].csv").write_text("\n".join(["text,label", *rows, "text without,"]))
+    file = scaffold("mine", [tmp_path / "rows[1].csv"], tmp_path / "mine")
+    assert load_domain(file).tasks[0].labels == ("no", "yes")
+    with pytest.raises(DataError, match=r"rows\[1\].csv:62: column 'label' is empty"):
+        ingest(load_domain(file), file.parent, Workspace(tmp_path / "home"))
+
+
 def test_each_guess_is_said_in_a_comment(samples: list[Path], tmp_path: Path) -> None:
     text = scaffold("mine", samples, tmp_path / "mine").read_text()
     assert text.count("# guessed:") == 4

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from alter_core.data.ingest import ingest
+from flows.many import read_plans
+from flows.plan import Plan
 from tests.command_line import Alter, caller
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 
@@ -140,6 +144,32 @@ def test_of_several_domains_none_stops_another_and_the_worst_code_wins(
     assert Path(found["long"]["page"]).is_file()
     assert err.count("error: ") == 2
     assert alter("data", "fine", "long", "broken")[0] == 2
+
+
+def test_two_domains_of_one_name_are_told_apart(alter: Alter, domain: Callable[..., str], tmp_path: Path) -> None:
+    one, other = tmp_path / "domains" / domain("fine"), tmp_path / "domains" / "copy"
+    shutil.copytree(one, other)
+    for command in ("check", "data"):
+        code, _, err = alter(command, str(one), str(other))
+        assert code == 2, command
+        assert "rename one" in err, command
+    plans, wrong = read_plans([str(one), str(other)], None)
+    assert [plan.folder for plan in plans] == [one]
+    assert "rename one" in wrong[0].message
+
+
+def test_a_quality_report_is_of_what_was_left_out_too_and_of_the_tokenizer(
+    alter: Alter, domain: Callable[..., str], tmp_path: Path
+) -> None:
+    def key(backbone: str = "one", repeat: int = 1) -> str:
+        domain("fine", lambda spec, rows: rows["colour"].extend(rows["colour"] * (repeat - 1)))
+        plan = Plan.read("fine")
+        data = ingest(plan.spec, plan.folder, plan.workspace)
+        return plan.quality_key({"digest": data.digest, "tasks": data.manifest["tasks"]}, backbone, champion=None)
+
+    assert key() == key()
+    assert key("another") != key()
+    assert key(repeat=4) != key()  # the same rows are kept, and three quarters were duplicates
 
 
 def test_data_docs_are_built_where_asked_and_never_over_something_else(
