@@ -10,6 +10,7 @@ AlterError                 exit code 2 unless a subclass says otherwise
 ├── BundleError            a bundle is incomplete, altered or of another version
 ├── WorkspaceError         the workspace cannot be written, or its disk is short
 └── TrainingError          a training or evaluation job ended without a result (exit code 1)
+    └── Diverged           the loss is no number any more
 
 Stopped                    no error: the process was asked to end, and what it did is kept
 
@@ -70,6 +71,10 @@ class TrainingError(AlterError):
     """A training or evaluation job ended without a result."""
 
     exit_code = 1
+
+
+class Diverged(TrainingError):
+    """The loss is no number any more."""
 
 
 class Stopped(Exception):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from alter_core.errors import SpecError
 from alter_core.spec import TaskSpec
 
 _HEAD = "{instruction}\n\n"
@@ -29,6 +30,16 @@ def encode_targets(tokenizer: Any, task: TaskSpec, targets: Sequence[str]) -> li
     limit = task.effective_max_target_tokens
     bodies = tokenizer([f" {text}" for text in targets], add_special_tokens=False)["input_ids"] if targets else []
     return [[*body[:limit], tokenizer.eos_token_id] for body in bodies]
+
+
+def check_room(config: Any, task: str, longest: int) -> None:
+    """Raises SpecError when a backbone of `config` cannot read `longest` tokens, a prompt with its answer."""
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and longest > most:
+        raise SpecError(
+            f"task {task}: prompt and answer take up to {longest} tokens, and the backbone reads at most {most}: "
+            f"lower the task's max_input_tokens by {longest - most} or more"
+        )
 
 
 def decode_answers(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:

@@ -184,7 +184,8 @@ class TaskSpec(Section):
     labels: tuple[str, ...] | None = None
     """Allowed targets of a label task; unset: those of the training rows."""
     metrics: tuple[MetricName, ...] | None = None
-    """The first is the task's score; unset means the task type's."""
+    """The first is the task's score; unset means the task type's. macro_f1 has no score per row: where models are
+    compared row by row, in promotion and ablation, accuracy stands for it."""
     max_input_tokens: int = Field(default=256, ge=8)
     """Longer inputs are cut at the end, in training and in use."""
     max_target_tokens: int | None = Field(default=None, ge=1)
@@ -288,7 +289,7 @@ class StageSpec(Section):
     """Recompute activations in the backward pass, to save memory."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between validation scores by generated answers, which take time; unset: none, or ten of them when
-    `patience` asks. The validation loss is always taken at the start and the end."""
+    `patience` asks. The best of them is kept. The validation loss is always taken at the start and the end."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validation scores without a better one, and keep the best; unset: never."""
 
@@ -298,6 +299,18 @@ class StageSpec(Section):
             raise ValueError("give exactly one of epochs, steps")
         if not self.trains:
             raise ValueError("trains: name at least one part")
+        return self
+
+    @model_validator(mode="after")
+    def _what_trains_is_in_use(self) -> "StageSpec":
+        wrong = []
+        if "gates" in self.trains and self.gate == "hard":
+            wrong.append("trains: gates train where they are soft only; set gate: soft, or drop gates")
+        for part, other in (("task_adapters", "shared"), ("shared_adapters", "task")):
+            if part in self.trains and self.active == other:
+                wrong.append(f"trains: {part} take no part in a stage with active: {other}; drop one of the two")
+        if wrong:
+            raise ValueError("; and ".join(wrong))
         return self
 
     @property

@@ -20,7 +20,10 @@ from flows.publish import Run, ended
 from flows.steps import Facts, Follower
 from flows.stores import open_tracker
 
-LAYS_OUT = tuple(f"evaluation/{name}.py" for name in ("ablation", "ablation_table", "duration", "grid", "side_by_side"))
+LAYS_OUT = tuple(
+    f"evaluation/{name}.py"
+    for name in ("ablation", "ablation_table", "duration", "grid", "seed_intervals", "side_by_side")
+)
 """Files of alter_core that arrange trials: changing them makes no trial another."""
 
 

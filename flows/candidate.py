@@ -46,11 +46,11 @@ class Candidate:
 
     def decide(self) -> Facts:
         """The promotion rule on its own and the champion's scores of the same test rows."""
-        against = self.scorecards.get("champion")
+        against = self.scorecards.get("champion", {"row_scores": {}})  # none where no task is the champion's
         rule = self.plan.spec.promotion
         decision = decide(
             self.own["row_scores"],
-            against and against["row_scores"],
+            against["row_scores"] if self.champion else None,
             rule.max_task_drop,
             rule.confidence,
             self.plan.spec.seed,

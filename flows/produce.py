@@ -139,8 +139,8 @@ def _scores(
     """Scorecards of all that is compared, and their paths."""
     bundles: dict[str, str | None] = {"zero_shot": None} if "zero_shot" in plan.spec.evaluation.baselines else {}
     bundles |= {name: facts["bundle"] for name, facts in stages.items()}
-    if champion:
-        bundles["champion"] = publish.champion_bundle(plan)
+    if champion and (bundle := publish.champion_bundle(plan)):
+        bundles["champion"] = bundle
     paths = steps.evaluate(plan, data, backbone, bundles)
     scorecards = read_scorecards(paths)
     artifacts.score_table(plan, scorecards)

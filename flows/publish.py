@@ -120,9 +120,10 @@ def champion(plan: Plan) -> Version | None:
     return model_store(plan.workspace).alias(plan.spec.name, CHAMPION)
 
 
-def champion_bundle(plan: Plan) -> str:
-    """Local folder of the champion's bundle."""
-    return str(model_store(plan.workspace).bundle_path(plan.spec.name, CHAMPION, plan.workspace.downloads))
+def champion_bundle(plan: Plan) -> str | None:
+    """Local folder of the champion's bundle; None where it has no task of the spec, so that nothing can be compared."""
+    folder = model_store(plan.workspace).bundle_path(plan.spec.name, CHAMPION, plan.workspace.downloads)
+    return str(folder) if set(read_manifest(folder)["tasks"]) & set(plan.spec.task_names) else None
 
 
 @dataclass(frozen=True)

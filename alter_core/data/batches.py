@@ -72,6 +72,13 @@ class EncodedRows:
         """Tokens of the longest row, prompt and answer; 0 without rows."""
         return int((self.prompts.lengths + self.targets.lengths).max(initial=0))
 
+    def longest_by_task(self, tasks: int, answers: bool) -> list[int]:
+        """Tokens of the longest row of each of so many tasks, with its answer or without; 0 for one without rows."""
+        longest = np.zeros(tasks, dtype=np.int64)
+        lengths = self.prompts.lengths + self.targets.lengths if answers else self.prompts.lengths
+        np.maximum.at(longest, self.task_ids, lengths)
+        return longest.tolist()
+
     @property
     def digest(self) -> str:
         """Of every token: tokenizer, prompts, rows and their order."""
@@ -81,12 +88,6 @@ class EncodedRows:
             whole.update(f"{part.dtype} {len(part)}\0".encode())
             whole.update(np.ascontiguousarray(part).data)
         return whole.hexdigest()[:DIGEST_LENGTH]
-
-    def take(self, rows: Rows) -> "EncodedRows":
-        """The rows at the places `rows`, in that order."""
-        prompts = Ragged.of([self.prompts[int(r)].tolist() for r in rows])
-        targets = Ragged.of([self.targets[int(r)].tolist() for r in rows])
-        return EncodedRows(self.task_ids[rows], prompts, targets)
 
 
 def encode_rows(

@@ -4,6 +4,7 @@
 table so far is on disk after every arm.
 """
 
+import math
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from alter_core.errors import AlterError, SpecError
+from alter_core.errors import AlterError, SpecError, TrainingError
 from alter_core.evaluation.ablation_table import Tuned, summarise, write_table
 from alter_core.evaluation.arms import Arm, make_arms
 from alter_core.evaluation.duration import Sayer, Step, all_steps, expected_seconds, tuning_steps
@@ -90,7 +91,13 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     dataset = TaskDataset.open(job.dataset)
     spec = _lengthened(job)
     counts = _row_counts(spec, dataset)
-    variants = {name: _lengthened_parts(parts, job.steps_factor) for name, parts in job.variants.items()}
+    if not all(counts["validation"].values()):
+        without = ", ".join(name for name, rows in counts["validation"].items() if not rows)
+        raise SpecError(
+            f"{spec.name}: an ablation chooses rates by validation rows, and {without} has none: raise "
+            "split > validation in the spec"
+        )
+    variants = {name: _lengthened_parts(parts, job) for name, parts in job.variants.items()}
     arms = _chosen(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
     sayer = Sayer(log, job.at_once)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
@@ -158,11 +165,16 @@ def _tune(
         trials |= more
         for rate, trial in more.items():
             with sayer.working(arm, trial, "validation"):
-                tried[rate] = float(reach(trial, "validation")["macro"]["value"])
+                score = reach(trial, "validation")["macro"]["value"]
+                tried[rate] = -math.inf if score is None else float(score)  # it diverged: worse than all that did not
             for loser in set(tried) - {best_rate(tried)}:
                 trials[loser].drop_weights()
     best = best_rate(tried)
-    return trials[best], Tuned(best, dict(sorted(tried.items())), is_at_edge(tried))
+    if tried[best] == -math.inf:
+        why = [f"rate {rate:g}: {trial.validation()['diverged']}" for rate, trial in sorted(trials.items())]
+        raise TrainingError(f"{arm.title} diverges at every rate that was tried: give lower ones with --rate", why)
+    grid = {rate: None if score == -math.inf else score for rate, score in sorted(tried.items())}
+    return trials[best], Tuned(best, grid, is_at_edge(tried))
 
 
 def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
@@ -197,10 +209,12 @@ def _lengthened(job: AblationJob) -> DomainSpec:
     return job.spec.model_copy(update={name: longer(stage) for name, stage in job.spec.stages.items()})
 
 
-def _lengthened_parts(parts: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """A variant whose stages' own lengths, where it gives any, are multiplied as those of the domain's spec are."""
+def _lengthened_parts(parts: Mapping[str, Any], job: AblationJob) -> dict[str, Any]:
+    """A variant whose stages' own lengths, where it gives any, are multiplied as those of the domain's spec are, and
+    which stops as early."""
     stages = {name: parts[name] for name in ("stage_one", "stage_two") if isinstance(parts.get(name), Mapping)}
-    return {**parts, **{name: {**stage, **_longer(stage, factor)} for name, stage in stages.items()}}
+    patience = {"patience": job.patience} if job.patience else {}
+    return {**parts, **{n: {**stage, **patience, **_longer(stage, job.steps_factor)} for n, stage in stages.items()}}
 
 
 def _longer(stage: Mapping[str, Any], factor: float) -> dict[str, Any]:

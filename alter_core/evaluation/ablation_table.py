@@ -1,7 +1,6 @@
 """What an ablation found: one table as JSON, Markdown and a plot, and the paired difference that decides it.
 
-Intervals resample seeds, and within a seed rows of each task: both kinds of luck are in them. The best MTA arm and the
-best baseline are chosen by validation rows, so that choosing cannot flatter the test score.
+The best MTA arm and the best baseline are chosen by validation rows, so that choosing cannot flatter the test score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from alter_core.evaluation.arms import Arm
-from alter_core.evaluation.metrics import RESAMPLES, Interval, interval
+from alter_core.evaluation.metrics import of_rows
+from alter_core.evaluation.seed_intervals import Scores, macro, macro_interval, paired_difference, row_table
 from alter_core.evaluation.trials import Trial
 from alter_core.spec import DomainSpec
 from alter_core.workspace import write_json, written_whole
 
 Facts = dict[str, Any]
-Scores = Mapping[str, Float[ndarray, "seed row"]]
-"""Row scores by task."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,10 @@ class Tuned:
     """An arm's choice of rate."""
 
     rate: float | None
-    grid: Mapping[float, float]
-    """Macro score on validation rows, at the first seed, by rate."""
+    grid: Mapping[float, float | None]
+    """Macro score on validation rows, at the first seed, by rate; None where training diverged."""
     at_edge: bool
-    """The best rate is the grid's last."""
+    """The best rate is the grid's lowest or highest."""
 
 
 def summarise(
@@ -52,17 +48,13 @@ def summarise(
         cards = [trial.test() for trial in held]
         checks = [trial.validation() for trial in held]
         scores[arm.name] = row_table(cards)
-        spread = resampled_macro(scores[arm.name], spec.seed)
         tables.append(
             {
                 "name": arm.name,
                 "title": arm.title,
                 "family": arm.family,
-                "macro": interval(macro(scores[arm.name]), spread).to_json(),
-                "tasks": {
-                    name: interval(float(table.mean()), resampled_macro({name: table}, spec.seed)).to_json()
-                    for name, table in scores[arm.name].items()
-                },
+                "macro": macro_interval(scores[arm.name]).to_json(),
+                "tasks": {name: macro_interval({name: table}).to_json() for name, table in scores[arm.name].items()},
                 "macro_by_seed": [
                     macro({n: t[i : i + 1] for n, t in scores[arm.name].items()}) for i in range(len(held))
                 ],
@@ -72,62 +64,24 @@ def summarise(
                 "rate_at_edge": tuned[arm.name].at_edge,
                 "grid": {f"{rate:g}": score for rate, score in tuned[arm.name].grid.items()},
                 "trained_parameters": checks[0]["cost"]["trained_parameters"],
+                "rows": sum(part["rows"] for part in checks[0]["cost"].values() if isinstance(part, Mapping)),
                 "seconds": float(np.mean([check["cost"]["seconds"] for check in checks])),
                 "cost": checks[0]["cost"],
                 "precision": sorted({check["precision"] for check in checks if check["precision"]}),
                 "difference": None,
             }
         )
-    metrics = {task.name: task.effective_metrics[0] for task in spec.tasks}
+    metrics = {task.name: of_rows(task.effective_metrics[0]) for task in spec.tasks}
     table: Facts = {"domain": spec.name, "settings": dict(settings), "metrics": metrics, "arms": tables}
     whole = _whole(tables)
     ours, theirs = _best(whole, "mta"), _best(whole, "baseline")
     for row in whole:
         if theirs and row is not theirs:
-            difference = paired_difference(scores[row["name"]], scores[theirs["name"]], spec.seed)
-            row["difference"] = difference.to_json()
+            row["difference"] = paired_difference(scores[row["name"]], scores[theirs["name"]]).to_json()
     table["comparison"] = None
     if ours and theirs:
         table["comparison"] = {"mta": ours["name"], "baseline": theirs["name"], **ours["difference"]}
     return table
-
-
-def row_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Float[ndarray, "seed row"]]:
-    """Row scores of several scorecards of the same rows, by task; rows in the order of their ids."""
-    return {
-        task: np.array([[card["row_scores"][task][row] for row in sorted(first)] for card in cards])
-        for task, first in cards[0]["row_scores"].items()
-    }
-
-
-def macro(scores: Scores) -> float:
-    """Mean over tasks of the mean over seeds and rows."""
-    return float(np.mean([table.mean() for table in scores.values()]))
-
-
-def resampled_macro(scores: Scores, seed: int, stream: int = 0, count: int = RESAMPLES) -> Float[ndarray, " resample"]:
-    """The macro score of each resample of seeds and rows.
-
-    The same `seed` draws the same rows for every arm; another `stream` draws other seeds, since arms are trained apart.
-    """
-    rows = np.random.default_rng([seed, 0])
-    runs = len(next(iter(scores.values())))
-    picked = np.random.default_rng([seed, 1, stream]).integers(0, runs, (count, runs))
-    total = np.zeros(count)
-    for name in sorted(scores):
-        table = scores[name]
-        chosen = rows.integers(0, table.shape[1], (count, table.shape[1]))
-        weights = np.zeros((count, runs))
-        np.add.at(weights, (np.arange(count)[:, None], picked), 1 / runs)
-        per_run = np.stack([table[run][chosen].mean(1) for run in range(runs)], 1)  # resample, seed
-        total += (weights * per_run).sum(1)
-    return total / len(scores)
-
-
-def paired_difference(ours: Scores, theirs: Scores, seed: int) -> Interval:
-    """Macro difference, ours less theirs, with the interval of resampled seeds and paired rows."""
-    spread = resampled_macro(ours, seed) - resampled_macro(theirs, seed, stream=1)
-    return interval(macro(ours) - macro(theirs), spread)
 
 
 def write_table(folder: Path, table: Facts) -> None:
@@ -143,7 +97,7 @@ def to_markdown(table: Facts) -> str:
     """The table, and one sentence on what it shows."""
     tasks = list(table["metrics"])
     head = ["arm", "macro", "against the best baseline", *tasks, "seeds", "rate", "trained parameters", "seconds"]
-    lines = [f"# Ablation of {table['domain']}", "", _shared(table["settings"]), ""]
+    lines = [f"# Ablation of {table['domain']}", "", _shared(table["settings"], table["arms"]), ""]
     lines += [_row(head), _row(["---"] * len(head))]
     for arm in table["arms"]:
         value = arm["macro"]
@@ -163,7 +117,10 @@ def to_markdown(table: Facts) -> str:
             )
         )
     metrics = ", ".join(f"{task}: {metric}" for task, metric in table["metrics"].items())
-    luck = "seeds and rows" if table["settings"]["seeds"] > 1 else "rows; how seeds differ is not in them"
+    seeds = [len(arm["seeds"]) for arm in table["arms"] if arm["rate"] is not None]
+    luck = "seeds and rows" if max(seeds, default=1) > 1 else "rows; how seeds differ is not in them"
+    if max(seeds, default=1) > 1 and 1 in seeds:
+        luck += "; of arms with one seed, over rows alone"
     lines += ["", f"Scores are means over seeds on the same test rows ({metrics}); intervals are 95 %, over {luck}."]
     computed = sorted({precision for arm in table["arms"] for precision in arm["precision"]})
     mixed = ", by the machine that a trial ran on" if len(computed) > 1 else ""
@@ -187,7 +144,7 @@ def reading(table: Facts) -> str:
     return f"{ours} and the best baseline, {theirs}, cannot be told apart: {span}."
 
 
-def _shared(settings: Mapping[str, Any]) -> str:
+def _shared(settings: Mapping[str, Any], arms: Sequence[Facts]) -> str:
     rows = {split: settings[f"{split}_rows"].values() for split in ("train", "validation", "test")}
     train = f"{min(rows['train']):,} to {max(rows['train']):,}"
     patience = settings["patience"]
@@ -196,8 +153,18 @@ def _shared(settings: Mapping[str, Any]) -> str:
         f"{len(rows['train'])} tasks of {train} training rows, {sum(rows['validation']):,} validation and "
         f"{sum(rows['test']):,} test rows in all. Every arm takes {settings['steps']:,} steps of "
         f"{settings['rows_per_step']} rows{stop}. "
-        f"{_choice_of_rate(settings)}"
+        f"{_others(settings, arms)}{_choice_of_rate(settings)}"
     )
+
+
+def _others(settings: Mapping[str, Any], arms: Sequence[Facts]) -> str:
+    """The arms that were trained on clearly more or fewer rows than all are said to be."""
+    wanted = settings["steps"] * settings["rows_per_step"]
+    if settings["patience"]:  # each stops where it stops
+        return ""
+    other = [arm for arm in arms if arm["rate"] is not None and abs(arm["rows"] - wanted) > 0.01 * wanted]
+    told = ", ".join(f"{arm['title']} ({arm['rows']:,} rows in all for {wanted:,})" for arm in other)
+    return f"But {told}. " if told else ""
 
 
 def _choice_of_rate(settings: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ from torch import nn
 
 from alter_core.errors import SpecError
 from alter_core.mta import MTAConfig, inject
-from alter_core.mta.architectures import Side, chosen_blocks, find_architecture, find_blocks
+from alter_core.mta.architectures import Side, find_architecture, find_blocks
+from alter_core.mta.injection import mta_blocks
 from alter_core.spec import DomainSpec, StageSpec
 
 Family = Literal["mta", "baseline"]
@@ -63,7 +64,7 @@ def make_arms(
 
     one = spec.stage_one
     whole = {"steps": count_all_steps(spec, train_rows), "epochs": None}
-    shapes = _Shapes(backbone, spec)
+    shapes = Shapes(backbone, spec)
     budget = shapes.trained(spec)
     count = len(spec.tasks)
 
@@ -84,7 +85,10 @@ def make_arms(
     }
     linear = shapes.linear_rank()
     both = {part for stage in spec.stages.values() for part in stage.parts} - {"backbone"}
-    peft_spec = arm("", "", "baseline", {}, {"start": None}).spec
+    # peft's arms stand on linears, which GPT-2's blocks have none of. Poly cannot be run again by checkpointing.
+    lora_spec = arm("", "", "baseline", {}, {"start": None}).spec if linear else None
+    poly_spec = arm("", "", "baseline", {}, {"start": None, "gradient_checkpointing": False}).spec if linear else None
+    ranks = {"lora": budget // max(linear, 1) or 1, "poly": budget // max(linear * count, 1) or 1}
     arms = [
         Arm("zero_shot", "backbone, zero-shot", "baseline", None),
         arm(
@@ -108,7 +112,7 @@ def make_arms(
                 "keep": SOFT_KEEP,
             },
         ),
-        Arm("peft_lora", "one shared LoRA (peft)", "baseline", peft_spec, PeftChoice("lora", budget // linear or 1)),
+        Arm("peft_lora", "one shared LoRA (peft)", "baseline", lora_spec, PeftChoice("lora", ranks["lora"])),
         arm(
             "single_task",
             "single-task adapters",
@@ -116,7 +120,7 @@ def make_arms(
             single,
             {"trains": ("task_adapters",), "active": "all", "gate": "hard", "start": None},
         ),
-        Arm("peft_poly", "Poly (peft)", "baseline", peft_spec, PeftChoice("poly", budget // (linear * count) or 1)),
+        Arm("peft_poly", "Poly (peft)", "baseline", poly_spec, PeftChoice("poly", ranks["poly"])),
     ]
     found = [found for found in arms if found.spec or found.name == "zero_shot"]
     return tuple([*found, *(_variant(spec, name, parts) for name, parts in (variants or {}).items())])
@@ -148,7 +152,7 @@ def _scaled(stage: StageSpec, factor: float) -> StageSpec:
     )
 
 
-class _Shapes:
+class Shapes:
     """Counts of parameters, on models without memory."""
 
     def __init__(self, backbone: Path, spec: DomainSpec) -> None:
@@ -209,16 +213,3 @@ class _Shapes:
     def _model(self) -> Any:
         with torch.device("meta"):
             return self._loader.from_config(self._config, trust_remote_code=False)
-
-
-def mta_blocks(blocks: Mapping[Side, nn.ModuleList], config: MTAConfig) -> dict[Side, list[int]]:
-    """Numbers of the blocks that have MTA layers under `config`, per side."""
-    both = len(blocks) == 2 and config.encoder_layers is not None
-    return {
-        side: chosen_blocks(
-            config.encoder_layers if side == "encoder" and both and config.encoder_layers else config.layers,
-            len(found),
-            side,
-        )
-        for side, found in blocks.items()
-    }

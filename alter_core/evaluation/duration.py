@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from alter_core.backbone import load_backbone
-from alter_core.evaluation.arms import Arm, mta_blocks
+from alter_core.evaluation.arms import Arm
 from alter_core.evaluation.grid import best_rate, rates_to_try
 from alter_core.evaluation.trials import Bench, Split, Trial
 from alter_core.mta.architectures import find_architecture, find_blocks
+from alter_core.mta.injection import mta_blocks
 from alter_core.prompts import encode_prompts
 from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.stages import count_steps
@@ -36,7 +37,8 @@ def expected_seconds(
     precision, _ = choose_precision(spec.precision, torch.device("cpu"))
     # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
     model, tokenizer = load_backbone(bench.backbone, dtype_of(precision))
-    sample = [row for name in spec.task_names for row in bench.dataset.rows("train", name).select(range(4))]
+    tables = [bench.dataset.rows("train", name) for name in spec.task_names]
+    sample = [row for table in tables for row in table.select(range(min(4, len(table))))]
     prompts = [encode_prompts(tokenizer, spec.task(row["task"]), [row["input"]])[0][0] for row in sample]
     width = max(map(len, prompts))
     ids = torch.tensor([[*prompt, *[tokenizer.eos_token_id] * (width - len(prompt))] for prompt in prompts])

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -11,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alter_core.backbone import load_backbone
-from alter_core.evaluation.arms import PeftChoice, mta_blocks
+from alter_core.evaluation.arms import PeftChoice
 from alter_core.mta import MTAModel
 from alter_core.mta.architectures import find_architecture, find_blocks
+from alter_core.mta.injection import mta_blocks
 from alter_core.spec import DomainSpec
 
 _NAME = "arm"  # peft's name for the adapter
@@ -77,9 +77,6 @@ class PeftHandle:
         """Nothing: there are no gates."""
         return {}
 
-    def set_gate_mode(self, _mode: str) -> None:
-        """Nothing: there are no gates."""
-
     def parameters_by_part(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """All under `backbone`: to predict, adapters take its precision too, as MTA layers mix theirs into it."""
         return {"backbone": list(self.model.named_parameters())}
@@ -110,4 +107,3 @@ class _Place(nn.Module):
         super().__init__()
         self.side = side
         self.block = block
-        self.gate = SimpleNamespace(mode="hard")

@@ -15,8 +15,9 @@ from alter_core.evaluation.labels import FREE, LabelTries
 from alter_core.evaluation.recorded_spec import recorded_spec
 from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
-from alter_core.prompts import decode_answers, encode_prompts, encode_targets
+from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
+from alter_core.training.forward import evaluating
 from alter_core.training.precision import choose_precision, dtype_of
 
 CACHE_BYTES = 2**30
@@ -114,10 +115,7 @@ class Predictor:
         requests, truncated = self._requests(tasks, inputs)
         predictions: list[Prediction | None] = [None] * len(inputs)
         done = 0
-        training = self.model.training
-        if training:
-            self.model.eval()
-        try:
+        with evaluating(self.model):
             for rows in self._batches(requests):
                 answers = self._decoder.answer([requests[row] for row in rows])
                 for row, text, answer in zip(rows, self._texts(tasks, rows, answers), answers, strict=True):
@@ -125,9 +123,6 @@ class Predictor:
                 done += len(rows)
                 if progress:
                     progress(done, len(inputs))
-        finally:
-            if training:
-                self.model.train()
         return [prediction for prediction in predictions if prediction is not None]
 
     def _check(self, tasks: Sequence[str], inputs: Sequence[str]) -> None:
@@ -155,20 +150,12 @@ class Predictor:
             prompts, truncated = encode_prompts(self.tokenizer, task, [inputs[row] for row in rows])
             # A label's own length bounds its steps; a free answer needs room for the end token beside its text.
             limit = task.effective_max_target_tokens + 1
-            self._check_room(name, prompts, 0 if self.model.config.is_encoder_decoder else limit)
+            answer = 0 if self.model.config.is_encoder_decoder else limit
+            check_room(self.model.config, name, max(map(len, prompts)) + answer)
             for row, prompt, is_cut in zip(rows, prompts, truncated, strict=True):
                 requests[row] = Request(name, prompt, self._roots[name], limit)
                 cut[row] = is_cut
         return [requests[row] for row in range(len(inputs))], [cut[row] for row in range(len(inputs))]
-
-    def _check_room(self, task: str, prompts: Sequence[Sequence[int]], answer: int) -> None:
-        most = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(map(len, prompts)) + answer
-        if most is not None and longest > most:
-            raise SpecError(
-                f"task {task}: prompt and answer take up to {longest} tokens, and the backbone reads at most {most}: "
-                f"lower the task's max_input_tokens by {longest - most} or more"
-            )
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
         """Row numbers, batch by batch: rows that write alike and are alike in length lie together.

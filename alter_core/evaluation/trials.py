@@ -11,11 +11,13 @@ from typing import Any, Literal
 import torch
 
 from alter_core.backbone import backbone_digest, load_backbone
-from alter_core.evaluation.arms import Arm
+from alter_core.errors import Diverged
+from alter_core.evaluation.arms import Arm, Shapes
 from alter_core.evaluation.job import chosen_rows
 from alter_core.evaluation.peft_arms import PeftHandle
 from alter_core.evaluation.predict import Predictor
 from alter_core.evaluation.scorecard import score
+from alter_core.evaluation.seed_intervals import macro, row_table
 from alter_core.spec import DomainSpec
 from alter_core.training.attention import attention, choose_attention
 from alter_core.training.job import TrainingJob
@@ -72,13 +74,23 @@ class Trial:
         return facts if split == "validation" else self.test()
 
     def validation(self) -> Facts:
-        """{macro, cost, precision}: the macro score on validation rows; trains first where that is not done yet."""
+        """{macro, cost, precision}: the macro score on validation rows; trains first where that is not done yet.
+
+        Training that diverged gives {diverged: why} and the macro score None.
+        """
         done = _read(self.folder / "validation.json")
         if done:
             return done
-        trained = self._train()
+        facts: Facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed}
+        try:
+            trained = self._train()
+        except Diverged as diverged:
+            facts |= {"macro": {"value": None}, "diverged": diverged.headline}
+            write_json(self.folder / "validation.json", facts)
+            return facts
         card = self._score("validation", self.bench.spec.evaluation.max_validation_rows)
-        facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed, "macro": card["macro"], **trained}
+        # By row scores, as the table compares arms: of macro_f1 a row has none.
+        facts |= {"macro": {"value": macro(row_table([card]))}, **trained}
         write_json(self.folder / "validation.json", facts)
         return facts
 
@@ -138,12 +150,17 @@ class Trial:
         costs = {stage: result["cost"] for stage, result in results.items()}
         cost = {
             **costs,
-            # A part that both stages train counts once.
-            "trained_parameters": max(stage["trained_parameters"] for stage in costs.values()),
+            "trained_parameters": self._trained_parameters(costs),
             # Of the steps, in whichever process: an interrupted trial has several.
             "seconds": sum(stage["train_seconds"] for stage in costs.values()),
         }
         return {"cost": cost, "precision": next(iter(results.values()))["precision"]}
+
+    def _trained_parameters(self, costs: Mapping[str, Facts]) -> int:
+        """A part that both stages train counts once."""
+        if len(costs) == 1:
+            return int(costs["stage_one"]["trained_parameters"])
+        return Shapes(self.bench.backbone, self.spec).trained(self.spec)
 
     def _train_peft(self) -> Facts:
         from accelerate import Accelerator

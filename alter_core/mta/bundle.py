@@ -143,7 +143,9 @@ def load_bundle(
         else:
             check_backbone(model, about["tensors"], directory)
             assign_backbone(model, load_file(directory / "changed.safetensors"), directory, every=False)
-        mta = inject(model, config, manifest["tasks"], fingerprint=False)
+        tasks = manifest["tasks"]
+        homes = {task: home for task, home in config.homes.items() if {task, home} <= set(tasks)}  # others were removed
+        mta = inject(model, config.model_copy(update={"homes": homes}), tasks, fingerprint=False)
         mta.backbone_digests = dict(about["tensors"])
         restore(mta, manifest["layers"], load_file(directory / "mta.safetensors"), directory)
         own_memory(mta.model)

@@ -51,7 +51,10 @@ class Gate(nn.Module):
     def add_task(self, column: str, home: int | None) -> None:
         """Append one row, on the existing column `home` or, when that is None, on a new column named `column`."""
         if home is None:
-            self.columns.append(column)
+            names = (column, *(f"{column}_{number}" for number in range(2, len(self.columns) + 3)))
+            self.columns.append(
+                next(name for name in names if name not in self.columns)
+            )  # a removed task's column stays
             home = len(self.columns) - 1
         self.homes.append(home)
         self._add_part([home], self.logits[0].device)
@@ -153,10 +156,11 @@ class Gate(nn.Module):
     def _opened(self, task: int, keep: float, active: list[bool]) -> list[float]:
         hard = self.hard_columns(task)
         others = [c for c, is_active in enumerate(active) if is_active and c not in hard]
-        if not others:
+        # Inactive columns start level with the others, or as they would, should they come to exist later.
+        others = others or [c for c in range(len(active)) if c not in hard]
+        if not hard or not others:
             return [0.0] * len(active)
-        # Inactive columns start level with the others, should they come to exist later.
-        low, high = math.log((1 - keep) / len(others)), math.log(keep / len(hard)) if hard else 0.0
+        low, high = math.log((1 - keep) / len(others)), math.log(keep / len(hard))
         scores = [self.temperature * (high if c in hard else low) for c in range(len(active))]
         mean = sum(scores) / len(scores)
         return [score - mean for score in scores]

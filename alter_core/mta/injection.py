@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from alter_core.errors import MTAError
-from alter_core.mta.architectures import Architecture, chosen_blocks, find_architecture, find_blocks
+from alter_core.mta.architectures import Architecture, Side, chosen_blocks, find_architecture, find_blocks
 from alter_core.mta.config import MTAConfig
 from alter_core.mta.ffn import FFN, InlineFFN
 from alter_core.mta.fingerprint import backbone_digests
@@ -39,16 +39,7 @@ def inject(
         raise MTAError(f"{type(model).__name__} has MTA layers already: load the backbone anew")
     adapters, homes = home_adapters(tasks, config.homes)
     blocks = find_blocks(model, architecture)
-    chosen = {
-        side: chosen_blocks(
-            config.encoder_layers
-            if side == "encoder" and len(blocks) == 2 and config.encoder_layers is not None
-            else config.layers,
-            len(found),
-            side,
-        )
-        for side, found in blocks.items()
-    }
+    chosen = mta_blocks(blocks, config)
     if "encoder" not in blocks and config.encoder_layers not in (None, "none"):
         raise MTAError(
             f"encoder_layers: {config.encoder_layers} given, and {type(model).__name__} has no encoder: unset it"
@@ -69,6 +60,19 @@ def inject(
             if architecture.flattens:
                 block.register_forward_pre_hook(RowCheck(router))
     return MTAModel(model, config, router, architecture, blocks, layers, digests)
+
+
+def mta_blocks(blocks: Mapping[Side, nn.ModuleList], config: MTAConfig) -> dict[Side, list[int]]:
+    """Numbers of the blocks that have MTA layers under `config`, per side."""
+    both = len(blocks) == 2 and config.encoder_layers is not None
+    return {
+        side: chosen_blocks(
+            config.encoder_layers if side == "encoder" and both and config.encoder_layers else config.layers,
+            len(found),
+            side,
+        )
+        for side, found in blocks.items()
+    }
 
 
 def home_adapters(tasks: Sequence[str], homes: Mapping[str, str]) -> tuple[list[str], list[int]]:

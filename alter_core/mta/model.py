@@ -57,20 +57,6 @@ class MTAModel:
         """Return the decoder's blocks."""
         return self.sides["decoder"]
 
-    @property
-    def first_block(self) -> int:
-        """Return the number of the lowest block with an MTA layer: what lies below is the trunk.
-
-        Raises MTAError for an encoder-decoder, whose decoder reads the encoder at every block, and without layers.
-        """
-        if len(self.sides) > 1:
-            raise MTAError(
-                f"{type(self.model).__name__} is an encoder-decoder: it has no single trunk below its layers"
-            )
-        if not self.layers:
-            raise MTAError("layers: none leaves no MTA layer, so there is no trunk below one")
-        return min(layer.block for layer in self.layers)
-
     @contextmanager
     def routing(self, task_ids: TaskIds) -> Iterator[None]:
         """Tell the MTA layers each row's task: names, or ids of shape (batch,). Cleared at the end, whatever happens.

@@ -118,12 +118,17 @@ def prune(
             problems.append(
                 f"{layer.name}: adapters are switched off, so their weights say nothing; use_adapters first"
             )
-        largest = layer.gate.table().amax(0)
+        table = layer.gate.table()
+        largest = table.amax(0)
         drops.append([c for c, weight in enumerate(largest.tolist()) if weight < min_weight])
         if len(drops[-1]) == len(largest):
             problems.append(
                 f"{layer.name}: no adapter has a weight of {min_weight}; the largest is {largest.max():.3g}"
             )
+        elif without := [
+            task for task, left in zip(mta.tasks, table[:, largest >= min_weight].sum(1), strict=True) if not left
+        ]:
+            problems.append(f"{layer.name}: {', '.join(without)} would have no adapter left; take a smaller min_weight")
     if problems:
         raise MTAError("nothing was pruned", problems)
     before = _logits(mta, probe, task_ids)

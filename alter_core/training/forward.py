@@ -103,16 +103,12 @@ class TargetForward:
         ids = torch.tensor([[*other, *row] for other in others])
         positions = torch.tensor([[*range(3), *range(4)]] * 2)
         device = next(self.blocks.parameters()).device
-        was_training = self.model.training
-        self.model.eval()
         try:
-            with self.mta.routing(torch.zeros(2, dtype=torch.long, device=device)):
+            with evaluating(self.model), self.mta.routing(torch.zeros(2, dtype=torch.long, device=device)):
                 behind = self.model(input_ids=ids.to(device), position_ids=positions.to(device), use_cache=False).logits
                 alone = self.model(input_ids=ids[:, 3:].to(device), use_cache=False).logits
         except (TypeError, ValueError, RuntimeError):  # takes no positions, or none of these
             return False
-        finally:
-            self.model.train(was_training)
         apart = (behind[:, 3:].float() - alone.float()).abs().max()
         return bool(apart <= PACKED_TOLERANCE * alone.float().std())
 
@@ -131,6 +127,18 @@ class TargetForward:
         assert self._at is not None
         hidden = args[0]
         return (hidden[self._at[:, 0], self._at[:, 1]][None], *args[1:])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout meanwhile; afterwards each module is as it was, the frozen ones among those that train too."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _Caught(Exception):

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from alter_core.data.batches import Batch, Rows, SamplingPlan, collate, divide, divide_by_task
-from alter_core.errors import TrainingError
+from alter_core.errors import Diverged
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.checkpoint import Progressed
-from alter_core.training.forward import TargetForward
+from alter_core.training.forward import TargetForward, evaluating
 from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
     Named,
@@ -36,8 +36,8 @@ PACKED_TOKENS_PER_PART = 4096
 def train(job: Training) -> tuple[Progressed, Named]:
     """Train one stage to its end, from its last checkpoint where there is one. The model is left as trained.
 
-    Raises Stopped after writing a checkpoint when the process was asked to end, TrainingError when the loss is no
-    number any more.
+    Raises Stopped after writing a checkpoint when the process was asked to end, Diverged when the loss is no number
+    any more.
     """
     stage, mta, accelerator = job.stage, job.mta, job.accelerator
     forward = TargetForward(mta)
@@ -87,7 +87,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
                 loss += part.detach()
         value, stop = _reduced(job, trained, loss)
         if not np.isfinite(value):
-            raise TrainingError(
+            raise Diverged(
                 f"{job.name}: the loss is {value} at step {step + 1} of {steps}; lower learning_rate, or set "
                 "precision: fp32"
             )
@@ -116,18 +116,15 @@ def train(job: Training) -> tuple[Progressed, Named]:
 @torch.no_grad()
 def validation_losses(job: Training, forward: TargetForward) -> dict[str, float]:
     """Mean loss of the validation rows of each task, in nats per target token (mean within a row, then over rows)."""
-    was_training = [(module, module.training) for module in job.mta.model.modules()]
-    job.mta.model.eval()
     sums = np.zeros(len(job.mta.tasks))
-    for batch in _validation_batches(job, forward):
-        losses = F.cross_entropy(
-            _logits(job, forward, batch, job.validation_cache).float(), batch.targets, reduction="none"
-        )
-        per_row = torch.zeros(len(batch.rows), device=losses.device)
-        per_row.index_add_(0, batch.at[:, 0], losses * batch.weights)
-        np.add.at(sums, batch.task_ids.cpu().numpy(), per_row.cpu().numpy())
-    for module, training in was_training:
-        module.training = training
+    with evaluating(job.mta.model):
+        for batch in _validation_batches(job, forward):
+            losses = F.cross_entropy(
+                _logits(job, forward, batch, job.validation_cache).float(), batch.targets, reduction="none"
+            )
+            per_row = torch.zeros(len(batch.rows), device=losses.device)
+            per_row.index_add_(0, batch.at[:, 0], losses * batch.weights)
+            np.add.at(sums, batch.task_ids.cpu().numpy(), per_row.cpu().numpy())
     counts = np.bincount(job.validation.task_ids, minlength=len(sums))
     return {task: float(sums[i] / counts[i]) for i, task in enumerate(job.mta.tasks) if counts[i]}
 
@@ -177,14 +174,14 @@ def _reduced(job: Training, trained: Named, loss: Tensor) -> tuple[float, bool]:
 
 
 def _training_mode(forward: TargetForward, stage: StageSpec) -> None:
-    """Dropout where something trains; a frozen trunk stays as it is cached."""
+    """Dropout where something trains; a frozen trunk stays as it is cached, and what reads the tokens before it."""
     model = forward.model
     model.train()
     if "backbone" not in stage.parts:
-        for block in list(forward.blocks)[: forward.first]:
-            block.eval()
-        if not forward.is_encoder_decoder:
-            model.get_input_embeddings().eval()
+        stack = model.get_encoder() if forward.is_encoder_decoder else model.base_model
+        stack.eval()
+        for block in list(forward.blocks)[forward.first :]:
+            block.train()
     if stage.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 

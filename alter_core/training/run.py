@@ -20,6 +20,7 @@ from alter_core.errors import BundleError, SpecError, TrainingError
 from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.mta.manifest import MANIFEST
+from alter_core.prompts import check_room
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.attention import attention, choose_attention
@@ -67,6 +68,15 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     rows = encode_rows(dataset, "train", spec, tokenizer, only=job.task, progress=tell)
     limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
     validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell)
+    for task, longest in zip(
+        mta.tasks, rows.longest_by_task(len(mta.tasks), answers=not forward.is_encoder_decoder), strict=True
+    ):
+        check_room(mta.model.config, task, longest)
+    if accelerator.num_processes > stage.rows_per_step:
+        raise SpecError(
+            f"{job.stage}: {accelerator.num_processes} processes share rows_per_step: {stage.rows_per_step}, so that "
+            "some would have no row: raise it, or start fewer processes"
+        )
     kernel = choose_attention(mta.model, max(rows.longest, validation.longest), accelerator.device)
     caches = _caches(job, forward, (rows, validation), pad) if not trains_backbone and spec.trunk_cache else None
 
@@ -190,8 +200,23 @@ def _load(job: TrainingJob) -> tuple[MTAModel, Any, Named]:
             f"{job.start} holds the tasks {', '.join(mta.tasks)}, and the job needs {', '.join(sorted(wanted))}",
             ["set warm_start: backbone, or add one task at a time with `alter add-task`"],
         )
-    added = mta.add_task(job.task, job.spec.mta.homes.get(job.task)) if job.task else []
-    return mta, tokenizer, added
+    return mta, tokenizer, _add_task(mta, job.task, job.spec.mta.homes.get(job.task)) if job.task else []
+
+
+def _add_task(mta: MTAModel, task: str, home: str | None) -> Named:
+    """The new task's parameters. Raises SpecError where the model as trained makes no use of them."""
+    home = None if home == task else home
+    if home is not None and any(layer.gate.mode == "hard" for layer in mta.layers):
+        raise SpecError(
+            f"mta > homes: on the adapter of {home}, {task} has nothing of its own to learn while gates are hard: drop "
+            "it there, or train all tasks with a stage of gate: soft"
+        )
+    if not all(layer.gate.task_active for layer in mta.layers):
+        raise SpecError(
+            f"{task} cannot be added: the last stage has active: shared, so that no task adapter is in use; train all "
+            "tasks with a stage of active: all"
+        )
+    return mta.add_task(task, home)
 
 
 def _digest_of_others(mta: MTAModel, added: Named) -> str | None:
@@ -204,8 +229,8 @@ def _digest_of_others(mta: MTAModel, added: Named) -> str | None:
 def _to_compute_dtype(mta: MTAModel, dtype: torch.dtype) -> list[tuple[nn.Parameter, torch.Tensor]]:
     """Bring the backbone to `dtype` and adapters to fp32; returns backbone tensors beside their former values.
 
-    The former values go back before saving, so that computing in bf16 never rounds a frozen fp32 backbone. What
-    trains is saved as it is trained.
+    The former values go back before saving, so that computing in bf16 never rounds a frozen fp32 backbone. A backbone
+    that trains does so in fp32, and is saved in the precision that it came in.
     """
     held = []
     for part, named in mta.parameters_by_part().items():
@@ -239,12 +264,16 @@ def _scorer(
 
     kernel: of attention, to write answers with.
     """
+    from alter_core.evaluation.job import chosen_rows
     from alter_core.evaluation.predict import Predictor
     from alter_core.evaluation.scorecard import score
 
-    limit = spec.evaluation.max_validation_rows
-    tables = [dataset.rows("validation", name) for name in spec.task_names]
-    rows = [row for table in tables for row in table.select(range(min(len(table), limit or len(table))))]
+    rows = chosen_rows(dataset, spec, "validation", spec.evaluation.max_validation_rows)
+    if not rows:
+        raise SpecError(
+            f"{spec.name}: evaluate_every and patience score validation rows, and there are none: raise "
+            "split > validation, or drop both"
+        )
 
     def take() -> dict[str, Any]:
         taken: list[dict[str, Any]] = [{}]

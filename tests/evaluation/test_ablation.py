@@ -10,8 +10,9 @@ from alter_core.backbone import backbone_record, load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.errors import SpecError, Stopped, TrainingError
 from alter_core.evaluation.ablation import AblationJob, run
-from alter_core.evaluation.ablation_table import Tuned, macro, paired_difference, reading, summarise, to_markdown
+from alter_core.evaluation.ablation_table import Tuned, reading, summarise, to_markdown
 from alter_core.evaluation.arms import make_arms
+from alter_core.evaluation.seed_intervals import macro, macro_interval, paired_difference
 from alter_core.mta import inject
 from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
@@ -199,9 +200,54 @@ def test_trials_side_by_side_give_the_same_table(
 
 
 def test_a_trial_that_fails_beside_others_stops_them_and_is_told(ready: dict[str, Any], tmp_path: Path) -> None:
-    job = job_for(ready, tmp_path, arms=["plain_multi_task", "peft_lora"], rates=(1e30,), max_rates=1, at_once=2)
-    with pytest.raises(TrainingError, match=r"exit code 1(.|\n)*the loss is nan"):
+    undone = {"stage_one": {"trains": ["task_adapters"], "active": "all", "start": "pretrained"}}
+    job = job_for(ready, tmp_path, arms=["undone", "peft_lora"], variants={"undone": undone}, max_rates=1, at_once=2)
+    with pytest.raises(TrainingError, match=r"exit code 2(.|\n)*start pretrained: under shared_place"):
         run(job, lambda **_: None, lambda: False)
+
+
+def test_a_rate_at_which_training_diverges_is_not_taken(ready: dict[str, Any], tmp_path: Path) -> None:
+    job = job_for(ready, tmp_path, arms=["plain_multi_task"], seeds=1, rates=(1e-3, 1e30), max_rates=2)
+    (arm,) = run(job, lambda **_: None, lambda: False)["arms"]
+    assert arm["rate"] == 1e-3
+    assert arm["grid"]["1e+30"] is None
+    hopeless = job_for(ready, tmp_path / "none", arms=["plain_multi_task"], seeds=1, rates=(1e30,), max_rates=1)
+    with pytest.raises(TrainingError, match=r"diverges at every rate(.|\n)*rate 1e\+30: (.|\n)*the loss is nan"):
+        run(hopeless, lambda **_: None, lambda: False)
+
+
+def test_without_validation_rows_nothing_is_trained(
+    ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"train": {"a": 5}, "validation": {"a": 3, "b": 0}, "test": {"a": 2}}
+    monkeypatch.setattr("alter_core.evaluation.ablation._row_counts", lambda *_: counts)
+    log = Log()
+    with pytest.raises(SpecError, match="b has none: raise split > validation"):
+        run(job_for(ready, tmp_path), log, log.stopped)
+    assert not log.rows
+
+
+def test_tasks_of_macro_f1_are_compared_by_accuracy_and_the_table_says_so(
+    ready: dict[str, Any], tmp_path: Path
+) -> None:
+    tasks = tuple(t.model_copy(update={"metrics": ("macro_f1",)}) if t.labels else t for t in ready["spec"].tasks)
+    spec = ready["spec"].model_copy(update={"tasks": tasks})
+    table = run(job_for({**ready, "spec": spec}, tmp_path, arms=["zero_shot"]), lambda **_: None, lambda: False)
+    assert table["metrics"] == {"colour": "accuracy", "match": "accuracy", "thing": "rouge_l"}
+
+
+def test_arms_that_train_on_other_numbers_of_rows_are_named(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    table = finished[0]
+    assert "But " not in to_markdown(table)
+    first, second, *others = table["arms"]
+    longer = {**second, "rows": 2 * second["rows"]}
+    assert "But plain multi-task (144 rows in all for 72)." in to_markdown({**table, "arms": [first, longer, *others]})
+
+
+def test_parameters_that_both_stages_train_count_once(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    (arm,) = (arm for arm in finished[0]["arms"] if arm["name"] == "mta_two_stages")
+    # Stage one trains the shared adapter, stage two the task adapters and gates.
+    assert arm["trained_parameters"] == sum(arm["cost"][s]["trained_parameters"] for s in ("stage_one", "stage_two"))
 
 
 def test_a_stop_ends_trials_side_by_side_and_loses_nothing(ready: dict[str, Any], tmp_path: Path) -> None:
@@ -260,7 +306,10 @@ def test_the_table_says_how_rates_were_chosen(
 def test_the_table_says_what_its_intervals_leave_out(finished: tuple[dict[str, Any], Path, Log]) -> None:
     table = finished[0]
     assert "over seeds and rows." in to_markdown(table)
-    assert "seeds differ is not in them" in to_markdown({**table, "settings": {**table["settings"], "seeds": 1}})
+    alone = [{**arm, "seeds": arm["seeds"][:1]} for arm in table["arms"]]
+    assert "seeds differ is not in them" in to_markdown({**table, "arms": alone})
+    some = to_markdown({**table, "arms": [*table["arms"][:-1], alone[-1]]})
+    assert "over seeds and rows; of arms with one seed, over rows alone." in some
 
 
 def test_the_table_says_when_trials_computed_in_different_precisions(
@@ -336,15 +385,36 @@ def rows(*means: float, noise: float = 0.3) -> dict[str, np.ndarray[Any, Any]]:
 
 def test_the_paired_difference_cancels_what_rows_have_in_common() -> None:
     base = rows(0.5)["t"]
-    found = paired_difference({"t": base + 0.02}, {"t": base}, seed=0)
+    found = paired_difference({"t": base + 0.02}, {"t": base})
     assert found.value == pytest.approx(0.02)
     assert found.low == pytest.approx(0.02)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
     steady, shaky = rows(0.5, 0.5, 0.5), rows(0.4, 0.5, 0.6)
-    widths = [(d := paired_difference(own, rows(0.4), seed=0)).high - d.low for own in (steady, shaky)]
+    widths = [(d := paired_difference(own, rows(0.4))).high - d.low for own in (steady, shaky)]
     assert widths[1] > 1.5 * widths[0]
+
+
+@pytest.mark.parametrize("seed_luck", [0.0, 0.01, 0.03])
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, seed_luck: float) -> None:
+    rng = np.random.default_rng(0)
+    trials, count, held, held_alone = 400, 100, 0, 0
+
+    def answers(base: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        luck = seed_luck * rng.standard_normal((seeds, 1))
+        return base + luck + 0.3 * rng.standard_normal((seeds, count))
+
+    for _ in range(trials):
+        bases = {task: 0.5 + 0.3 * rng.standard_normal(count) for task in ("a", "b")}
+        theirs = {task: answers(base) for task, base in bases.items()}
+        ours = {task: answers(base + 0.02 + 0.1 * rng.standard_normal(count)) for task, base in bases.items()}
+        difference, alone = paired_difference(ours, theirs), macro_interval(theirs)
+        held += difference.low <= 0.02 <= difference.high
+        held_alone += alone.low <= 0.5 <= alone.high
+    assert 0.90 <= held / trials <= 0.985
+    assert 0.90 <= held_alone / trials <= 0.985
 
 
 def test_the_macro_score_weighs_tasks_alike_whatever_their_rows() -> None:

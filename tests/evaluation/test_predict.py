@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
 from alter_core.evaluation.predict import Predictor
@@ -105,8 +106,12 @@ def test_a_label_task_without_labels_is_refused(subject: Subject, spec: DomainSp
 
 def test_predicting_leaves_a_model_in_training_mode_as_it_was(predictor: Predictor) -> None:
     predictor.model.train()
+    frozen = next(module for module in predictor.model.modules() if isinstance(module, nn.ModuleList))[0].eval()
+    before = [module.training for module in predictor.model.modules()]
     predictor.predict(["topic"], ["card"])
+    assert [module.training for module in predictor.model.modules()] == before
     assert predictor.model.training
+    assert not frozen.training
 
 
 @pytest.mark.parametrize("subject", ["llama mta", "t5 mta"], indirect=True)

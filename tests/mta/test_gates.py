@@ -56,6 +56,17 @@ def test_opened_gates_start_at_what_was_asked(keep: float, shared: int) -> None:
                 assert weight == pytest.approx(keep * was if was else (1 - keep) / others, abs=1e-6)
 
 
+def test_gates_opened_for_shared_adapters_alone_keep_their_lead_over_what_comes_later() -> None:
+    mta = made(adapter="lora", shared_adapters=1)
+    mta.use_adapters(task=False, shared=True)
+    mta.open_gates(0.9)
+    assert mta.gate_table()["decoder.0"]["nli"]["shared 0"] == pytest.approx(1)
+    mta.use_adapters(task=True, shared=True)
+    row = mta.gate_table()["decoder.0"]["nli"]
+    assert row.pop("shared 0") == pytest.approx(0.9)
+    assert list(row.values()) == pytest.approx([0.1 / 3] * 3)
+
+
 def test_opening_the_gates_almost_keeps_the_logits() -> None:
     mta = made(adapter="lora", shared_adapters=1)
     stir(mta)

@@ -84,21 +84,11 @@ def test_a_gated_t5_is_read_as_gated() -> None:
     assert gated.ffn.linears == {"gate": "wi_0", "up": "wi_1", "down": "wo"}
 
 
-def test_the_trunk_below_the_first_mta_layer_is_known() -> None:
-    mta = inject(tiny("llama"), MTAConfig(layers="last_1"), TASKS)
-    assert mta.first_block == 1
-    assert mta.blocks[1].mlp is mta.layers[0]
-    with pytest.raises(MTAError, match="encoder-decoder"):
-        _ = inject(tiny("t5"), MTAConfig(layers="last_1"), TASKS).first_block
-
-
 def test_layers_none_gives_a_handle_on_the_plain_model() -> None:
     mta = inject(tiny("llama"), MTAConfig(layers="none"), TASKS)
     batch = batch_for(mta.model)
     assert mta.layers == []
     assert torch.equal(logits(mta, batch, ROWS), plain_logits(mta.model, batch))
-    with pytest.raises(MTAError, match="none"):
-        _ = mta.first_block
 
 
 class TestErrors:

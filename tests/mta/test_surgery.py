@@ -182,10 +182,36 @@ class TestPrune:
         assert "decoder.1" in str(caught.value)
         assert checksum(mta) == before
 
+    def test_no_task_is_left_without_an_adapter(self) -> None:
+        mta = made("soft")
+        with torch.no_grad():
+            for layer in mta.layers:
+                layer.gate.logits[0].zero_()
+        mta.add_task("toxic")
+        with pytest.raises(MTAError, match=r"intent, nli, title would have no adapter left; take a smaller"):
+            mta.prune(0.5)
+
     def test_a_probe_needs_its_tasks(self) -> None:
         mta = made("soft")
         with pytest.raises(MTAError, match="task ids"):
             mta.prune(0.1, batch_for(mta.model))
+
+
+@pytest.mark.parametrize("removed", ["intent", "nli"])
+def test_a_bundle_outlives_a_task_that_others_were_at_home_with(removed: str, tmp_path: Path) -> None:
+    mta = inject(tiny("llama"), MTAConfig(layers="all", homes={"nli": "intent"}), TASKS)
+    mta.remove_task(removed)
+    wanted = logits(mta, batch_for(mta.model), ["title"] * 5)
+    save_bundle(mta, None, tmp_path / "bundle", {})
+    again, _, _ = load_bundle(tmp_path / "bundle")
+    assert torch.equal(logits(again, batch_for(again.model), ["title"] * 5), wanted)
+
+
+def test_a_task_that_comes_back_gets_a_column_of_its_own_name() -> None:
+    mta = made("soft")
+    mta.remove_task("title")
+    mta.add_task("title")
+    assert list(mta.gate_table()["decoder.0"]["title"]) == ["intent", "nli", "title", "title_2"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from alter_core.errors import SpecError
 from alter_core.mta import load_bundle
 from alter_core.training.job import TrainingJob, main
 from alter_core.training.run import trained_digest
@@ -87,6 +89,11 @@ def test_sigterm_writes_a_checkpoint_and_the_next_process_goes_on(
     assert not (job.checkpoints / "state").exists()
 
 
+def uncached(job: TrainingJob) -> TrainingJob:
+    """The same job without a trunk cache."""
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"trunk_cache": False})})
+
+
 def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped(
     domain: Domain, train: Train, tmp_path: Path
 ) -> None:
@@ -99,10 +106,17 @@ def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped
     for file in domain.backbone.iterdir():
         (backbone / file.name).write_bytes(file.read_bytes())
     (backbone / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.3}))
-    expected, _ = train(domain.job(tmp_path / "smooth", steps=8, backbone=backbone))
+    # The trunk drops nothing, cached or not; and taking a score may not change what follows.
+    scoring = uncached(domain.job(tmp_path / "smooth", steps=8, backbone=backbone, evaluate_every=2))
+    expected, scored = train(scoring)
     plain, _ = train(domain.job(tmp_path / "plain", steps=8))
     assert plain["trained_digest"] != expected["trained_digest"]
-    job = domain.job(tmp_path / "stopped", steps=8, backbone=backbone)
+    _, unscored = train(uncached(domain.job(tmp_path / "unscored", steps=8, backbone=backbone)))
+    _, cached = train(domain.job(tmp_path / "cached", steps=8, backbone=backbone))
+    losses = [[row["loss"] for row in rows if row["phase"] == "train"] for rows in (scored, unscored, cached)]
+    assert losses[0] == losses[1]
+    assert losses[2] == pytest.approx(losses[0], rel=1e-3)
+    job = uncached(domain.job(tmp_path / "stopped", steps=8, backbone=backbone, evaluate_every=2))
     steps: list[int] = []
 
     def log(**fields: Any) -> None:
@@ -147,7 +161,7 @@ def test_ways_to_save_memory_or_time_change_the_loss_by_rounding_only(
     plain, told = train(domain.job(tmp_path / "plain", steps=6))
     job = domain.job(tmp_path / "other", steps=6, **{k: v for k, v in change.items() if k != "trunk_cache_off"})
     if "trunk_cache_off" in change:
-        job = job.model_copy(update={"spec": job.spec.model_copy(update={"trunk_cache": False})})
+        job = uncached(job)
     result, rows = train(job)
     losses = [[row["loss"] for row in given if row["phase"] == "train"] for given in (told, rows)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -192,6 +206,27 @@ def test_a_checkpoint_of_another_job_is_not_taken_up(domain: Domain, train: Trai
         run(domain.job(tmp_path, steps=4), lambda **_: None, lambda: True)
     _, rows = train(domain.job(tmp_path, steps=4, learning_rate=1e-4))
     assert not [row for row in rows if row["phase"] == "resume"]
+
+
+def test_a_task_that_the_model_would_not_use_is_not_added(domain: Domain, train: Train, tmp_path: Path) -> None:
+    mta = {**domain.spec.mta.model_dump(mode="json"), "homes": {"thing": "colour"}}
+    two = [task for task in domain.job(tmp_path).spec.model_dump(mode="json")["tasks"] if task["name"] != "thing"]
+    train(domain.job(tmp_path / "one", tasks=two, steps=2))  # active: shared
+    added = {"task": "thing", "start": tmp_path / "one" / "bundle"}
+    with pytest.raises(SpecError, match="no task adapter is in use"):
+        train(domain.job(tmp_path / "added", "add_task", **added))
+    train(domain.job(tmp_path / "all", tasks=two, steps=2, trains=["adapters"], active="all"))
+    with pytest.raises(SpecError, match="nothing of its own to learn while gates are hard"):
+        train(domain.job(tmp_path / "home", "add_task", **{**added, "start": tmp_path / "all" / "bundle"}, mta=mta))
+
+
+def test_rows_that_the_backbone_cannot_read_are_refused(domain: Domain, train: Train, tmp_path: Path) -> None:
+    backbone = tmp_path / "short"
+    shutil.copytree(domain.backbone, backbone)
+    config = json.loads((backbone / "config.json").read_text())
+    (backbone / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 12}))
+    with pytest.raises(SpecError, match="the backbone reads at most 12: lower the task's max_input_tokens by"):
+        train(domain.job(tmp_path, backbone=backbone))
 
 
 def test_adding_a_task_trains_its_own_weights_only(domain: Domain, train: Train, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from alter_core.errors import SpecError
 from alter_core.mta import load_bundle
@@ -16,7 +17,9 @@ Train = Callable[..., Any]
 
 
 def stage(**fields: Any) -> StageSpec:
-    return StageSpec.model_validate({"trains": ["gates"], **({} if "epochs" in fields else {"steps": 10}), **fields})
+    return StageSpec.model_validate(
+        {"trains": ["gates"], "gate": "soft", **({} if "epochs" in fields else {"steps": 10}), **fields}
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -83,6 +86,33 @@ def test_a_stage_that_would_train_nothing_is_refused(domain: Domain, train: Trai
     job = domain.job(tmp_path, mta={"layers": "last_1", "adapter": "ffn"}, trains=["shared_adapters"])
     with pytest.raises(SpecError, match=r"nothing would train: trains names shared_adapters"):
         train(job)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"trains": ["gates"], "gate": "hard"}, "gates train where they are soft only"),
+        (
+            {"trains": ["task_adapters"], "active": "shared"},
+            "task_adapters take no part in a stage with active: shared",
+        ),
+        (
+            {"trains": ["shared_adapters"], "active": "task"},
+            "shared_adapters take no part in a stage with active: task",
+        ),
+    ],
+)
+def test_a_stage_whose_parts_are_not_in_use_is_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        stage(**fields)
+
+
+def test_a_score_on_no_validation_rows_is_refused_before_any_training(
+    domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alter_core.evaluation.job.chosen_rows", lambda *_: [])
+    with pytest.raises(SpecError, match="raise split > validation"):
+        train(domain.job(tmp_path, evaluate_every=2))
 
 
 def test_early_stopping_keeps_the_best(domain: Domain, train: Train, tmp_path: Path) -> None:
