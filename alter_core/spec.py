@@ -49,6 +49,10 @@ SOURCE_KINDS: Mapping[str, tuple[str, ...]] = {
 """Kind of a source -> the keys that it alone has; the other keys go with every kind."""
 
 
+_PASSWORD = re.compile(r"://[^/@]*:(?!\$\{[^}]*\}@)[^@/]*@|[?&](password|passwd|pwd)=(?!\$\{)", re.I)
+"""A password in a database's URL that is written out."""
+
+
 class SourceSpec(Section):
     """Where a task's rows come from. Exactly one of path, hub, sql, callable."""
 
@@ -98,7 +102,7 @@ class SourceSpec(Section):
                 wrong.append(f"{', '.join(unread)}: read with {kind} only, and this source has {given[0]}: drop one")
         if self.query and not re.match(r"\s*(select|with)\b", self.query, re.I):
             wrong.append("query: a source only reads; write one SELECT")
-        if self.sql and re.search(r"://[^/@$]*:(?!\$\{)[^@]*@", self.sql):
+        if self.sql and _PASSWORD.search(self.sql):
             wrong.append("sql: a password does not belong in a spec; write ${VAR} and set VAR in the environment")
         if self.template is not None:
             try:

@@ -25,7 +25,7 @@ class Workspace:
     @classmethod
     def default(cls) -> "Workspace":
         """The folder named by ALTER_HOME, else `.alter` in the current folder."""
-        return cls(Path(os.environ.get("ALTER_HOME", ".alter")).expanduser().absolute())
+        return cls(Path(os.environ.get("ALTER_HOME") or ".alter").expanduser().absolute())
 
     @property
     def backbones(self) -> Path:

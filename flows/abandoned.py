@@ -35,7 +35,7 @@ def workspace_tag(plan: Plan) -> str:
 
 def close_abandoned(plan: Plan) -> None:
     """Stop what still works, mark MLflow runs KILLED and flow runs Crashed, and tag this flow run as ours."""
-    if jobs := end_leftovers(plan.lock_file.parent):
+    if jobs := end_leftovers(plan.lock_file.parent, beside=plan.run_folder("ablation")):
         say(f"stopped {jobs} processes of an earlier run of {plan.spec.name} that was killed")
     for server in orphaned_servers():
         server.kill()

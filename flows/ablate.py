@@ -6,16 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from alter_core.errors import SpecError
+from alter_core.errors import SpecError, WorkspaceError
 from alter_core.evaluation.ablation import AblationJob
 from alter_core.yaml_text import read_mapping
 from flows import artifacts, steps
-from flows.jobs import Row, module_command, run_job
-from flows.plan import Plan, code_digest
+from flows.jobs import Row, end_leftovers, module_command, run_job
+from flows.plan import ABLATION_LOCK, Plan, code_digest
 from flows.publish import Run, ended
 from flows.steps import Facts, Follower
 from flows.stores import open_tracker
@@ -111,6 +112,19 @@ def run_ablation(
 ) -> str:
     """The ablation in a process of its own; folder of its results. settings: of AblationJob. Raises TrainingError."""
     folder = plan.run_folder("ablation")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ABLATION_LOCK, timeout=0):
+            end_leftovers(folder)  # of an ablation that was killed
+            return _run_ablation(plan, data, backbone, settings, folder)
+    except Timeout:
+        raise WorkspaceError(
+            f"an ablation of {plan.spec.name} runs in this workspace ({plan.workspace.home}) already; wait for it, or "
+            "set ALTER_HOME to another folder"
+        ) from None
+
+
+def _run_ablation(plan: Plan, data: Facts, backbone: Facts, settings: Mapping[str, Any], folder: Path) -> str:
     job = AblationJob(
         spec=plan.spec.with_labels(data["labels"]),
         dataset=data["path"],

@@ -9,6 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from alter_core.data.dataset import SPLITS
 from flows.plan import Plan
 from registry.card import plain, table
+from registry.errors import without_password
 
 MOST_WARNINGS = 50
 
@@ -71,7 +72,7 @@ def links(plan: Plan, tracking_uri: str, experiment: str, run: str, version: int
         text = f"`alter ui` shows MLflow run `{run}` and version {version} of the model `{name}`."
         create_markdown_artifact(text, key=key(plan, "mlflow"), description="Where the model is")
         return
-    root = tracking_uri.rstrip("/")
+    root = without_password(tracking_uri).rstrip("/")
     create_link_artifact(
         f"{root}/#/experiments/{experiment}/runs/{run}", "MLflow run", key=key(plan, "mlflow-run"), description=run
     )

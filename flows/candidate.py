@@ -8,6 +8,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+from alter_core.training.cost import trained_in_all
 from flows.plan import Plan, code_digest
 from registry.card import CardFacts, own_scorecard
 from registry.promotion import decide
@@ -68,8 +69,8 @@ class Candidate:
             "quality": self.data["quality"]["outcome"],
         }
 
-    def card_facts(self, decision: Facts, run_id: str) -> CardFacts:
-        """Everything that the card says. run_id: the MLflow run."""
+    def card_facts(self, run_id: str) -> CardFacts:
+        """Everything that the card says, but for the decision. run_id: the MLflow run."""
         spec, data, backbone = self.plan.spec, self.data, self.backbone
         costs = {name: facts["cost"] for name, facts in self.stages.items()}
         quality = data["quality"]
@@ -100,10 +101,9 @@ class Candidate:
             },
             "parameters": {
                 "total": max(cost["total_parameters"] for cost in costs.values()),
-                "trained": sum(cost["trained_parameters"] for cost in costs.values()),
+                "trained": trained_in_all(costs.values()),
             },
             "costs": costs,
-            "decision": decision,
             "training": {name: _losses(Path(facts["folder"]) / "metrics.jsonl") for name, facts in self.stages.items()},
             "profile": quality["profile"],
             "lengths": {name: profile["token_counts"] for name, profile in quality["profile"].items()},

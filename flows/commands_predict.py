@@ -38,7 +38,14 @@ def predict(
         return _file(domain, version, task, file, out, quiet, as_json)
     if text is None or task is None:
         raise AlterError("give --task TASK and TEXT (or - for standard input), or --file ROWS and --out ANSWERS")
-    return _text(domain, version, task, sys.stdin.read() if text == "-" else text, as_json)
+    return _text(domain, version, task, _standard_input() if text == "-" else text, as_json)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AlterError(f"standard input: byte {error.start + 1} is not UTF-8; convert it (iconv -t utf-8)") from None
 
 
 def _text(domain: str, version: str, task: str, text: str, as_json: bool) -> None:

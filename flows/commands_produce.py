@@ -22,6 +22,7 @@ Processes = Annotated[int, typer.Option(min=1, help="Training processes: one per
 
 @app.command(epilog=f"Exit code for several domains: {OF_SEVERAL}.")
 def run(
+    context: typer.Context,
     domains: Annotated[list[str] | None, typer.Argument(metavar="DOMAIN", help="Names, folders or specs.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every domain that is found under domains/.")] = False,
     deployed: Annotated[
@@ -52,6 +53,10 @@ def run(
 
     parameters = {"force": force, "processes": processes}
     here = {**parameters, "data_root": str(data_root) if data_root else None}
+    # A deployment has a data root of its own: not this shell's, unless it is asked for.
+    source = context.get_parameter_source("data_root")
+    asked = source is not None and source.name == "COMMANDLINE"
+    given = {**parameters, **({"data_root": str(data_root.absolute())} if data_root and asked else {})}
     if len(names) == 1 and not deployed:
         plan = Plan.read(names[0], data_root)  # a wrong spec is reported before anything starts
         _produce_one(plan, names[0], here, quiet, as_json)
@@ -63,7 +68,7 @@ def run(
 
     plans, wrong = many.read_plans(names, data_root)
     with console_display(quiet).shown():
-        ended = many.produce_deployed(plans, parameters, told) if deployed else many.produce_each(plans, here, told)
+        ended = many.produce_deployed(plans, given, told) if deployed else many.produce_each(plans, here, told)
     ended = [*wrong, *ended]
     typer.echo(many.ended_json(ended)) if as_json else many.print_ended(ended)
     raise typer.Exit(many.exit_code(ended))

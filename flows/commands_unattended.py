@@ -58,7 +58,8 @@ def serve(
     limit: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
     host: Annotated[str, typer.Option(help="Address of the server that is started.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="PREFECT_SERVER_API_PORT", help="Port of the server that is started.")
+        int,
+        typer.Option(min=1, max=65535, envvar="PREFECT_SERVER_API_PORT", help="Port of the server that is started."),
     ] = 4200,
 ) -> None:
     """Run the domains on their schedules on this machine, until Ctrl-C or SIGTERM; starts a Prefect server if none is

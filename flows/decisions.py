@@ -15,8 +15,8 @@ from alter_core.spec import PromotionSpec, load_domain
 from alter_core.workspace import Workspace
 from flows.caches import Cache
 from flows.plan import find_domain
-from flows.stores import model_name, model_store
-from registry.card import own_scorecard
+from flows.stores import model_name, model_store, write_card
+from registry.card import decision_of, own_scorecard
 from registry.comparison import compare as compare_cards
 from registry.models import CHAMPION, ModelStore
 from registry.retention import Removal, plan_removals, remove
@@ -47,8 +47,8 @@ def promote(domain: str, which: str, reason: str | None) -> str:
                 f"To promote it all the same, say why: alter promote {domain} {which} --reason TEXT"
             )
     store.set_champion(name, number, champion["version"] if champion else None)
-    if reason:
-        store.tag(name, number, {"promoted_by": _user(), "promotion_reason": reason})
+    store.tag(name, number, {"promoted_by": _user(), "promotion_reason": reason or said})
+    write_card(Workspace.default(), name, number)
     return f"{name} version {number} is champion now: {reason or said}"
 
 
@@ -75,9 +75,10 @@ def report(domain: str, which: str) -> str:
 
     workspace = Workspace.default()
     store, name = model_store(workspace), model_name(domain)
-    version = store.get(name, which)["version"]
-    facts: Any = store.facts(name, version, workspace.downloads)
-    return render_report(facts, store.versions(name), version)
+    version = store.get(name, which)
+    facts: Any = store.facts(name, version["version"], workspace.downloads)
+    facts["decision"] = decision_of(version["tags"])
+    return render_report(facts, store.versions(name), version["version"])
 
 
 def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:

@@ -5,6 +5,7 @@ path. Its flow is named by module (`flows.produce.produce`), so a worker needs t
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,12 +18,14 @@ from prefect.utilities.callables import parameter_schema
 from alter_core.errors import AlterError
 from alter_core.spec import DomainSpec, load_domain
 from alter_core.workspace import Workspace
-from flows.plan import find_domain, named_once
+from flows.plan import domain_folders, find_domain, named_once
 from flows.schedules import Schedule, staggered
 from flows.zombies import HEARTBEAT_SECONDS, TAG
 
 FLOW = "produce"
 ENTRYPOINT = "flows.produce.produce"
+DEFAULT_POOL = "alter"
+"""Made as a pool of processes where it is missing."""
 SLUG = "spec"
 """Of the schedule that comes from the spec; schedules that people add under other names are left alone."""
 
@@ -60,7 +63,7 @@ def declare(
             wrong.append(error)
     if wrong:
         raise AlterError("\n".join(map(str, wrong)))
-    schedules = staggered(specs)
+    schedules = staggered({**_found(), **specs})
     schema = parameter_schema(produce).model_dump(exclude_unset=True)
     root = {"data_root": str(data_root.absolute())} if data_root else {}
     return [
@@ -85,6 +88,16 @@ def declare(
     ]
 
 
+def _found() -> dict[str, DomainSpec]:
+    """Specs of all domains that can be called by name: starts are staggered among all, whichever are deployed now."""
+    specs = {}
+    for folder in domain_folders().values():
+        with suppress(AlterError):  # a wrong one is told where it is asked for
+            spec = load_domain(folder)
+            specs[spec.name] = spec
+    return specs
+
+
 def domain_tag(name: str) -> str:
     """Tag of a domain's flow runs and of its deployment."""
     return f"domain:{name}"
@@ -102,7 +115,9 @@ def environment(pool_type: str = "process") -> dict[str, str]:
 def prefect_yaml(domains: Sequence[str], work_pool: str, data_root: Path | None = None) -> str:
     """The same deployments as a prefect.yaml, for teams that use `prefect deploy --all`."""
     deployments = []
-    for one in declare(domains, work_pool, data_root):
+    # Of another pool it is not known here whether its flow runs see this machine's folders.
+    pool_type = "process" if work_pool == DEFAULT_POOL else "unknown"
+    for one in declare(domains, work_pool, data_root, pool_type):
         fields = one.fields
         schedules = []
         if one.schedule:

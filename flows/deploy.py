@@ -17,11 +17,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from alter_core.errors import AlterError
-from flows.declarations import ENTRYPOINT, FLOW, SLUG, Declared, declare, full_name
+from flows.declarations import DEFAULT_POOL, ENTRYPOINT, FLOW, SLUG, Declared, declare, full_name
 from flows.schedules import Schedule
 from flows.zombies import TAG, apply_automation, zombie_automation
-
-DEFAULT_POOL = "alter"
 
 
 @dataclass(frozen=True)

@@ -59,22 +59,21 @@ def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row
         raise _explained(process.returncode, log, begin, error)
 
 
-def end_leftovers(folder: Path) -> int:
+def end_leftovers(folder: Path, beside: Path | None = None) -> int:
     """Stop jobs that still work under `folder`, and give their number: the flow that started them was killed.
 
-    For the one who holds the domain's lock: then no living flow waits for such a job, and two would write one folder.
+    For the one who holds the lock of `folder`: then no living flow waits for such a job, and two would write one
+    folder. beside: a folder in it with a lock of its own, whose jobs are left alone.
     """
     left = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or ()
-        if process.pid != os.getpid() and any(_is_job(folder, word) for word in command):
+        jobs = [Path(word) for word in command if word.endswith(f"/{JOB_FILE}")]
+        own = [job for job in jobs if job.is_relative_to(folder) and not (beside and job.is_relative_to(beside))]
+        if process.pid != os.getpid() and own:
             left.append(process)
     _end(left)
     return len(left)
-
-
-def _is_job(folder: Path, word: str) -> bool:
-    return word.endswith(f"/{JOB_FILE}") and Path(word).is_relative_to(folder)
 
 
 def training_command(module: str, processes: int) -> list[str]:

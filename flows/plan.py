@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,6 +14,8 @@ from alter_core.errors import SpecError
 from alter_core.spec import DomainSpec, load_domain
 from alter_core.workspace import Workspace, digest_of, digest_of_files
 
+ABLATION_LOCK = ".ablation.lock"
+"""In the folder of a domain's ablation, which works beside productions: held while it does."""
 StageName = Literal["stage_one", "stage_two", "add_task"]
 
 
@@ -29,10 +32,11 @@ def domain_folders() -> dict[str, Path]:
 def find_domain(given: str) -> Path:
     """The domain.yaml that a command line means: a name, a folder or a path. Raises SpecError with close names."""
     path = Path(given)
-    if path.is_file():
-        return path.absolute()
-    if (path / "domain.yaml").is_file():
-        return (path / "domain.yaml").absolute()
+    with suppress(OSError):  # a name that no file can have
+        if path.is_file():
+            return path.absolute()
+        if (path / "domain.yaml").is_file():
+            return (path / "domain.yaml").absolute()
     known = domain_folders()
     if given in known:
         return known[given] / "domain.yaml"
@@ -122,7 +126,8 @@ class Plan:
     def score_key(self, subject: str, data_digest: str) -> str:
         """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""
         tasks = [self._task_content(name) for name in self.spec.task_names]
-        return digest_of(subject, tasks, self.spec.evaluation.max_rows, data_digest, code_digest())
+        how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
+        return digest_of(subject, tasks, how, data_digest, code_digest())
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:
         """Of the whole run: spec, data, backbone and code."""

@@ -94,6 +94,10 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
             f"{made['version']} (run key {run_key}); nothing was trained"
         )
         return {"status": "unchanged", "version": made["version"], "aliases": made["aliases"], "run_key": run_key}
+    if not force and (left := publish.unsettled_champion(plan, run_key)):
+        steps.say(f"version {left['version']} was promoted by a run that was killed then: writing its card")
+        publish.settle(plan, left["version"])
+        return {"status": "unchanged", "version": left["version"], "aliases": left["aliases"], "run_key": run_key}
 
     champion = publish.champion(plan)
     number = champion["version"] if champion else None
@@ -109,7 +113,8 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
         started_from = first.version if first else None
         candidate = Candidate(plan, run_key, data, backbone, stages, scorecards, champion, started_from)
         decision = candidate.decide()
-        version = publish.register(candidate, decision, run)
+        facts = candidate.card_facts(run.id)
+        version = publish.register(candidate, facts, run)
         publish.verify(plan, version, candidate.own["samples"])
         try:
             promoted = publish.promote(candidate, version, decision)
@@ -119,8 +124,9 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
             scorecards, paths = _scores(plan, data, backbone, stages, champion)
             candidate = replace(candidate, scorecards=scorecards, champion=champion)
             decision = candidate.decide()
-            publish.correct(candidate, version, decision, run)
             promoted = publish.promote(candidate, version, decision)
+            facts = {**candidate.card_facts(run.id), "created": facts["created"]}
+        publish.settle(plan, version, facts)
         artifacts.links(plan, run.tracker.tracking_uri, run.tracker.experiment_id, run.id, version)
     return {
         "status": "champion" if promoted else "candidate",
@@ -139,7 +145,7 @@ def _scores(
     """Scorecards of all that is compared, and their paths."""
     bundles: dict[str, str | None] = {"zero_shot": None} if "zero_shot" in plan.spec.evaluation.baselines else {}
     bundles |= {name: facts["bundle"] for name, facts in stages.items()}
-    if champion and (bundle := publish.champion_bundle(plan)):
+    if champion and (bundle := publish.bundle_to_compare(plan, champion["version"])):
         bundles["champion"] = bundle
     paths = steps.evaluate(plan, data, backbone, bundles)
     scorecards = read_scorecards(paths)

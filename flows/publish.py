@@ -21,16 +21,15 @@ from flows.code_wheel import build_wheel
 from flows.jobs import Row
 from flows.plan import Plan, code_digest
 from flows.steps import Start, io_retries, say
-from flows.stores import model_store, open_tracker, tracking_uri
+from flows.stores import model_store, open_tracker, tracking_uri, write_card
 from registry.card import CardFacts, render_card
 from registry.errors import RegistryInputError
-from registry.models import CHAMPION
+from registry.models import CHAMPION, STARTED_FROM
 from registry.tracking import Tracker
 from registry.verification import verify_in_fresh_process
 from registry.versions import Version
 
 SETTLED = "settled"  # tag of a version whose production went to its end: a run that was killed before goes on
-STARTED_FROM = "started_from"  # tag: the version whose weights training went on from
 
 # What a served model needs to answer; the exact versions that it was trained with are pinned.
 SERVING_PACKAGES = (
@@ -59,6 +58,12 @@ def settled(plan: Plan, run_key: str) -> Version | None:
     return None
 
 
+def unsettled_champion(plan: Plan, run_key: str) -> Version | None:
+    """The champion, where it was made of the same things and its production was killed just before its end."""
+    now = champion(plan)
+    return now if now and now["tags"].get("run_key") == run_key and "decision_reason" in now["tags"] else None
+
+
 def champion_profile(plan: Plan, champion: Version | None) -> Facts | None:
     """Task -> profile of the rows that the champion was trained on; None where it has none."""
     if champion is None:
@@ -82,7 +87,11 @@ def first_start(plan: Plan, champion: Version | None, data: Facts, backbone: Fac
     if not plan.added and champion["tags"].get("data_digest") == data["digest"]:
         if not (before := champion["tags"].get(STARTED_FROM)):
             return None
-        champion = store.get(name, before)
+        try:
+            champion = store.get(name, before)
+        except RegistryInputError:
+            say(f"no warm start: version {before}, which the champion started from, is not there any more")
+            return None
     number = champion["version"]
     folder = store.bundle_path(name, number, plan.workspace.downloads)
     if reasons := _differences(
@@ -120,9 +129,9 @@ def champion(plan: Plan) -> Version | None:
     return model_store(plan.workspace).alias(plan.spec.name, CHAMPION)
 
 
-def champion_bundle(plan: Plan) -> str | None:
-    """Local folder of the champion's bundle; None where it has no task of the spec, so that nothing can be compared."""
-    folder = model_store(plan.workspace).bundle_path(plan.spec.name, CHAMPION, plan.workspace.downloads)
+def bundle_to_compare(plan: Plan, version: int) -> str | None:
+    """Local folder of a version's bundle; None where it has no task of the spec, so that nothing can be compared."""
+    folder = model_store(plan.workspace).bundle_path(plan.spec.name, version, plan.workspace.downloads)
     return str(folder) if set(read_manifest(folder)["tasks"]) & set(plan.spec.task_names) else None
 
 
@@ -180,11 +189,10 @@ def ended(run: Run) -> Iterator[None]:
 
 
 @task(name="register", cache_policy=NO_CACHE, **io_retries)
-def register(candidate: Candidate, decision: Facts, run: Run) -> int:
-    """Register the last stage's bundle with its card; the same run key is registered once. Gives the version."""
+def register(candidate: Candidate, facts: CardFacts, run: Run) -> int:
+    """Register the last stage's bundle with its card, undecided as yet; the same run key is registered once. Gives the
+    version."""
     plan, own = candidate.plan, candidate.own
-    facts = candidate.card_facts(decision, run.id)
-    card = render_card(facts)
     metrics = {
         f"test.{name}.{metric}": value["value"]
         for name, scores in own["tasks"].items()
@@ -196,9 +204,9 @@ def register(candidate: Candidate, decision: Facts, run: Run) -> int:
         run.id,
         Path(candidate.last["bundle"]),
         run_key=candidate.run_key,
-        card=card,
+        card=render_card(facts),
         code_wheel=build_wheel(plan.workspace.home / "wheels"),
-        tags={**candidate.tags(), STARTED_FROM: candidate.started_from or "", **_decided(candidate, decision)},
+        tags={**candidate.tags(), STARTED_FROM: candidate.started_from or ""},
         example={"task": sample["task"], "input": sample["input"]},
         requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in SERVING_PACKAGES],
         metrics={**metrics, "macro": own["macro"]["value"]},
@@ -206,7 +214,6 @@ def register(candidate: Candidate, decision: Facts, run: Run) -> int:
         facts=facts,
     )
     _log_evidence(candidate, facts, run)
-    create_markdown_artifact(card, key=artifacts.key(plan, "card"))
     return version
 
 
@@ -237,28 +244,29 @@ def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
     """
     plan, before = candidate.plan, candidate.champion
     store = model_store(plan.workspace)
+    # First: a production that is killed from here on can be brought to its end by what stands there.
+    store.tag(
+        plan.spec.name,
+        version,
+        {
+            "champion_before": before["version"] if before else "none",
+            "decision": "promote" if decision["promote"] else "keep",
+            "decision_reason": decision["reason"],
+        },
+    )
     if decision["promote"]:
         store.set_champion(plan.spec.name, version, before["version"] if before else None)
     else:
         store.set_challenger(plan.spec.name, version)
-    store.tag(plan.spec.name, version, {SETTLED: "yes"})
     say(f"{plan.spec.name} version {version}: {decision['reason']}")
     return bool(decision["promote"])
 
 
-def correct(candidate: Candidate, version: int, decision: Facts, run: Run) -> None:
-    """Bring a version's card and tags to a decision that was taken again."""
-    store = model_store(candidate.plan.workspace)
-    store.set_card(candidate.plan.spec.name, version, render_card(candidate.card_facts(decision, run.id)))
-    store.tag(candidate.plan.spec.name, version, _decided(candidate, decision))
-
-
-def _decided(candidate: Candidate, decision: Facts) -> dict[str, Any]:
-    return {
-        "champion_before": candidate.champion["version"] if candidate.champion else "none",
-        "decision": "promote" if decision["promote"] else "keep",
-        "decision_reason": decision["reason"],
-    }
+def settle(plan: Plan, version: int, facts: CardFacts | None = None) -> None:
+    """The last step of a production: the card says what was decided. facts: unset, those that were registered."""
+    card = write_card(plan.workspace, plan.spec.name, version, facts)
+    create_markdown_artifact(card, key=artifacts.key(plan, "card"))
+    model_store(plan.workspace).tag(plan.spec.name, version, {SETTLED: "yes"})
 
 
 def _columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from alter_core.errors import AlterError
@@ -101,7 +102,7 @@ def print_status(rows: Sequence[DomainStatus]) -> None:
     table = Table("domain", "last run", "started (UTC)", "next (UTC)", "champion", "macro")
     for row in rows:
         table.add_row(
-            row.domain,
+            escape(row.domain),
             row.state or "never ran",
             _short(row.started),
             _short(row.next) or "by hand",

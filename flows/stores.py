@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alter_core.errors import AlterError
 from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
 from flows.jobs import stop_tree
 from flows.plan import Plan, find_domain
+from registry.card import CardFacts, decision_of, render_card
+from registry.errors import without_password
 from registry.models import ModelStore
 from registry.tracking import Tracker
 from registry.versions import Version
@@ -23,6 +25,10 @@ def tracking_uri(workspace: Workspace) -> str:
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
         return given
     workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
+    return _own_store(workspace)
+
+
+def _own_store(workspace: Workspace) -> str:
     return f"sqlite:///{workspace.mlflow_store}"
 
 
@@ -33,10 +39,11 @@ def model_store(workspace: Workspace) -> ModelStore:
 
 def open_tracker(plan: Plan, experiment: str | None = None) -> Tracker:
     """MLflow runs of the plan's domain, in the experiment of its name where no other is given."""
-    local = "MLFLOW_TRACKING_URI" not in os.environ
+    uri = tracking_uri(plan.workspace)
+    own = uri == _own_store(plan.workspace)  # named by the environment or not: MLflow would use the current folder
     return Tracker(
-        tracking_uri(plan.workspace),
-        plan.workspace.mlflow_artifacts.as_uri() if local else None,
+        uri,
+        plan.workspace.mlflow_artifacts.as_uri() if own else None,
         experiment or plan.spec.name,
     )
 
@@ -63,15 +70,28 @@ def list_versions(domain: str | None) -> list[Version]:
     return model_store(Workspace.default()).versions(model_name(domain) if domain else None)
 
 
+def write_card(workspace: Workspace, name: str, version: int, facts: CardFacts | None = None) -> str:
+    """Write a version's card anew with the decision that its tags tell of; the card. facts: unset, those that were
+    registered."""
+    store = model_store(workspace)
+    known: Any = facts or store.facts(name, version, workspace.downloads)
+    decided: Any = {**known, "decision": decision_of(store.get(name, version)["tags"])}
+    card = render_card(decided)
+    store.set_card(name, version, card)
+    return card
+
+
 def serve_ui(host: str, port: int) -> int:
     """MLflow's UI on this workspace's store until it is stopped; its exit code. Raises AlterError for a server's."""
     workspace = Workspace.default()
     uri = tracking_uri(workspace)
     if uri.startswith(("http://", "https://")):
-        raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {uri} in a browser")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    command += ["--default-artifact-root", workspace.mlflow_artifacts.as_uri(), "--host", host, "--port", str(port)]
-    server = subprocess.Popen(command)
+        shown = without_password(uri)
+        raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {shown} in a browser")
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
+    command += ["--default-artifact-root", workspace.mlflow_artifacts.as_uri()]
+    # Not as an argument, which every user of the machine can read: a database's URI may hold a password.
+    server = subprocess.Popen(command, env={**os.environ, "MLFLOW_BACKEND_STORE_URI": uri})
     try:
         return server.wait()
     finally:

@@ -69,6 +69,19 @@ class CardFacts(TypedDict, total=False):
     """task -> {"input": {tokens: rows}, "target": {tokens: rows}}, lengths as JSON's keys are: texts; for figures."""
 
 
+def decision_of(tags: Mapping[str, str]) -> dict[str, Any]:
+    """What a version's tags say was decided, as a card tells it; nothing before the rule was asked."""
+    if "decision_reason" not in tags:
+        return {}
+    promoted_by = tags.get("promoted_by")
+    person = {"by": promoted_by, "person_reason": tags.get("promotion_reason", "")} if promoted_by else {}
+    return {
+        "promote": bool(promoted_by) or tags.get("decision") == "promote",
+        "reason": tags["decision_reason"],
+        **person,
+    }
+
+
 def render_card(facts: CardFacts) -> str:
     """The card. Text from specs and data is escaped, so that it cannot change the page. Raises KeyError naming a fact
     that must be there."""

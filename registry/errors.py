@@ -10,6 +10,7 @@ A message says what happened, where, and what to do next.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -62,10 +63,11 @@ def reported(doing: str, uri: str) -> Iterator[None]:
     """Turn what MLflow raises while `doing` something on the store at `uri` into a RegistryError."""
     from mlflow.exceptions import MlflowException
 
+    uri = without_password(uri)
     try:
         yield
     except MlflowException as error:
-        text = str(error)
+        text = without_password(str(error))
         busy = error.error_code in _BUSY_CODES or any(word in text.lower() for word in _BUSY_WORDS)
         if busy:
             raise StoreUnavailable(
@@ -77,6 +79,11 @@ def reported(doing: str, uri: str) -> Iterator[None]:
             who = f"the account {account!r}" if account else "a caller without an account"
             raise RegistryInputError(f"cannot {doing}: the MLflow server at {uri} refuses {who}; {advice}") from error
         raise RegistryError(f"cannot {doing} in the MLflow store at {uri}: {_short(text)}") from error
+
+
+def without_password(text: str) -> str:
+    """`text` with the account and password of every URL in it cut out."""
+    return re.sub(r"://[^/@\s]+@", "://", text)
 
 
 def _short(text: str, limit: int = 400) -> str:

@@ -16,6 +16,9 @@ from registry.versions import BUNDLE_DIGEST, Versions
 CHAMPION, CHALLENGER = "champion", "challenger"
 HISTORY = "champion_history"  # tag of the registered model: champions before this one, oldest first
 HISTORY_LENGTH = 100
+STARTED_FROM = "started_from"  # tag of a version: the version whose weights training went on from
+MODEL_TYPE = "alter"  # of our logged models: a store may hold models that others registered
+LINKED = "alter.version"  # tag of a run, set last
 
 
 class ModelStore(Versions):
@@ -44,16 +47,16 @@ class ModelStore(Versions):
         CardFacts) are kept as JSON; the method `facts` gives them back, for reports and comparisons. Raises
         RegistryError, and OSError for a bundle without bundle.json.
         """
-        with self._locked(domain), reported(f"register {domain}", self.tracking_uri):
-            self._make_domain(domain, description)
-            known = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
-            if known:
-                return max(int(entity.version) for entity in known)
+        with reported(f"register {domain}", self.tracking_uri):
+            with self._locked(domain):
+                self._make_domain(domain, description)
+            if (known := self._known(domain, run_key, metrics or {})) is not None:
+                return known
             own = {"run_key": run_key, BUNDLE_DIGEST: bundle_digest(bundle)}
             all_tags = {key: str(value) for key, value in {**(tags or {}), **own}.items()}
             experiment = self.client.get_run(run_id).info.experiment_id
             model = self.client.create_logged_model(
-                experiment, name=domain, source_run_id=run_id, tags=all_tags, model_type="alter"
+                experiment, name=domain, source_run_id=run_id, tags=all_tags, model_type=MODEL_TYPE
             )
             try:
                 with tempfile.TemporaryDirectory(prefix="alter-register-") as scratch:
@@ -64,18 +67,31 @@ class ModelStore(Versions):
                 self.client.finalize_logged_model(model.model_id, "FAILED")
                 raise
             self.client.finalize_logged_model(model.model_id, "READY")
-            self.client.create_model_version(
-                domain,
-                source=model.artifact_location,
-                run_id=run_id,
-                model_id=model.model_id,
-                tags={**all_tags, "model_id": model.model_id},
-                description=as_description(card),
-            )
-            version = self._first_of(domain, run_key)
-            self._link(domain, version, run_id, model.model_id, metrics or {})
-            self.client.set_tag(run_id, "mlflow.note.content", as_description(card))  # the run's page shows it
-            return version
+            with self._locked(domain):  # not while files go to a server, which may take long
+                if (known := self._known(domain, run_key, metrics or {})) is not None:
+                    return known
+                self.client.create_model_version(
+                    domain,
+                    source=model.artifact_location,
+                    run_id=run_id,
+                    model_id=model.model_id,
+                    tags={**all_tags, "model_id": model.model_id},
+                    description=as_description(card),
+                )
+                version = self._first_of(domain, run_key)
+                self._link(domain, version, run_id, model.model_id, metrics or {})
+                self.set_card(domain, version, card)
+                return version
+
+    def _known(self, domain: str, run_key: str, metrics: Mapping[str, float]) -> int | None:
+        """The version that was made for a run key; where that was cut off, it is linked now."""
+        known = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
+        if not known:
+            return None
+        entity = max(known, key=lambda entity: int(entity.version))
+        if LINKED not in self.client.get_run(entity.run_id).data.tags:
+            self._link(domain, int(entity.version), entity.run_id, entity.tags["model_id"], metrics)
+        return int(entity.version)
 
     def _first_of(self, domain: str, run_key: str) -> int:
         """The version that was just made for a run key; a second one is deleted.
@@ -111,7 +127,7 @@ class ModelStore(Versions):
         bound = [Metric(key, float(value), now, 0, model_id) for key, value in metrics.items()]
         for begin in range(0, len(bound), 1000):
             self.client.log_batch(run_id, metrics=bound[begin : begin + 1000])
-        self.client.set_tag(run_id, "alter.version", f"{domain} {version}")
+        self.client.set_tag(run_id, LINKED, f"{domain} {version}")
 
     def set_champion(self, domain: str, version: int, expected_previous: int | None) -> None:
         """Make `version` the champion if the champion still is `expected_previous` (None: there is none).
@@ -151,10 +167,9 @@ class ModelStore(Versions):
         """
         with self._locked(domain):
             now = self.alias(domain, CHAMPION)
-            there = {row["version"] for row in self.versions(domain)}
-            # A promotion that was killed half-way may have left the champion itself there.
-            history = [n for n in self._history(domain) if n in there and (now is None or n != now["version"])]
+            history = self.earlier_champions(domain)
             if now is None or not history:
+                there = (row["version"] for row in self.versions(domain))
                 raise RegistryInputError(
                     f"{domain} has no earlier champion to go back to; "
                     f"`alter promote {domain} VERSION` chooses one of versions {', '.join(map(str, sorted(there)))}"
@@ -166,15 +181,25 @@ class ModelStore(Versions):
                 self._tag(domain, now["version"], rolled_back=_now())
             return now["version"], back
 
+    def earlier_champions(self, domain: str) -> list[int]:
+        """Versions that were champion before the present one and are there still, oldest first."""
+        with reported(f"read {domain}", self.tracking_uri):
+            now = self.alias(domain, CHAMPION)
+            there = {row["version"] for row in self.listed(domain)}
+            # A promotion that was killed half-way may have left the champion itself there.
+            return [n for n in self._history(domain) if n in there and (now is None or n != now["version"])]
+
     def tag(self, domain: str, version: int, tags: Mapping[str, Any]) -> None:
         """Add or replace tags of a version."""
         with reported(f"tag {domain} version {version}", self.tracking_uri):
             self._tag(domain, version, **tags)
 
     def set_card(self, domain: str, version: int, card: str) -> None:
-        """Replace a version's description, such as when a decision is added to it."""
+        """Make `card` the description of a version, and of the run that made it."""
         with reported(f"describe {domain} version {version}", self.tracking_uri):
             self.client.update_model_version(domain, str(version), description=as_description(card))
+            run = self.client.get_model_version(domain, str(version)).run_id
+            self.client.set_tag(run, "mlflow.note.content", as_description(card))
 
     def _tag(self, domain: str, version: int, **tags: Any) -> None:
         for key, value in tags.items():

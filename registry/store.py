@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from registry.errors import StoreUnavailable, reported
 
 LOCK_PREFIX = "alter-lock-"
-LOCK_SECONDS = 60.0  # what is done under the lock takes far less: an older one was left by a process that died
+LOCK_SECONDS = 60.0  # what is done under the lock takes far less: one held longer was left by a process that died
 POLL_SECONDS = 0.1
 
 
@@ -41,7 +41,7 @@ def sqlite_file(tracking_uri: str) -> Path | None:
 
 
 @contextmanager
-def domain_lock(client: Any, tracking_uri: str, domain: str, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+def domain_lock(client: Any, tracking_uri: str, domain: str, timeout: float = 2 * LOCK_SECONDS) -> Iterator[None]:
     """Hold `domain`'s registrations and aliases still: one holder at a time, over processes and machines.
 
     MLflow moves an alias without comparing. Beside an embedded store a lock file does it. On a server, making a
@@ -68,13 +68,15 @@ def _take(client: Any, uri: str, name: str, owner: str, domain: str, timeout: fl
     from mlflow.exceptions import MlflowException
 
     deadline = time.monotonic() + timeout
+    seen, since = "", 0.0  # by this clock alone: a server's may be another
     while True:
         with reported(f"lock {domain}", uri):
             try:
                 client.create_registered_model(name, tags={"owner": owner})
                 return
             except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                # A server finds the name taken, looks who has it, and may find it dropped in between.
+                if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                     raise
             try:
                 held = client.get_registered_model(name)
@@ -82,8 +84,11 @@ def _take(client: Any, uri: str, name: str, owner: str, domain: str, timeout: fl
                 continue  # dropped in between
             if held.tags.get("owner") == owner:
                 return  # the server took our name, went away before it said so, and was asked again
-            if time.time() * 1000 - held.creation_timestamp > LOCK_SECONDS * 1000:
-                _drop(client, name, held.tags.get("owner", ""))
+            holder = held.tags.get("owner", "")
+            if holder != seen:
+                seen, since = holder, time.monotonic()
+            elif time.monotonic() - since > LOCK_SECONDS:
+                _drop(client, name, holder)
                 continue
         if time.monotonic() > deadline:
             raise _not_free(domain, timeout)

@@ -3,7 +3,7 @@
 import difflib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,7 +34,7 @@ class Versions:
     def domains(self) -> list[str]:
         """Names of the registered models, in order."""
         with reported("list models", self.tracking_uri):
-            found = self.client.search_registered_models(max_results=1000)
+            found = _pages(lambda token: self.client.search_registered_models(max_results=1000, page_token=token))
         return sorted(model.name for model in found if not model.name.startswith(LOCK_PREFIX))
 
     def versions(self, domain: str | None = None) -> list[Version]:
@@ -43,17 +43,22 @@ class Versions:
         Raises RegistryInputError for a domain that has none.
         """
         if domain is None:
-            return [version for name in self.domains() for version in self.versions(name)]
+            return [version for name in self.domains() for version in self.listed(name)]
+        found = self.listed(domain)
+        if not found:
+            raise self._unknown(domain)
+        return found
+
+    def listed(self, domain: str) -> list[Version]:
+        """As `versions`, and none where a first registration died before its version was made, or all were removed."""
         with reported(f"list versions of {domain}", self.tracking_uri):
-            found, token = [], None
-            while True:
-                page = self.client.search_model_versions(f"name = '{domain}'", max_results=1000, page_token=token)
-                found += page
-                token = page.token
-                if not token:
-                    break
+            found = _pages(
+                lambda token: self.client.search_model_versions(
+                    f"name = '{domain}'", max_results=1000, page_token=token
+                )
+            )
             if not found:
-                raise self._unknown(domain)
+                return []
             aliases: dict[int, list[str]] = {}
             for alias, number in self.client.get_registered_model(domain).aliases.items():
                 aliases.setdefault(int(number), []).append(alias)
@@ -89,7 +94,7 @@ class Versions:
 
     def get(self, domain: str, which: int | str) -> Version:
         """A version by number or alias. Raises RegistryInputError that names what there is."""
-        if str(which).isdigit():
+        if str(which).isdecimal():
             found = next((row for row in self.versions(domain) if row["version"] == int(which)), None)
         else:
             found = self.alias(domain, str(which))
@@ -167,25 +172,37 @@ class Versions:
     def logged_models(self, domain: str) -> list[Any]:
         """MLflow's records of all models that were stored for `domain`, registered or not."""
         with reported(f"list stored models of {domain}", self.tracking_uri):
-            experiments = {self.client.get_run(row["run_id"]).info.experiment_id for row in self.versions(domain)}
-            found, token = [], None
-            while True:
-                page = self.client.search_logged_models(
+            experiments = {self.client.get_run(row["run_id"]).info.experiment_id for row in self.listed(domain)}
+            if own := self.client.get_experiment_by_name(domain):
+                experiments.add(own.experiment_id)
+            if not experiments:
+                return []
+            return _pages(
+                lambda token: self.client.search_logged_models(
                     sorted(experiments), f"name = '{domain}'", max_results=100, page_token=token
                 )
-                found += page
-                token = page.token
-                if not token:
-                    return found
+            )
 
     def _unknown(self, domain: str) -> RegistryInputError:
-        domains = self.domains()
+        domains = [name for name in self.domains() if self.listed(name)]
         close = difflib.get_close_matches(domain, domains, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return RegistryInputError(
             f"no version of {domain!r} is registered (registered: {', '.join(domains) or 'none yet'}); "
             f"{hint}`alter run` makes one"
         )
+
+
+def _pages(search: Callable[[str | None], Any]) -> list[Any]:
+    """All that a search of MLflow finds, which it gives by pages."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def _bundle_in(files: Path) -> str:

@@ -7,7 +7,6 @@ import typer
 
 from alter_core.workspace import Workspace
 from flows import ending
-from stack import manager, steps
 from stack.place import Place, Ports
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -23,6 +22,8 @@ def up(
     redis_port: Annotated[int, typer.Option(help="Redis, where it is installed.")] = DEFAULT.redis,
 ) -> None:
     """Start PostgreSQL, Redis, MLflow with accounts, Prefect and workers, on loopback only."""
+    from stack import steps  # with supervisor, which a worker's image lacks: `prepare` runs there
+
     ports = Ports(postgres=postgres_port, redis=redis_port, prefect=prefect_port, mlflow=mlflow_port)
     place = Place(Workspace.default().home, ports, workers)
     steps.up(place, typer.echo)
@@ -35,6 +36,8 @@ def up(
 @app.command()
 def down() -> None:
     """Stop everything that `up` started; databases, models and passwords stay."""
+    from stack import steps
+
     place = Place.open(Workspace.default().home)
     killed = steps.down(place)
     typer.echo("the stack is down" + (f"; {len(killed)} processes did not stop and were killed" if killed else ""))
@@ -52,6 +55,8 @@ def prepare() -> None:
 @app.command()
 def status() -> None:
     """What runs of the stack."""
+    from stack import manager
+
     place = Place.open(Workspace.default().home)
     found = manager.states(place) if manager.is_up(place) else {}
     for name, state in found.items():

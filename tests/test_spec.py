@@ -119,6 +119,28 @@ def test_a_key_that_a_source_of_this_kind_does_not_read_is_refused(tmp_path: Pat
     assert "split, revision: read with hub only, and this source has path" in text
 
 
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("postgresql://me:hunter2@db/x", True),
+        ("postgresql://${DB_USER}:hunter2@db/x", True),
+        ("postgresql://db/x?user=me&password=hunter2", True),
+        ("postgresql://${DB_USER}:${DB_PASSWORD}@db:5432/x", False),
+        ("postgresql://db/x?password=${DB_PASSWORD}", False),
+        ("postgresql://db:5432/x", False),
+        ("sqlite:///rows.db", False),
+    ],
+)
+def test_a_password_that_is_written_out_is_refused(tmp_path: Path, url: str, refused: bool) -> None:
+    source = {"sql": url, "query": "select 1"}
+    text = spec_text(tasks=[tiny_spec(tmp_path)["tasks"][0] | {"source": source}])
+    if refused:
+        assert "a password does not belong in a spec" in problems_of(tmp_path, text)
+    else:
+        (tmp_path / "domain.yaml").write_text(text)
+        assert load_domain(tmp_path).tasks[0].source.sql == url
+
+
 def test_the_digest_ignores_schedule_and_description_only() -> None:
     spec = DomainSpec.model_validate(tiny_spec(Path("backbone")))
     same = spec.model_copy(update={"description": "other"})

@@ -64,7 +64,7 @@ def make_arms(
 
     one = spec.stage_one
     whole = {"steps": count_all_steps(spec, train_rows), "epochs": None}
-    shapes = Shapes(backbone, spec)
+    shapes = _Shapes(backbone, spec)
     budget = shapes.trained(spec)
     count = len(spec.tasks)
 
@@ -152,7 +152,7 @@ def _scaled(stage: StageSpec, factor: float) -> StageSpec:
     )
 
 
-class Shapes:
+class _Shapes:
     """Counts of parameters, on models without memory."""
 
     def __init__(self, backbone: Path, spec: DomainSpec) -> None:

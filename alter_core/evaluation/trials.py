@@ -12,7 +12,7 @@ import torch
 
 from alter_core.backbone import backbone_digest, load_backbone
 from alter_core.errors import Diverged
-from alter_core.evaluation.arms import Arm, Shapes
+from alter_core.evaluation.arms import Arm
 from alter_core.evaluation.job import chosen_rows
 from alter_core.evaluation.peft_arms import PeftHandle
 from alter_core.evaluation.predict import Predictor
@@ -20,6 +20,7 @@ from alter_core.evaluation.scorecard import score
 from alter_core.evaluation.seed_intervals import macro, row_table
 from alter_core.spec import DomainSpec
 from alter_core.training.attention import attention, choose_attention
+from alter_core.training.cost import trained_in_all
 from alter_core.training.job import TrainingJob
 from alter_core.workspace import digest_of, write_json, written_whole
 
@@ -150,27 +151,22 @@ class Trial:
         costs = {stage: result["cost"] for stage, result in results.items()}
         cost = {
             **costs,
-            "trained_parameters": self._trained_parameters(costs),
+            "trained_parameters": trained_in_all(costs.values()),
             # Of the steps, in whichever process: an interrupted trial has several.
             "seconds": sum(stage["train_seconds"] for stage in costs.values()),
         }
         return {"cost": cost, "precision": next(iter(results.values()))["precision"]}
-
-    def _trained_parameters(self, costs: Mapping[str, Facts]) -> int:
-        """A part that both stages train counts once."""
-        if len(costs) == 1:
-            return int(costs["stage_one"]["trained_parameters"])
-        return Shapes(self.bench.backbone, self.spec).trained(self.spec)
 
     def _train_peft(self) -> Facts:
         from accelerate import Accelerator
 
         from alter_core.data.batches import encode_rows
         from alter_core.training.checkpoint import drop_checkpoints, precision_begun
+        from alter_core.training.cost import stage_cost
         from alter_core.training.forward import TargetForward
         from alter_core.training.loop import train
         from alter_core.training.precision import choose_precision, dtype_of
-        from alter_core.training.run import VALIDATION_LOSS_ROWS, stage_cost
+        from alter_core.training.run import VALIDATION_LOSS_ROWS
         from alter_core.training.session import Training
         from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 

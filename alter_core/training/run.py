@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from alter_core.prompts import check_room
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.attention import attention, choose_attention
-from alter_core.training.checkpoint import Progressed
+from alter_core.training.cost import stage_cost
 from alter_core.training.forward import TargetForward
 from alter_core.training.job import TrainingJob
 from alter_core.training.loop import train
@@ -298,35 +297,3 @@ def _teller(log: Callable[..., None]) -> Callable[..., None]:
             log(phase="read", done=done, total=total, **fields)
 
     return tell
-
-
-def stage_cost(
-    done: Progressed, mta: MTAModel, stage: StageSpec, forward: TargetForward, cache: TrunkCache | None
-) -> dict[str, Any]:
-    """What the stage took.
-
-    flops: training's forward and backward, counted by torch.utils.flop_counter on the first step and scaled by tokens;
-    cache_flops: 2 x trunk parameters x tokens (attention's own products left out).
-    """
-    counts = mta.parameter_counts()
-    trunk = sum(p.numel() for block in list(forward.blocks)[: forward.first] for p in block.parameters())
-    device = next(mta.model.parameters()).device
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_bytes()
-    return {
-        "wall_seconds": sum(done.seconds.values()),
-        "train_seconds": done.seconds.get("train", 0.0),
-        "cache_seconds": done.seconds.get("cache", 0.0),
-        "flops": done.flops_per_token * done.tokens,
-        "cache_flops": 2.0 * trunk * done.cache_tokens,
-        "cache_mb": cache.bytes / 1e6 if cache else 0.0,
-        "peak_memory_mb": peak / 1e6,
-        "trained_parameters": counts["trained"],
-        "total_parameters": counts["total"],
-        "steps": done.step,
-        "rows": done.step * stage.rows_per_step,
-        "tokens": done.tokens,
-    }
-
-
-def _peak_bytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0  # Linux gives kilobytes

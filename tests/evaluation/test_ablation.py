@@ -219,10 +219,10 @@ def test_a_rate_at_which_training_diverges_is_not_taken(ready: dict[str, Any], t
 def test_without_validation_rows_nothing_is_trained(
     ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = {"train": {"a": 5}, "validation": {"a": 3, "b": 0}, "test": {"a": 2}}
+    counts = {"train": {"a": 5}, "validation": {"a": 0, "b": 0}, "test": {"a": 2}}
     monkeypatch.setattr("alter_core.evaluation.ablation._row_counts", lambda *_: counts)
     log = Log()
-    with pytest.raises(SpecError, match="b has none: raise split > validation"):
+    with pytest.raises(SpecError, match="there are none: raise split > validation"):
         run(job_for(ready, tmp_path), log, log.stopped)
     assert not log.rows
 

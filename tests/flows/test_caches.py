@@ -4,10 +4,12 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 
 from alter_core.workspace import Workspace
 from flows.caches import plan_caches, remove_caches
+from flows.plan import ABLATION_LOCK
 
 
 def filled(workspace: Workspace, *folders: Path, days: float) -> None:
@@ -44,3 +46,24 @@ def test_a_domain_that_is_being_produced_keeps_its_own(tmp_path: Path) -> None:
     with FileLock(workspace.runs / "tiny" / ".lock"):
         assert remove_caches(workspace, plan_caches(workspace, 30)) == 0
     assert folder.exists()
+
+
+def test_an_ablation_that_works_keeps_its_own(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    folder = workspace.runs / "tiny" / "ablation"
+    filled(workspace, folder, days=40)
+    plan = plan_caches(workspace, 30)
+    with FileLock(folder / ABLATION_LOCK):
+        assert remove_caches(workspace, plan) == 0
+    assert remove_caches(workspace, plan) == 1000
+
+
+def test_files_that_vanish_while_they_are_counted_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(tmp_path)
+    folder = workspace.datasets / "a"
+    filled(workspace, folder, days=40)
+    found = [folder / "gone", folder / "part"]
+    there = Path.is_file
+    monkeypatch.setattr(Path, "rglob", lambda *_: iter(found))
+    monkeypatch.setattr(Path, "is_file", lambda self: self.name == "gone" or there(self))
+    assert [cache.bytes for cache in plan_caches(workspace, 30)] == [1000]

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alter_core.prompts import decode_answers, encode_prompts
 from alter_core.spec import load_domain
+from flows.plan import ABLATION_LOCK
 from registry.models import ModelStore
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 from tests.flows.server import Factory, factory
@@ -108,6 +110,22 @@ def test_a_second_run_notices_that_nothing_has_changed(first: dict[str, Any], al
     assert len(versions(alter)) == 1
 
 
+def test_a_run_that_was_killed_after_its_promotion_is_brought_to_its_end(
+    first: dict[str, Any], alter: Alter, home: Path
+) -> None:
+    store = ModelStore(f"sqlite:///{home / 'alter' / 'mlflow' / 'mlflow.db'}")
+    card = store.get("tiny", 1)["description"]
+    assert "**Promoted to champion**: there is no champion yet." in card
+    store.client.delete_model_version_tag("tiny", "1", "settled")
+    store.set_card("tiny", 1, "as it was registered")
+    again = alter("run", str(home / "tiny"), "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["status"] == "unchanged"
+    assert "was promoted by a run that was killed then" in again.stderr
+    assert store.get("tiny", 1)["description"] == card
+    assert store.get("tiny", 1)["tags"]["settled"] == "yes"
+
+
 def test_a_stage_two_setting_reuses_stage_one(
     first: dict[str, Any], alter: Alter, home: Path, tiny_backbone: Path
 ) -> None:
@@ -152,6 +170,26 @@ def test_an_ablation_is_kept_as_a_run_with_a_nested_run_for_each_arm(
     assert wrong.returncode == 2
     assert "wide: 3 is no mapping" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+    with FileLock(home / "alter" / "runs" / "tiny" / "ablation" / ABLATION_LOCK):
+        second = alter("ablate", str(home / "tiny"), "--json", *given[:-6], "--arm", "zero_shot")
+    assert second.returncode == 2
+    assert "an ablation of tiny runs in this workspace" in second.stderr
+
+
+def test_what_a_person_decided_stands_in_the_card_and_the_report(
+    first: dict[str, Any], alter: Alter, home: Path, tmp_path: Path
+) -> None:
+    store = ModelStore(f"sqlite:///{home / 'alter' / 'mlflow' / 'mlflow.db'}")
+    other = next(row["version"] for row in store.versions("tiny") if "champion" not in row["aliases"])
+    done = alter("promote", "tiny", str(other), "--reason", "the support team prefers it")
+    assert done.returncode == 0, done.stderr
+    assert "the support team prefers it" in store.get("tiny", other)["description"]
+    page = tmp_path / "report.html"
+    assert alter("report", "tiny", "--output", str(page)).returncode == 0
+    text = page.read_text(encoding="utf-8")
+    assert "the support team prefers it" in text
+    assert "Not promoted" not in text
+    assert alter("rollback", "tiny").returncode == 0
 
 
 def registered(home: Path) -> set[str]:

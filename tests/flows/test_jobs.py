@@ -90,12 +90,14 @@ def test_a_job_that_a_killed_flow_left_behind_is_ended(tmp_path: Path) -> None:
     sleeper = [sys.executable, "-c", "import time; time.sleep(120)"]
     left = subprocess.Popen([*sleeper, str(folder / "job.json")])
     other = subprocess.Popen([*sleeper, str(tmp_path / "other" / "stage_one" / "job.json")])
+    beside = subprocess.Popen([*sleeper, str(tmp_path / "tiny" / "ablation" / "trials" / "a" / "job.json")])
     try:
-        assert end_leftovers(tmp_path / "tiny") == 1
+        assert end_leftovers(tmp_path / "tiny", beside=tmp_path / "tiny" / "ablation") == 1
         assert not psutil.pid_exists(left.pid)
         assert other.poll() is None
+        assert beside.poll() is None
     finally:
-        for process in (left, other):
+        for process in (left, other, beside):
             process.kill()
             process.wait()
 

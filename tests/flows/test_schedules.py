@@ -8,8 +8,9 @@ import pytest
 
 from alter_core.errors import SpecError
 from alter_core.spec import DomainSpec
+from flows.declarations import declare
 from flows.schedules import STAGGER_MINUTES, shifted, staggered
-from tests.conftest import tiny_spec
+from tests.conftest import tiny_spec, write_domain
 
 
 def specs(**schedules: Mapping[str, Any] | None) -> dict[str, DomainSpec]:
@@ -61,3 +62,13 @@ def test_a_shift_keeps_hour_day_month_and_weekday(minute: int, by: int) -> None:
 def test_minutes_that_are_none_are_reported_with_their_cron(field: str) -> None:
     with pytest.raises(SpecError, match="minutes"):
         shifted(f"{field} 3 * * *", 1)
+
+
+def test_a_domain_deployed_alone_starts_when_it_does_among_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("aa", "bb"):
+        spec = {**tiny_spec(Path("backbone")), "name": name, "schedule": {"cron": "0 3 * * 1"}}
+        write_domain(tmp_path / "domains" / name, spec)
+    monkeypatch.chdir(tmp_path)
+    (alone,) = declare(["bb"], None)
+    assert alone.schedule is not None
+    assert alone.schedule.cron == f"{STAGGER_MINUTES} 3 * * 1"

@@ -224,3 +224,5 @@ def test_the_yaml_names_every_domain_once(tmp_path: Path, tiny_backbone: Path) -
     specs = [domain(tmp_path, tiny_backbone, name, 1, schedule=EVERY_MINUTE) for name in names]
     text = prefect_yaml(specs, "pool")
     assert [text.count(f"- name: {name}\n") for name in names] == [1, 1]
+    assert "ALTER_HOME" not in text  # a folder of this machine, which the pool's workers may not see
+    assert prefect_yaml(specs, "alter").count("ALTER_HOME") == 2

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable
+from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable, reported
+from registry.models import ModelStore
 from registry.packaging import MAX_DESCRIPTION
+from registry.retention import plan_removals
 from registry.store import domain_lock
 from tests.registry.conftest import EXAMPLE, Store
 from tests.registry.facts import card_facts
@@ -65,6 +68,42 @@ def test_a_request_that_was_sent_twice_leaves_one_version(
     assert [row["version"] for row in store.models.versions("tiny")] == [1]
 
 
+def test_a_registration_killed_before_its_last_step_is_mended_by_the_next(
+    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelStore, "_link", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.register(parts, "key")
+    assert store.register(parts, "key", metrics={"macro": 0.5}) == 1
+    version = store.models.get("tiny", 1)
+    assert "alter.version" in store.models.client.get_run(version["run_id"]).data.tags
+    assert [metric.value for metric in store.models.logged_model(version).metrics] == [0.5]
+
+
+def test_a_lock_is_left_behind_where_its_owner_stays_the_same_for_long_by_our_own_clock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.models.client.create_registered_model("alter-lock-tiny", tags={"owner": "dead"})
+    monkeypatch.setattr("registry.store.LOCK_SECONDS", 0.5)
+    monkeypatch.setattr("time.time", lambda: 4e9)  # a clock far ahead of the server's
+    with pytest.raises(StoreUnavailable):
+        with domain_lock(store.models.client, "http://a-server", "tiny", timeout=0.2):
+            pytest.fail("the lock was not held")
+    with domain_lock(store.models.client, "http://a-server", "tiny", timeout=5):
+        assert store.models.client.get_registered_model("alter-lock-tiny").tags["owner"] != "dead"
+
+
+def test_no_message_holds_a_password() -> None:
+    with pytest.raises(StoreUnavailable) as caught, reported("look", "http://factory:s3cret@127.0.0.1:9"):
+        raise MlflowException("connection refused by http://factory:s3cret@127.0.0.1:9/api")
+    assert "s3cret" not in str(caught.value)
+    assert str(caught.value).count("http://127.0.0.1:9") == 2
+
+
 def test_a_lock_that_was_asked_for_twice_is_held(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     once = store.models.client.create_registered_model
 
@@ -88,8 +127,13 @@ def test_one_run_key_has_one_version(store: Store, parts: Path) -> None:
 def test_a_registration_that_fails_leaves_no_version(store: Store, parts: Path, tmp_path: Path) -> None:
     with pytest.raises((RegistryError, OSError)):
         store.register(parts, "k1", code_wheel=tmp_path / "missing.whl")
-    with pytest.raises(RegistryInputError, match=r"no version of 'tiny' is registered .*`alter run` makes one"):
+    with pytest.raises(
+        RegistryInputError, match=r"no version of 'tiny' is registered \(registered: none yet\).*makes one"
+    ):
         store.models.versions("tiny")
+    assert store.models.versions() == []  # the other domains' versions would still be there
+    (left,) = plan_removals(store.models)
+    assert left.reason == "its registration was never finished"
     assert store.register(parts, "k1") == 1
 
 

@@ -60,6 +60,33 @@ def test_a_model_whose_registration_broke_off_is_found(five: Store, parts: Path,
     assert plan_removals(five.models, keep=5) == []
 
 
+def test_a_model_on_its_way_to_the_store_is_left_alone(five: Store) -> None:
+    client, run = five.models.client, five.models.get("tiny", 1)["run_id"]
+    experiment = client.get_run(run).info.experiment_id
+    client.create_logged_model(experiment, name="tiny", source_run_id=run, model_type="alter")
+    assert plan_removals(five.models, keep=5) == []
+
+
+def test_what_others_registered_in_the_store_is_never_in_a_plan(five: Store) -> None:
+    client, run = five.models.client, five.models.get("tiny", 1)["run_id"]
+    model = client.create_logged_model(client.get_run(run).info.experiment_id, name="churn", source_run_id=run)
+    client.finalize_logged_model(model.model_id, "FAILED")
+    client.create_registered_model("churn")
+    client.create_model_version("churn", source=model.artifact_location, run_id=run)
+    assert "churn" in five.models.domains()
+    assert {item.domain for item in plan_removals(five.models, keep=0)} == {"tiny"}
+
+
+def test_the_version_that_training_of_a_kept_one_went_on_from_stays(five: Store) -> None:
+    five.models.tag("tiny", 3, {"started_from": 1})
+    assert [item.version for item in plan_removals(five.models, keep=0)] == [5]
+
+
+def test_a_half_done_promotion_does_not_hide_the_champion_before(five: Store) -> None:
+    five.models.client.set_registered_model_tag("tiny", "champion_history", "1,2,3")  # what the kill leaves
+    assert [item.version for item in plan_removals(five.models, keep=0)] == [1, 5]
+
+
 def test_keep_must_not_be_negative(five: Store) -> None:
     with pytest.raises(RegistryInputError, match="keep must be 0 or more"):
         plan_removals(five.models, keep=-1)

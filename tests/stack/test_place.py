@@ -4,6 +4,8 @@ import configparser
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from stack.passwords import NAMES, passwords
 from stack.place import Place, Ports
 from stack.prepare import prepare
 from stack.programs import postgres_folder, programs, worker_programs
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -115,3 +119,12 @@ def test_preparing_servers_without_passwords_names_each_that_is_missing(monkeypa
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(AlterError, match="MLFLOW_ADMIN_PASSWORD, MLFLOW_FACTORY_PASSWORD, MLFLOW_READER_PASSWORD"):
         prepare()
+
+
+def test_servers_are_prepared_where_no_supervisor_is_installed() -> None:
+    """A worker's image has none, and `docker-compose.yml` prepares the servers from it."""
+    code = "import sys; sys.modules['supervisor'] = None; from stack.__main__ import app; app(['prepare', '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    imported = "import sys; sys.modules['supervisor'] = None; import stack.prepare"
+    assert subprocess.run([sys.executable, "-c", imported], cwd=ROOT).returncode == 0
