@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from flows.plan import find_domain
 from flows.stores import model_name, model_store, write_card
 from registry.card import decision_of, own_scorecard
 from registry.comparison import compare as compare_cards
+from registry.errors import RegistryInputError
 from registry.models import CHAMPION, ModelStore
 from registry.retention import Removal, plan_removals, remove
 
@@ -48,7 +50,8 @@ def promote(domain: str, which: str, reason: str | None) -> str:
             )
     store.set_champion(name, number, champion["version"] if champion else None)
     store.tag(name, number, {"promoted_by": _user(), "promotion_reason": reason or said})
-    write_card(Workspace.default(), name, number)
+    with suppress(RegistryInputError):  # of a version that was registered without its facts
+        write_card(Workspace.default(), name, number)
     return f"{name} version {number} is champion now: {reason or said}"
 
 

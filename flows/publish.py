@@ -262,6 +262,7 @@ def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
     return bool(decision["promote"])
 
 
+@task(name="settle", cache_policy=NO_CACHE, **io_retries)
 def settle(plan: Plan, version: int, facts: CardFacts | None = None) -> None:
     """The last step of a production: the card says what was decided. facts: unset, those that were registered."""
     card = write_card(plan.workspace, plan.spec.name, version, facts)

@@ -24,7 +24,7 @@ from tests.flows.server import Factory, end, factory, listener, wait_for
 
 pytestmark = pytest.mark.server
 
-STEPS = 400  # of the slow domain: long enough to be cancelled and killed in
+STEPS = 2000  # of the slow domain: long enough to be cancelled and killed in, on a quick machine too
 EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
 
 
@@ -164,7 +164,8 @@ def test_a_schedule_starts_its_domain_and_a_second_run_is_skipped(works: Factory
     assert run.state.is_completed()
     assert mlflow_states(works, "quick") == ["FINISHED"]
     listed = json.loads(works.alter("status", str(works.home / "quick"), "--json").stdout)
-    assert listed[0]["state"] in ("Completed", "Running", "Cancelled")
+    # The next minute's run may be on its way already.
+    assert listed[0]["state"] in ("Completed", "Running", "Cancelled", "Submitting", "Pending")
     assert listed[0]["champion"] == 1
     assert listed[0]["next"] is not None
 
