@@ -51,7 +51,7 @@ def promote(domain: str, which: str, reason: str | None) -> str:
     store.set_champion(name, number, champion["version"] if champion else None)
     store.tag(name, number, {"promoted_by": _user(), "promotion_reason": reason or said})
     with suppress(RegistryInputError):  # of a version that was registered without its facts
-        write_card(Workspace.default(), name, number)
+        write_card(store, name, number, store.facts(name, number, Workspace.default().downloads))
     return f"{name} version {number} is champion now: {reason or said}"
 
 

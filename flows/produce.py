@@ -94,13 +94,13 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
             f"{made['version']} (run key {run_key}); nothing was trained"
         )
         return {"status": "unchanged", "version": made["version"], "aliases": made["aliases"], "run_key": run_key}
-    if not force and (left := publish.unsettled_champion(plan, run_key)):
-        steps.say(f"version {left['version']} was promoted by a run that was killed then: writing its card")
-        publish.settle(plan, left["version"])
-        return {"status": "unchanged", "version": left["version"], "aliases": left["aliases"], "run_key": run_key}
-
     champion = publish.champion(plan)
     number = champion["version"] if champion else None
+    if champion and not force and publish.is_unsettled(champion, run_key):
+        steps.say(f"version {number} was promoted by a run that was killed then: writing its card")
+        publish.settle(plan, champion["version"])
+        return {"status": "unchanged", "version": number, "aliases": champion["aliases"], "run_key": run_key}
+
     quality = steps.validate(plan, data, backbone, number, publish.champion_profile(plan, champion))
     data = {**data, "quality": quality}
     with publish.mlflow_run(plan, run_key, data, backbone, flow_run.get_id()) as run:

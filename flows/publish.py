@@ -58,10 +58,9 @@ def settled(plan: Plan, run_key: str) -> Version | None:
     return None
 
 
-def unsettled_champion(plan: Plan, run_key: str) -> Version | None:
-    """The champion, where it was made of the same things and its production was killed just before its end."""
-    now = champion(plan)
-    return now if now and now["tags"].get("run_key") == run_key and "decision_reason" in now["tags"] else None
+def is_unsettled(champion: Version, run_key: str) -> bool:
+    """Whether the champion was made of the same things, and its production was killed just before its end."""
+    return champion["tags"].get("run_key") == run_key and "decision_reason" in champion["tags"]
 
 
 def champion_profile(plan: Plan, champion: Version | None) -> Facts | None:
@@ -265,9 +264,10 @@ def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
 @task(name="settle", cache_policy=NO_CACHE, **io_retries)
 def settle(plan: Plan, version: int, facts: CardFacts | None = None) -> None:
     """The last step of a production: the card says what was decided. facts: unset, those that were registered."""
-    card = write_card(plan.workspace, plan.spec.name, version, facts)
+    name, store = plan.spec.name, model_store(plan.workspace)
+    card = write_card(store, name, version, facts or store.facts(name, version, plan.workspace.downloads))
     create_markdown_artifact(card, key=artifacts.key(plan, "card"))
-    model_store(plan.workspace).tag(plan.spec.name, version, {SETTLED: "yes"})
+    store.tag(name, version, {SETTLED: "yes"})
 
 
 def _columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from alter_core.errors import AlterError
@@ -10,7 +11,7 @@ from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
 from flows.jobs import stop_tree
 from flows.plan import Plan, find_domain
-from registry.card import CardFacts, decision_of, render_card
+from registry.card import decision_of, render_card
 from registry.errors import without_password
 from registry.models import ModelStore
 from registry.tracking import Tracker
@@ -70,12 +71,9 @@ def list_versions(domain: str | None) -> list[Version]:
     return model_store(Workspace.default()).versions(model_name(domain) if domain else None)
 
 
-def write_card(workspace: Workspace, name: str, version: int, facts: CardFacts | None = None) -> str:
-    """Write a version's card anew with the decision that its tags tell of; the card. facts: unset, those that were
-    registered."""
-    store = model_store(workspace)
-    known: Any = facts or store.facts(name, version, workspace.downloads)
-    decided: Any = {**known, "decision": decision_of(store.get(name, version)["tags"])}
+def write_card(store: ModelStore, name: str, version: int, facts: Mapping[str, Any]) -> str:
+    """Write a version's card anew from `facts` and the decision that its tags tell of; the card."""
+    decided: Any = {**facts, "decision": decision_of(store.get(name, version)["tags"])}
     card = render_card(decided)
     store.set_card(name, version, card)
     return card

@@ -85,7 +85,7 @@ class ModelStore(Versions):
 
     def _known(self, domain: str, run_key: str, metrics: Mapping[str, float]) -> int | None:
         """The version that was made for a run key; where that was cut off, it is linked now."""
-        known = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
+        known = self._made_for(domain, run_key)
         if not known:
             return None
         entity = max(known, key=lambda entity: int(entity.version))
@@ -93,13 +93,16 @@ class ModelStore(Versions):
             self._link(domain, int(entity.version), entity.run_id, entity.tags["model_id"], metrics)
         return int(entity.version)
 
+    def _made_for(self, domain: str, run_key: str) -> Sequence[Any]:
+        found: Sequence[Any] = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
+        return found
+
     def _first_of(self, domain: str, run_key: str) -> int:
         """The version that was just made for a run key; a second one is deleted.
 
         A server that goes away before it has answered is asked again by MLflow's client, and may have done it already.
         """
-        made = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
-        first, *more = sorted(int(entity.version) for entity in made)
+        first, *more = sorted(int(entity.version) for entity in self._made_for(domain, run_key))
         for twin in more:
             self.client.delete_model_version(domain, str(twin))
         return first

@@ -35,7 +35,7 @@ def plan_removals(store: ModelStore, domains: Sequence[str] | None = None, keep:
 
     A version under any alias stays, and so do the champion before the present one, which a rollback would need, and
     the versions that training of those went on from. What others registered in the same store is not looked at.
-    Raises RegistryInputError for a negative `keep` or an unknown domain.
+    Raises RegistryInputError for a negative `keep`, RegistryError for an unknown domain.
     """
     if keep < 0:
         raise RegistryInputError(f"keep must be 0 or more versions, got {keep}")

@@ -118,8 +118,9 @@ def to_markdown(table: Facts) -> str:
         )
     metrics = ", ".join(f"{task}: {metric}" for task, metric in table["metrics"].items())
     seeds = [len(arm["seeds"]) for arm in table["arms"] if arm["rate"] is not None]
-    luck = "seeds and rows" if max(seeds, default=1) > 1 else "rows; how seeds differ is not in them"
-    if max(seeds, default=1) > 1 and 1 in seeds:
+    several = max(seeds, default=1) > 1
+    luck = "seeds and rows" if several else "rows; how seeds differ is not in them"
+    if several and 1 in seeds:
         luck += "; of arms with one seed, over rows alone"
     lines += ["", f"Scores are means over seeds on the same test rows ({metrics}); intervals are 95 %, over {luck}."]
     computed = sorted({precision for arm in table["arms"] for precision in arm["precision"]})

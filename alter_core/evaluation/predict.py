@@ -15,9 +15,9 @@ from alter_core.evaluation.labels import FREE, LabelTries
 from alter_core.evaluation.recorded_spec import recorded_spec
 from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
+from alter_core.mta.modes import evaluating
 from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
-from alter_core.training.forward import evaluating
 from alter_core.training.precision import choose_precision, dtype_of
 
 CACHE_BYTES = 2**30

@@ -22,6 +22,7 @@ from alter_core.mta.ffn import DOWN, FFNWeights, InlineFFN
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.mixing import form, run_bottleneck
 from alter_core.mta.model import MTAModel
+from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import RoutedCheckpoint, RowCheck
 
 Batch = Mapping[str, Tensor]
@@ -144,13 +145,8 @@ def fold_loss(mta: MTAModel, plain: nn.Module, task: str, batch: Batch) -> dict[
     nats per position. same_top: share of positions with the same most likely token. Padding positions count too.
     """
     rows = next(iter(batch.values())).shape[0]
-    was_training = mta.model.training
-    mta.model.eval()
-    try:
-        with mta.routing([task] * rows):
-            ours = mta.model(**batch).logits.float()
-    finally:
-        mta.model.train(was_training)
+    with evaluating(mta.model), mta.routing([task] * rows):
+        ours = mta.model(**batch).logits.float()
     theirs = plain(**batch).logits.float()
     divergence = (ours.log_softmax(-1).exp() * (ours.log_softmax(-1) - theirs.log_softmax(-1))).sum(-1)
     return {

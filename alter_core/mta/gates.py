@@ -51,10 +51,9 @@ class Gate(nn.Module):
     def add_task(self, column: str, home: int | None) -> None:
         """Append one row, on the existing column `home` or, when that is None, on a new column named `column`."""
         if home is None:
+            # A removed task's column stays, and keeps its name.
             names = (column, *(f"{column}_{number}" for number in range(2, len(self.columns) + 3)))
-            self.columns.append(
-                next(name for name in names if name not in self.columns)
-            )  # a removed task's column stays
+            self.columns.append(next(name for name in names if name not in self.columns))
             home = len(self.columns) - 1
         self.homes.append(home)
         self._add_part([home], self.logits[0].device)

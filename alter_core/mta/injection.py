@@ -64,10 +64,9 @@ def inject(
 
 def mta_blocks(blocks: Mapping[Side, nn.ModuleList], config: MTAConfig) -> dict[Side, list[int]]:
     """Numbers of the blocks that have MTA layers under `config`, per side."""
-    both = len(blocks) == 2 and config.encoder_layers is not None
     return {
         side: chosen_blocks(
-            config.encoder_layers if side == "encoder" and both and config.encoder_layers else config.layers,
+            config.encoder_layers if side == "encoder" and config.encoder_layers is not None else config.layers,
             len(found),
             side,
         )

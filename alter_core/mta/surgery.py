@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alter_core.errors import MTAError
 from alter_core.mta.adapters import bank_size, keep_adapters, make_bank
+from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import TaskIds
 
 if TYPE_CHECKING:
@@ -169,11 +170,6 @@ def _size(mta: "MTAModel") -> int:
 def _logits(mta: "MTAModel", probe: Mapping[str, Tensor] | None, task_ids: TaskIds | None) -> Tensor | None:
     if probe is None or task_ids is None:
         return None
-    was_training = mta.model.training
-    mta.model.eval()
-    try:
-        with mta.routing(task_ids):
-            logits: Tensor = mta.model(**probe).logits.float()
-    finally:
-        mta.model.train(was_training)
+    with evaluating(mta.model), mta.routing(task_ids):
+        logits: Tensor = mta.model(**probe).logits.float()
     return logits

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alter_core.data.batches import Batch
 from alter_core.mta import MTAModel
 from alter_core.mta.architectures import Side
+from alter_core.mta.modes import evaluating
 
 PACKED_TOLERANCE = 0.1
 """Of the logits' spread: what bf16 may make of a row on two places. Reading another row too makes far more."""
@@ -127,18 +128,6 @@ class TargetForward:
         assert self._at is not None
         hidden = args[0]
         return (hidden[self._at[:, 0], self._at[:, 1]][None], *args[1:])
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout meanwhile; afterwards each module is as it was, the frozen ones among those that train too."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _Caught(Exception):

@@ -1,0 +1,18 @@
+"""Modes of a model's modules, which may differ: a frozen trunk evaluates while what lies above it trains."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout meanwhile; afterwards each module is as it was, the frozen ones among those that train too."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
