@@ -10,17 +10,22 @@ _HEAD = "{instruction}\n\n"
 _TAIL = "\n\nAnswer:"
 
 
-def encode_prompts(tokenizer: Any, task: TaskSpec, inputs: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+def encode_prompts(
+    tokenizer: Any, task: TaskSpec, inputs: Sequence[str], longest: int | None = None
+) -> tuple[list[list[int]], list[bool]]:
     """Token ids of `instruction, input, Answer:` for each input, and whether the input was cut.
 
-    An input over `task.max_input_tokens` is cut at its end, so that the words that ask for the answer always stay.
-    Encoder-decoder tokenizers close the prompt with their end token.
+    An input over `task.max_input_tokens`, or that makes a prompt of over `longest` tokens, is cut at its end, so that
+    the words that ask for the answer always stay. Encoder-decoder tokenizers close the prompt with their end token.
+    A special token that is spelt out in an input is read as the characters that it is; an instruction may hold some.
     """
     head = _ids(tokenizer, _HEAD.format(instruction=task.effective_instruction) if task.effective_instruction else "")
     tail = _ids(tokenizer, _TAIL)
-    bodies = tokenizer(list(inputs), add_special_tokens=False)["input_ids"] if inputs else []
-    limit = task.max_input_tokens
+    bodies = _bodies(tokenizer, inputs)
     before, after = _frame(tokenizer)
+    limit = task.max_input_tokens
+    if longest is not None:
+        limit = max(0, min(limit, longest - len(before) - len(head) - len(tail) - len(after)))
     prompts = [before + head + body[:limit] + tail + after for body in bodies]
     return prompts, [len(body) > limit for body in bodies]
 
@@ -28,17 +33,23 @@ def encode_prompts(tokenizer: Any, task: TaskSpec, inputs: Sequence[str]) -> tup
 def encode_targets(tokenizer: Any, task: TaskSpec, targets: Sequence[str]) -> list[list[int]]:
     """Token ids of each target, cut to the task's limit, and the end token."""
     limit = task.effective_max_target_tokens
-    bodies = tokenizer([f" {text}" for text in targets], add_special_tokens=False)["input_ids"] if targets else []
+    bodies = _bodies(tokenizer, [f" {text}" for text in targets])
     return [[*body[:limit], tokenizer.eos_token_id] for body in bodies]
+
+
+def room(config: Any) -> int | None:
+    """Most tokens, a prompt with its answer, that a backbone of `config` can read; None: it has no end to them."""
+    most: int | None = getattr(config, "max_position_embeddings", None)
+    return most
 
 
 def check_room(config: Any, task: str, longest: int) -> None:
     """Raises SpecError when a backbone of `config` cannot read `longest` tokens, a prompt with its answer."""
-    most = getattr(config, "max_position_embeddings", None)
+    most = room(config)
     if most is not None and longest > most:
         raise SpecError(
             f"task {task}: prompt and answer take up to {longest} tokens, and the backbone reads at most {most}: "
-            f"lower the task's max_input_tokens by {longest - most} or more"
+            f"lower the task's max_input_tokens by {longest - most} or more, or shorten its instruction"
         )
 
 
@@ -47,8 +58,18 @@ def decode_answers(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:
     return [text.strip() for text in tokenizer.batch_decode(list(ids), skip_special_tokens=True)]
 
 
+def _bodies(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts that anybody may have written: none of them ends a prompt, or an answer, by what it says."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
+
+
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    if not text:
+        return []
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
     return ids
 
 

@@ -102,11 +102,19 @@ def written_whole(target: Path) -> Iterator[Path]:
     try:
         made = scratch / target.name
         yield made
+        _as_readable_as_their_folder(made)
         if target.is_dir() and not target.is_symlink():
             target.rename(scratch / "replaced")
         made.replace(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _as_readable_as_their_folder(made: Path) -> None:
+    """safetensors makes its files readable by their owner alone, whatever the umask: others serve these models."""
+    for path in made.rglob("*") if made.is_dir() else ():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | made.stat().st_mode & 0o044)
 
 
 def write_json(target: Path, value: Any) -> None:

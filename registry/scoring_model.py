@@ -15,7 +15,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-MAX_ROWS = 10_000  # of one request: more would keep a server busy for minutes; files go through `alter predict`
+MAX_ROWS = 10_000  # of one request: requests take turns, and others wait meanwhile; files go through `alter predict`
 MAX_CHARACTERS = 1_000_000  # of one input: far beyond any task's limit, so it is a mistake and not a long text
 SHOWN = 5
 COLUMNS = ("task", "input")

@@ -1,17 +1,15 @@
 """From a source's row to a canonical one: columns, template, filter, label map and tidy text."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from alter_core.data.files import missing_column
 from alter_core.data.problems import kind_of
 from alter_core.data.template import filled, template_columns
-from alter_core.data.text import clean
+from alter_core.data.text import clean, damage
 from alter_core.spec import SourceSpec, TaskSpec
 
 Scalar = str | int | float | bool
-_SURROGATE = re.compile("[\ud800-\udfff]")
 EXACT = 2.0**53  # floats from here on are not all the whole numbers any more
 
 
@@ -85,10 +83,9 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
             raise RowError(f"column {input_column!r} is empty; fill it, or leave the row out with source > where")
         if not target:
             raise RowError(f"column {target_column!r} is empty; fill it, or leave the row out with source > where")
-        if "\0" in text or "\0" in target:
-            raise RowError("holds a NUL character; the text is damaged: mend it in the source")
-        if not all(part.isascii() or not _SURROGATE.search(part) for part in (text, target, own_id, group)):
-            raise RowError("holds half of a character (a lone surrogate); the text is damaged: mend it in the source")
+        for part in (text, target, own_id, group):
+            if damaged := damage(part):
+                raise RowError(f"{damaged}: mend it in the source")
         if group_column and not group:
             raise RowError(
                 f"column {group_column!r} is empty, and rows are split by it; fill it, or set split > by: row"

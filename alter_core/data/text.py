@@ -9,6 +9,7 @@ _BREAK = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 _SPACES = re.compile(r"[^\S\n]+")
 _EDGES = re.compile(r" ?\n ?")
 _BLANKS = re.compile(r"\n{3,}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -25,6 +26,15 @@ def clean(text: str) -> str:
         text = _EDGES.sub("\n", text)
         text = _BLANKS.sub("\n\n", text)
     return text.strip()
+
+
+def damage(text: str) -> str | None:
+    """What shows that `text` is not what somebody wrote, or None."""
+    if "\0" in text:
+        return "holds a NUL character; the text is damaged"
+    if not text.isascii() and _SURROGATE.search(text):
+        return "holds half of a character (a lone surrogate); the text is damaged"
+    return None
 
 
 def key_of(*texts: str) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from alter_core.data.files import COMPRESSED, ENDINGS, read_file
+from alter_core.data.mapping import EXACT
 from alter_core.data.places import File
 from alter_core.data.problems import Problems, TooManyProblems, kind_of, listed
 from alter_core.errors import DataError
@@ -142,6 +143,8 @@ class AnswerFile:
             yield "has a task of its own; leave --task out, or the column"
         if taken := [name for name in ADDED if name in row]:
             yield f"has a column {listed(taken)} already, which the answer would overwrite; rename it"
+        for name in (name for name, value in row.items() if isinstance(value, float) and abs(value) >= EXACT):
+            yield f"{name} is {row[name]}, a number that is not exact and would come back as another; write it as text"
         for name in self._needed:
             value = row.get(name)
             if name in lacks:
@@ -171,9 +174,21 @@ def _added(answer: Prediction) -> dict[str, Any]:
 def _writer(file: IO[str], kind: str, columns: Sequence[str]) -> Callable[[Row], object]:
     if kind == "jsonl":
         return lambda row: file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-    table = csv.DictWriter(file, columns, restval="", delimiter=SEPARATORS[kind], lineterminator="\n")
+    table = csv.DictWriter(_Lines(file), columns, restval="", delimiter=SEPARATORS[kind], lineterminator="\r\n")
     table.writeheader()
     return lambda row: table.writerow({name: _cell(value) for name, value in row.items()})
+
+
+class _Lines:
+    """Ends rows in a plain line feed. csv quotes the characters of its own line end alone, and a bare carriage return
+    in a cell would read as a row's end.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any) -> str:

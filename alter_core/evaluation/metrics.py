@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import regex
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -27,12 +28,13 @@ CONFIDENCE = 0.95
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Words of any alphabet; scripts without spaces count by character, else a sentence would be one word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+# Marks belong to their letter: without its vowel signs, a word of Hindi is another word. `re` does not know them.
+_WORD = regex.compile(r"[\u3040-\u30ff\u3400-\u9fff]|(?:[^\W_\u3040-\u30ff\u3400-\u9fff]\p{M}*)+")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its bootstrap percentile interval."""
+    """A value and its interval of 95 %."""
 
     value: float
     low: float
@@ -109,6 +111,8 @@ def _token_f1(prediction: str, target: str) -> float:
 
 
 def _rouge_l(prediction: str, target: str) -> float:
+    if not _WORD.search(prediction) and not _WORD.search(target):
+        return float(prediction == target)
     return float(_rouge().score(target, prediction)["rougeL"].fmeasure)
 
 

@@ -1,5 +1,6 @@
 """Predictor: answers rows of mixed tasks with a bundle, or with the plain backbone; the one way to use a model."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from alter_core.backbone import quiet
 from alter_core.data.problems import kind_of
+from alter_core.data.text import clean, damage
 from alter_core.errors import DataError, SpecError, TaskIdError
 from alter_core.evaluation.decoding import Answer, Decoder, Request
 from alter_core.evaluation.labels import FREE, LabelTries
@@ -16,7 +18,7 @@ from alter_core.evaluation.recorded_spec import recorded_spec
 from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.modes import evaluating
-from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets
+from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets, room
 from alter_core.spec import DomainSpec
 from alter_core.training.precision import choose_precision, dtype_of
 
@@ -64,6 +66,7 @@ class Predictor:
         self.model = _placed(model, mta, device, dtype)
         self.tokenizer = tokenizer
         self.spec = spec
+        self._turn = threading.Lock()
         self.mta = mta
         self.tokens_per_batch = tokens_per_batch or CACHE_BYTES // _cache_bytes(self.model)
         self._labels = _labels(spec)
@@ -108,10 +111,16 @@ class Predictor:
     ) -> list[Prediction]:
         """One prediction per row, in the caller's order. progress: called as progress(rows done, rows in all).
 
+        Inputs are tidied as the rows were that the model has learnt from. Threads take turns: one call uses every
+        core, and as much memory as CACHE_BYTES says.
         Raises TaskIdError for unknown tasks, and DataError for rows without text; every such row is named. Raises
-        SpecError when a prompt, as the spec lets it be, is longer than the backbone can read.
+        SpecError when a prompt is longer than the backbone can read even without its input.
         """
         self._check(tasks, inputs)
+        with self._turn:
+            return self._predict(tasks, [clean(text) for text in inputs], progress)
+
+    def _predict(self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None) -> list[Prediction]:
         requests, truncated = self._requests(tasks, inputs)
         predictions: list[Prediction | None] = [None] * len(inputs)
         done = 0
@@ -133,13 +142,9 @@ class Predictor:
         if unknown:
             names = ", ".join(self.spec.task_names)
             raise TaskIdError(f"{self.spec.name} has no such task; its tasks are {names}", _first(unknown))
-        blank = [
-            f"row {row}: {'is empty' if isinstance(text, str) else f'is {kind_of(text)}'}"
-            for row, text in enumerate(inputs)
-            if not isinstance(text, str) or not text.strip()
-        ]
-        if blank:
-            raise DataError("every input must be a text that is not empty", _first(blank))
+        wrong = [f"row {row}: {problem}" for row, text in enumerate(inputs) if (problem := _problem(text))]
+        if wrong:
+            raise DataError("every input must be a text that is whole and not empty", _first(wrong))
 
     def _requests(self, tasks: Sequence[str], inputs: Sequence[str]) -> tuple[list[Request], list[bool]]:
         requests: dict[int, Request] = {}
@@ -147,10 +152,12 @@ class Predictor:
         for name in dict.fromkeys(tasks):
             task = self.spec.task(name)
             rows = [row for row, given in enumerate(tasks) if given == name]
-            prompts, truncated = encode_prompts(self.tokenizer, task, [inputs[row] for row in rows])
             # A label's own length bounds its steps; a free answer needs room for the end token beside its text.
             limit = task.effective_max_target_tokens + 1
             answer = 0 if self.model.config.is_encoder_decoder else limit
+            most = room(self.model.config)
+            longest = None if most is None else most - answer
+            prompts, truncated = encode_prompts(self.tokenizer, task, [inputs[row] for row in rows], longest)
             check_room(self.model.config, name, max(map(len, prompts)) + answer)
             for row, prompt, is_cut in zip(rows, prompts, truncated, strict=True):
                 requests[row] = Request(name, prompt, self._roots[name], limit)
@@ -186,6 +193,15 @@ class Predictor:
             text if answer.label is None else self._labels[tasks[row]][answer.label]
             for row, text, answer in zip(rows, free, answers, strict=True)
         ]
+
+
+def _problem(text: Any) -> str | None:
+    """What is wrong with an input; ingestion refuses the same."""
+    if not isinstance(text, str):
+        return f"is {kind_of(text)}"
+    if not text.strip():
+        return "is empty"
+    return damage(text)
 
 
 def _placed(model: Any, mta: MTAModel | None, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:

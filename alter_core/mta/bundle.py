@@ -8,9 +8,6 @@ tokenizer/             the tokenizer, where one was given
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +33,7 @@ from alter_core.mta.fingerprint import backbone_tensors, digests_digest, tensor_
 from alter_core.mta.injection import inject
 from alter_core.mta.manifest import FORMAT, MANIFEST, file_digest, list_files, read_manifest
 from alter_core.mta.model import MTAModel
+from alter_core.workspace import written_whole
 
 _ALLOWED = {".json", ".safetensors"}
 
@@ -59,15 +57,9 @@ def save_bundle(
     directory = Path(directory)
     if directory.exists():
         raise BundleError(f"{directory} exists already: a bundle is never written over; name another folder")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        digest = _write(work, mta, tokenizer, dict(metadata or {}), backbone, source)
-        work.chmod(0o755)  # mkdtemp's 0700 would outlive the rename
-        os.replace(work, directory)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return digest
+    with written_whole(directory) as work:
+        work.mkdir()
+        return _write(work, mta, tokenizer, dict(metadata or {}), backbone, source)
 
 
 def _write(

@@ -6,9 +6,6 @@ shape holds them, so approximately they go into the linear on the way down by le
 """
 
 import copy
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from alter_core.mta.mixing import form, run_bottleneck
 from alter_core.mta.model import MTAModel
 from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import RoutedCheckpoint, RowCheck
+from alter_core.workspace import written_whole
 
 Batch = Mapping[str, Tensor]
 
@@ -102,16 +100,10 @@ def export(
     if directory.exists():
         raise MTAError(f"{directory} exists already; name a folder that is not there yet")
     plain: Any = fold(mta, task, approximate=approximate, probe=probe)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with written_whole(directory) as work:
         plain.save_pretrained(work)
         if tokenizer is not None:
             tokenizer.save_pretrained(work)
-        work.chmod(0o755)  # mkdtemp's 0700 would outlive the rename
-        os.replace(work, directory)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return None if probe is None else fold_loss(mta, plain, task, probe)
 
 

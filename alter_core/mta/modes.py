@@ -10,7 +10,8 @@ from torch import nn
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Without dropout meanwhile; afterwards each module is as it was, the frozen ones among those that train too."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:  # not for nothing: an MTA layer that is told its mode forgets what it has mixed
+        model.eval()
     try:
         yield
     finally:

@@ -38,7 +38,13 @@ def test_rouge_l_equals_the_package_on_ascii_text(text: str) -> None:
     assert one("rouge_l", text, target) == RougeScorer(["rougeL"]).score(target, text)["rougeL"].fmeasure
 
 
+def test_rouge_l_of_texts_without_words_asks_whether_they_are_the_same() -> None:
+    assert (one("rouge_l", "->", "->"), one("rouge_l", "->", "<-"), one("rouge_l", "->", "a")) == (1, 0, 0)
+
+
 def test_rouge_l_reads_other_alphabets() -> None:
+    assert one("rouge_l", "मेरी किताब", "मेरी किताब") == 1
+    assert one("rouge_l", "मेरी किताब", "मेरा कुतुब") == 0
     assert one("rouge_l", "größe der straße", "die größe der straße") == pytest.approx(6 / 7)
     assert one("rouge_l", "今日は雨", "今日は晴れ") == pytest.approx(2 * 3 / 9)
 

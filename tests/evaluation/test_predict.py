@@ -1,13 +1,18 @@
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
+from alter_core.evaluation.decoding import Answer, Request
 from alter_core.evaluation.predict import Predictor
 from alter_core.evaluation.recorded_spec import recorded_spec
 from alter_core.mta.bundle import save_bundle
+from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
 from tests.evaluation import naive
 from tests.evaluation.conftest import Subject
@@ -93,6 +98,53 @@ def test_rows_without_text_are_named(predictor: Predictor) -> None:
     assert caught.value.problems == ("row 1: is empty", "row 2: is null", "row 3: is the number 3")
 
 
+def test_damaged_texts_are_named_as_ingestion_names_them(predictor: Predictor) -> None:
+    with pytest.raises(DataError) as caught:
+        predictor.predict(["topic"] * 3, ["card", "ca\0rd", "caf\udce9"])
+    assert [problem.partition(";")[0] for problem in caught.value.problems] == [
+        "row 1: holds a NUL character",
+        "row 2: holds half of a character (a lone surrogate)",
+    ]
+
+
+def test_untidy_inputs_are_answered_as_the_tidy_ones_that_were_learnt_from(predictor: Predictor) -> None:
+    tidy = ["my card has\nnot come yet", "the café took the money twice"]
+    untidy = ["  my card\u00a0has\r\nnot \t come yet\n", "the cafe\u0301 took  the money twice"]
+    assert predictor.predict(["title"] * 2, untidy) == predictor.predict(["title"] * 2, tidy)
+
+
+def test_a_special_token_that_somebody_spells_out_is_read_as_its_characters(
+    tokenizer: PreTrainedTokenizerFast, spec: DomainSpec
+) -> None:
+    [prompt], _ = encode_prompts(tokenizer, spec.task("title"), ["where <end> is it"])
+    [target] = encode_targets(tokenizer, spec.task("title"), ["no <end>"])
+    assert tokenizer.eos_token_id not in prompt
+    assert target.index(tokenizer.eos_token_id) == len(target) - 1
+    assert decode_answers(tokenizer, [target]) == ["no <end>"]
+    asked = spec.task("title").model_copy(update={"instruction": "<end> Say it."})
+    assert encode_prompts(tokenizer, asked, ["card"])[0][0][0] == tokenizer.eos_token_id
+
+
+def test_threads_take_turns_and_get_their_own_answers(
+    predictor: Predictor, mixed_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = predictor.predict(*mixed_rows)
+    inside, most, answer = [0], [0], predictor._decoder.answer
+
+    def counted(requests: Sequence[Request]) -> list[Answer]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        found = answer(requests)
+        inside[0] -= 1
+        return found
+
+    monkeypatch.setattr(predictor._decoder, "answer", counted)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: predictor.predict(*mixed_rows), range(4)))
+    assert found == [wanted] * 4
+    assert most == [1]
+
+
 def test_tasks_and_inputs_of_different_number_are_refused(predictor: Predictor) -> None:
     with pytest.raises(TaskIdError, match="1 task names were given for 2 inputs"):
         predictor.predict(["topic"], ["card", "card"])
@@ -126,12 +178,24 @@ def test_a_bundle_answers_as_the_model_it_was_saved_from(
 
 
 @pytest.mark.parametrize("subject", ["llama"], indirect=True)
-def test_prompts_that_do_not_fit_the_backbone_are_refused_with_the_remedy(subject: Subject, spec: DomainSpec) -> None:
+def test_an_input_that_the_backbone_has_no_room_for_is_cut_and_stops_no_other(
+    subject: Subject, spec: DomainSpec
+) -> None:
     model, tokenizer, mta = subject
     wide = tuple(task.model_copy(update={"max_input_tokens": 300}) for task in spec.tasks)
     predictor = Predictor(model, tokenizer, spec.model_copy(update={"tasks": wide}), mta)
-    with pytest.raises(SpecError, match=r"task topic: .* at most 256: lower the task's max_input_tokens by \d+"):
-        predictor.predict(["topic"], ["where is it now? " * 40])
+    short, long, free = predictor.predict(["topic", "topic", "title"], ["card", *["where is it now? " * 40] * 2])
+    assert [short.truncated, long.truncated, free.truncated] == [False, True, True]
+    assert short == predictor.predict(["topic"], ["card"])[0]
+
+
+@pytest.mark.parametrize("subject", ["llama"], indirect=True)
+def test_an_instruction_that_the_backbone_has_no_room_for_is_refused(subject: Subject, spec: DomainSpec) -> None:
+    model, tokenizer, mta = subject
+    wordy = tuple(task.model_copy(update={"instruction": "choose the label " * 60}) for task in spec.tasks)
+    predictor = Predictor(model, tokenizer, spec.model_copy(update={"tasks": wordy}), mta)
+    with pytest.raises(SpecError, match=r"task topic: .* at most 256: .* or shorten its instruction"):
+        predictor.predict(["topic"], ["card"])
 
 
 @pytest.mark.parametrize("subject", ["llama mta"], indirect=True)

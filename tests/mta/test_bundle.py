@@ -188,6 +188,10 @@ class TestSaving:
         with pytest.raises(BundleError, match="exists already"):
             save_bundle(made(), None, bundle)
 
+    def test_whoever_may_read_the_folder_may_read_its_files(self, bundle: Path) -> None:
+        allowed = bundle.stat().st_mode & 0o044
+        assert {path.stat().st_mode & 0o044 for path in bundle.rglob("*")} == {allowed}
+
     def test_metadata_that_is_no_json_leaves_nothing_behind(self, tmp_path: Path) -> None:
         for bad in ({"when": object()}, {"score": float("nan")}):
             with pytest.raises(BundleError, match="no JSON"):

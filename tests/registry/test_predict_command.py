@@ -83,20 +83,20 @@ def test_a_file_comes_back_with_answers_in_its_own_order_however_it_is_cut(
 
 
 def test_csv_goes_in_and_out_with_one_task_for_all(alter: Alter, tmp_path: Path) -> None:
-    inputs = ["the red ball, in the hall", 'the "blue" box\nis here', "the green car " * 60]
+    inputs = ["the red ball, in the hall", 'the "blue" box\nis here', "the green car " * 60, "a bare\rreturn"]
     with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerows([["input", "note"], *[[text, "é"] for text in inputs]])
     code, out, err = alter("predict", "tiny", "--file", "rows.csv", "--task", "colour", "--out", "answers.csv")
     assert code == 0, err
-    assert "3 rows" in out
+    assert "4 rows" in out
     assert "1 inputs were cut" in out
     with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     assert list(found[0]) == ["input", "note", "prediction", "score", "truncated"]
     assert [row["input"] for row in found] == inputs
     assert {row["prediction"] for row in found} <= {"red", "green", "blue"}
-    assert [row["truncated"] for row in found] == ["false", "false", "true"]
+    assert [row["truncated"] for row in found] == ["false", "false", "true", "false"]
 
 
 ROW = '{"task": "colour", "input": "the red ball"}\n'
@@ -112,6 +112,8 @@ ROW = '{"task": "colour", "input": "the red ball"}\n'
         ("rows.jsonl", '{"input": "x"}\n', ("rows.jsonl:1: there is no column 'task'", "--task names one")),
         ("rows.jsonl", '{"task": "colour", "input": null}\n', ("rows.jsonl:1: input must be a text, got null",)),
         ("rows.jsonl", '{"task": "colour", "input": "x", "score": 1}\n', ("has a column 'score' already",)),
+        ("rows.jsonl", '{"task": "colour", "input": "x", "id": 123456789012345678901234}\n', ("id is 1.23456789",
+         "write it as text")),
         ("rows.jsonl", "", ("rows.jsonl: holds no rows",)),
         ("rows.csv", "task;input\ncolour;x\ncolour;y\n", ("rows.csv:2: there is no column 'task'", "2 problems")),
         ("rows.csv", "task,input\ncolour,x,y\n", ("rows.csv:2: has 3 fields where the header has 2",)),
