@@ -1,6 +1,6 @@
 """Checkpoints: all that a stage needs to go on as if it had never stopped. Safetensors and JSON, whole or not there.
 
-    <checkpoints>/state/   checkpoint.json (job key, step, scores so far, gate modes, precision)
+    <checkpoints>/state/   checkpoint.json (job key, step, scores and gate tables so far, precision)
                            now.safetensors (trained weights, optimizer moments), best.safetensors (best weights so far)
 
 What the rest is: the sampler's position is the step, and random numbers (dropout) are seeded by the step.
