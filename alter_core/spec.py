@@ -7,12 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from alter_core.data.template import template_columns
 from alter_core.data.text import clean
 from alter_core.errors import SpecError
 from alter_core.mta.config import MTAConfig
+from alter_core.section import Section
 from alter_core.spec_problems import explained
 from alter_core.task_types import TASK_TYPES, MetricName, TaskType, TaskTypeName
 from alter_core.workspace import digest_of
@@ -21,12 +22,6 @@ from alter_core.yaml_text import read_mapping
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gates"]
-
-
-class Section(BaseModel):
-    """What every part of a spec shares: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class BackboneSpec(Section):
@@ -38,6 +33,13 @@ class BackboneSpec(Section):
     """Commit or tag of a hub model; unset takes the newest, and the digest records which it was."""
     licence: str = ""
     """Licence of the weights, shown in the model card."""
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; give a hub id (org/name), a local folder, or package:NAME/FILE.gguf")
+        return value
 
 
 SOURCE_KINDS: Mapping[str, tuple[str, ...]] = {
@@ -154,6 +156,9 @@ class QualitySpec(Section):
     max_drift: Share = 0.25
     """A larger distance from the champion's training rows (total variation of label shares, input lengths or common
     words) warns."""
+    max_row_drop: Share = 0.5
+    """A larger share of training rows gone since the champion's training blocks: a source that is cut off looks as the
+    whole one does."""
     expectations: tuple[ExpectationSpec, ...] = ()
     """Further expectations, on the columns task, input, target, id, split, input_tokens, target_tokens of the rows
     of all splits, up to 100,000 of each."""
@@ -204,6 +209,13 @@ class TaskSpec(Section):
         if labels and not all(labels):
             raise ValueError("labels: one of them is empty; drop it")
         return labels
+
+    @field_validator("metrics")
+    @classmethod
+    def _one_to_score_by(cls, value: tuple[MetricName, ...] | None) -> tuple[MetricName, ...] | None:
+        if value == ():
+            raise ValueError("names none; give one or more, or drop the key for the task type's")
+        return value
 
     @model_validator(mode="after")
     def _labels_fit_the_type(self) -> "TaskSpec":

@@ -32,6 +32,9 @@ def explained(error: ValidationError, schema: type[BaseModel], values: Any, root
     told: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
+        if no_text := _keys_that_are_no_text(item, values, root):
+            told |= no_text
+            continue
         place, message = _explain(item, schema, values, root)
         if kind := _KINDS.get(item["type"]):
             wanted = kinds.setdefault(place, [])
@@ -52,35 +55,29 @@ def _said(value: Any) -> str:
         return str(value)[:120]
 
 
+def _keys_that_are_no_text(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> dict[str, str]:
+    """Of an error about a key, which pydantic knows as Python has it (`on` is True): a line for each of its mapping."""
+    of_section, of_mapping = item["type"] == "invalid_key", item["loc"][-1:] == ("[key]",)
+    if not of_section and not of_mapping:
+        return {}
+    _, words, node = _walk(item["loc"][: -1 if of_section else -2], item["type"], values, root)
+    keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    wrong: dict[str, list[str]] = {}
+    for key in keys:
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            wrong.setdefault(_place(key.start_mark.line + 1, words), []).append(key.value or "null")
+    return {
+        place: "; and ".join(f"the key {key} is no text; put it in quotes" for key in w) for place, w in wrong.items()
+    }
+
+
+def _place(line: int, words: list[str]) -> str:
+    return f"line {line}: {' > '.join(words)}" if words else f"line {line}"
+
+
 def _explain(item: Mapping[str, Any], schema: type[BaseModel], values: Any, root: yaml.Node | None) -> tuple[str, str]:
     """One pydantic error: its line and path, and what is wrong, with a close match for a misspelt key."""
-    here: Any = values
-    node: yaml.Node | None = root
-    line = root.start_mark.line + 1 if root else 1
-    words: list[str] = []
-    for step in item["loc"]:
-        if isinstance(step, int):
-            if not isinstance(here, list) or step >= len(here):
-                continue  # pydantic names the member of a union here, not a place in the file
-            here = here[step]
-            node = node.value[step] if isinstance(node, yaml.SequenceNode) else None
-            name = here.get("name") if isinstance(here, dict) else None
-            words[-1] += f"[{step}]" + (f" ({name})" if isinstance(name, str) else "")
-        else:
-            found = None
-            if isinstance(node, yaml.MappingNode):
-                found = next(((k, v) for k, v in reversed(node.value) if k.value == step), None)
-            if found is None and not (isinstance(here, dict) and item["type"] in ("missing", "extra_forbidden")):
-                continue
-            words.append(step)
-            here = here.get(step) if isinstance(here, dict) else None
-            if found:
-                line, node = found[0].start_mark.line + 1, found[1]
-            else:
-                node = None
-        if node is not None:
-            line = node.start_mark.line + 1 if isinstance(step, int) else line
-    place = " > ".join(words)
+    line, words, _ = _walk(item["loc"], item["type"], values, root)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         message = "unknown key"
@@ -95,7 +92,40 @@ def _explain(item: Mapping[str, Any], schema: type[BaseModel], values: Any, root
         message = f"{item['input']!r} must be lower case letters, digits and _, starting with a letter"
     elif not item["type"].startswith("value_error"):
         message = f"{message.replace('Input should be', 'must be')}, got {_said(item['input'])}"
-    return (f"line {line}: {place}" if place else f"line {line}"), message
+    return _place(line, words), message
+
+
+def _walk(
+    location: tuple[str | int, ...], problem: str, values: Any, root: yaml.Node | None
+) -> tuple[int, list[str], yaml.Node | None]:
+    """Line, path in words and node of the place that an error of the type `problem` is at."""
+    here: Any = values
+    node: yaml.Node | None = root
+    line = root.start_mark.line + 1 if root else 1
+    words: list[str] = []
+    for step in location:
+        if isinstance(step, int):
+            if not isinstance(here, list) or step >= len(here):
+                continue  # pydantic names the member of a union here, not a place in the file
+            here = here[step]
+            node = node.value[step] if isinstance(node, yaml.SequenceNode) else None
+            name = here.get("name") if isinstance(here, dict) else None
+            words[-1] += f"[{step}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            found = None
+            if isinstance(node, yaml.MappingNode):
+                found = next(((k, v) for k, v in reversed(node.value) if k.value == step), None)
+            if found is None and not (isinstance(here, dict) and problem in ("missing", "extra_forbidden")):
+                continue
+            words.append(step)
+            here = here.get(step) if isinstance(here, dict) else None
+            if found:
+                line, node = found[0].start_mark.line + 1, found[1]
+            else:
+                node = None
+        if node is not None:
+            line = node.start_mark.line + 1 if isinstance(step, int) else line
+    return line, words, node
 
 
 def _model_at(schema: type[BaseModel], location: tuple[str | int, ...]) -> type[BaseModel] | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from alter_core.errors import WorkspaceError
 
@@ -24,8 +25,14 @@ class Workspace:
 
     @classmethod
     def default(cls) -> "Workspace":
-        """The folder named by ALTER_HOME, else `.alter` in the current folder."""
-        return cls(Path(os.environ.get("ALTER_HOME") or ".alter").expanduser().absolute())
+        """The folder named by ALTER_HOME, else `.alter` in the current folder. Raises WorkspaceError for ~NOBODY."""
+        given = os.environ.get("ALTER_HOME") or ".alter"
+        try:
+            return cls(Path(given).expanduser().absolute())
+        except RuntimeError:
+            raise WorkspaceError(
+                f"ALTER_HOME: {given!r} begins with a user who has no home folder here; correct or unset it"
+            ) from None
 
     @property
     def backbones(self) -> Path:
@@ -69,6 +76,16 @@ class Workspace:
     def stack(self) -> Path:
         """Databases, passwords and logs of a stack that runs on this machine without Docker (`make up-local`)."""
         return self.home / "stack"
+
+    @property
+    def identity(self) -> str:
+        """Tells this workspace from others, the same from every machine and under every path; a copy is another one."""
+        file = self.home / "workspace-id"
+        if not file.exists() or not file.stat().st_size:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with file.open("a", encoding="ascii") as held:  # of two that begin at once, both read the first line
+                held.write(f"{uuid4().hex}\n")
+        return f"{file.read_text(encoding='ascii').split()[0]}-{file.stat().st_ino}"
 
     def run_folder(self, domain: str, run_key: str) -> Path:
         """Folder of one production of a domain; the same key finds the same folder, so that a run can resume."""

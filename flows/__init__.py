@@ -5,6 +5,7 @@ value that is already there wins.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from alter_core.errors import WorkspaceError
@@ -18,9 +19,10 @@ _ENVIRONMENT = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_HOME": str(Workspace.default().prefect_home),
     "TOKENIZERS_PARALLELISM": "true",
 }
+with suppress(WorkspaceError):  # of a wrong ALTER_HOME, which is told before a command runs
+    _ENVIRONMENT["PREFECT_HOME"] = str(Workspace.default().prefect_home)
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 

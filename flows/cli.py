@@ -1,6 +1,7 @@
 """Commands to look around: check, models, ui; and the command line `alter COMMAND` that holds them all."""
 
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from alter_core.errors import AlterError
 from flows import commands_domain, commands_predict, commands_produce, commands_registry, commands_unattended, ending
 from flows.exit_codes import OF_ALTER, listed
 from flows.options import Domains, Json
-from flows.settings import SETTINGS
+from flows.settings import SETTINGS, check_settings
 
 app = typer.Typer(
     name="alter",
@@ -44,7 +45,8 @@ def _always(
         typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    pass
+    if "--help" not in sys.argv:  # which a person asks for to see what a setting should be
+        check_settings()
 
 
 @app.command()

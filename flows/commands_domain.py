@@ -2,14 +2,19 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alter_core.errors import BackboneError, SpecError
 from flows import make_prefect_home
 from flows.exit_codes import OF_DATA, listed
 from flows.options import DataRoot, Domain, Json, Quiet
+
+if TYPE_CHECKING:
+    from flows.plan import Plan
 
 app = typer.Typer()
 
@@ -90,7 +95,11 @@ def ablate(
     from flows.ablate import ablate as compare
     from flows.deploy import server_errors
     from flows.display import console_display
+    from flows.plan import Plan
 
+    plan = Plan.read(domain, data_root)  # what is wrong is told before anything starts
+    if arms or variants:
+        _check_arms(plan, arms or (), variants)
     with console_display(quiet).shown(), server_errors():
         found = compare(
             domain,
@@ -109,3 +118,19 @@ def ablate(
         json.dumps(found["table"], indent=2) if as_json else (folder / "ablation.md").read_text(encoding="utf-8")
     )
     typer.echo(f"all of it is in {folder}", err=True)
+
+
+def _check_arms(plan: "Plan", arms: Sequence[str], variants: Path | None) -> None:
+    """Raises SpecError for variants that cannot be read or are no specs, and with every arm that is not there."""
+    from alter_core.backbone import resolve_backbone
+    from alter_core.evaluation.arms import make_arms
+    from flows.ablate import read_variants
+
+    further = read_variants(variants) if variants else {}
+    try:
+        backbone = resolve_backbone(plan.spec.backbone, plan.workspace, base=plan.folder)
+    except BackboneError:
+        return  # the run's own step tells it, and tries again where that may help
+    known = [arm.name for arm in make_arms(plan.spec, backbone, 1, further)]  # whatever number of rows
+    if unknown := [name for name in arms if name not in known]:
+        raise SpecError(f"no such arm: {', '.join(unknown)}; arms are {', '.join(known)}")

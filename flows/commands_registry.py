@@ -41,7 +41,9 @@ def compare(
 ) -> None:
     """Two versions side by side, per task, and what the promotion rule says of the second."""
     from flows import decisions
+    from flows.stores import need_versions
 
+    need_versions(domain, (first, second))
     found = decisions.compare(domain, first, second)
     typer.echo(json.dumps(found, indent=2)) if as_json else decisions.print_comparison(found, first, second)
 

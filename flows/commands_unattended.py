@@ -10,6 +10,7 @@ import typer
 from alter_core.errors import SpecError
 from alter_core.workspace import Workspace, written_whole
 from flows import make_prefect_home
+from flows.exit_codes import WRONG
 from flows.options import DataRoot, Domains, Json
 
 app = typer.Typer()
@@ -89,3 +90,6 @@ def status(domains: Domains = None, as_json: Json = False) -> None:
 
     rows = read_status(domains or sorted(domain_folders()))
     typer.echo(status_json(rows)) if as_json else print_status(rows)
+    # A model may outlive its spec, and is asked for by its name then.
+    if domains and any(row.problem and not (row.state or row.next or row.champion) for row in rows):
+        raise typer.Exit(WRONG)

@@ -1,12 +1,13 @@
 """Deployments on a Prefect server: one per domain, kept equal to its spec by calling `deploy` again."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from httpx import HTTPError, HTTPStatusError
+from httpx import HTTPError, HTTPStatusError, InvalidURL
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
@@ -18,6 +19,8 @@ from prefect.settings import PREFECT_API_URL
 
 from alter_core.errors import AlterError
 from flows.declarations import DEFAULT_POOL, ENTRYPOINT, FLOW, SLUG, Declared, declare, full_name
+from flows.ending import is_of_sigterm
+from flows.exit_codes import TERMINATED
 from flows.schedules import Schedule
 from flows.zombies import TAG, apply_automation, zombie_automation
 
@@ -75,19 +78,27 @@ def server_client() -> Iterator[SyncPrefectClient]:
 
 @contextmanager
 def server_errors() -> Iterator[None]:
-    """Says which Prefect server did not do what was asked, and what to look at: raises AlterError, transient."""
+    """Says which Prefect server did not do what was asked, and what to look at: raises AlterError, transient.
+
+    After SIGTERM it is SystemExit instead: a server in our process group ends with us, and is not to blame.
+    """
     try:
         yield
-    except (HTTPError, RuntimeError) as error:  # Prefect wraps a server that is away in a RuntimeError
-        cause = error if isinstance(error, HTTPError) else error.__cause__
-        if not isinstance(cause, HTTPError):
+    except Exception as error:
+        if is_of_sigterm(error):
+            sys.exit(TERMINATED)
+        # Prefect wraps a server that is away in a RuntimeError.
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, HTTPError | InvalidURL):
             raise
-        advice = "check PREFECT_API_URL and that the server runs"
+        given = PREFECT_API_URL.value()
+        advice = "check PREFECT_API_URL and that the server runs" if given else "run the same command again"
         if isinstance(cause, HTTPStatusError) and cause.response.status_code in (401, 403):
             advice = "set PREFECT_API_AUTH_STRING to admin:PASSWORD"
         text = " ".join(str(cause).split())[:300] or "it gave no answer in time"
-        url = PREFECT_API_URL.value() or "of this run"
-        raise AlterError(f"the Prefect server {url} did not do it: {text}; {advice}", transient=True) from error
+        raise AlterError(
+            f"the Prefect server {given or 'of this run'} did not do it: {text}; {advice}", transient=True
+        ) from error
 
 
 def ensure_pool(client: SyncPrefectClient, name: str) -> tuple[Change, str]:

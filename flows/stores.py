@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alter_core.errors import AlterError
@@ -12,7 +12,7 @@ from alter_core.workspace import Workspace
 from flows.jobs import stop_tree
 from flows.plan import Plan, find_domain
 from registry.card import decision_of, render_card
-from registry.errors import without_password
+from registry.errors import RegistryInputError, without_password
 from registry.models import ModelStore
 from registry.tracking import Tracker
 from registry.versions import Version
@@ -22,11 +22,12 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without
 
 
 def tracking_uri(workspace: Workspace) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite store in the workspace."""
-    if given := os.environ.get("MLFLOW_TRACKING_URI"):
-        return given
-    workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
-    return _own_store(workspace)
+    """MLFLOW_TRACKING_URI, else the SQLite store in the workspace, whose folder is made."""
+    own = _own_store(workspace)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or own
+    if uri == own:
+        workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
+    return uri
 
 
 def _own_store(workspace: Workspace) -> str:
@@ -64,6 +65,20 @@ def load_predictor(domain: str, version: str) -> "Predictor":
     workspace = Workspace.default()
     store = model_store(workspace)
     return Predictor.from_bundle(store.bundle_path(model_name(domain), version, workspace.downloads))
+
+
+def need_versions(domain: str, wanted: Sequence[str]) -> None:
+    """Raises RegistryInputError with each of the versions or aliases that is not there."""
+    store, name = model_store(Workspace.default()), model_name(domain)
+    missing: dict[str, None] = {}
+    for which in wanted:
+        try:
+            store.get(name, which)
+        except RegistryInputError as error:
+            missing[str(error)] = None
+    if missing:
+        told = list(missing)
+        raise RegistryInputError(*(told if len(told) == 1 else [f"{len(told)} versions are not there", told]))
 
 
 def list_versions(domain: str | None) -> list[Version]:

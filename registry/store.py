@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from registry.errors import StoreUnavailable, reported
+from registry.errors import RegistryInputError, StoreUnavailable, reported
 
 LOCK_PREFIX = "alter-lock-"
 LOCK_SECONDS = 60.0  # what is done under the lock takes far less: one held longer was left by a process that died
@@ -21,7 +21,8 @@ POLL_SECONDS = 0.1
 def open_client(tracking_uri: str) -> Any:
     """An MlflowClient on `tracking_uri` (sqlite:///FILE, or an http server), with nothing global set.
 
-    An embedded store is made when it is missing. Raises StoreUnavailable, RegistryError.
+    An embedded store is made when it is missing, in a folder that is there. Raises StoreUnavailable, RegistryError, and
+    RegistryInputError without that folder.
     """
     from mlflow.tracking import MlflowClient
 
@@ -29,8 +30,11 @@ def open_client(tracking_uri: str) -> Any:
         # After the import, which sets its own levels: every migration of a new database would be a line.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-    if file := sqlite_file(tracking_uri):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    if (file := sqlite_file(tracking_uri)) and not file.parent.is_dir():
+        raise RegistryInputError(
+            f"there is no folder {file.parent} for the MLflow store {file.name}; make it, or name another one "
+            "(MLFLOW_TRACKING_URI)"
+        )
     with reported("open", tracking_uri):
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
@@ -68,7 +72,7 @@ def _take(client: Any, uri: str, name: str, owner: str, domain: str, timeout: fl
     from mlflow.exceptions import MlflowException
 
     deadline = time.monotonic() + timeout
-    seen, since = "", 0.0  # by this clock alone: a server's may be another
+    seen, since = None, 0.0  # by this clock alone: a server's may be another
     while True:
         with reported(f"lock {domain}", uri):
             try:
@@ -79,19 +83,17 @@ def _take(client: Any, uri: str, name: str, owner: str, domain: str, timeout: fl
                 if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                     raise
             try:
-                held = client.get_registered_model(name)
+                holder = client.get_registered_model(name).tags.get("owner", "")
             except MlflowException:
-                continue  # dropped in between
-            if held.tags.get("owner") == owner:
+                holder = None  # dropped in between
+            if holder == owner:
                 return  # the server took our name, went away before it said so, and was asked again
-            holder = held.tags.get("owner", "")
             if holder != seen:
                 seen, since = holder, time.monotonic()
-            elif time.monotonic() - since > LOCK_SECONDS:
+            elif holder is not None and time.monotonic() - since > LOCK_SECONDS:
                 _drop(client, name, holder)
-                continue
-        if time.monotonic() > deadline:
-            raise _not_free(domain, timeout)
+        if time.monotonic() > deadline:  # also of a lock that was left by another account, which alone may drop it
+            raise _not_free(domain, timeout, f" If none is at work, delete the registered model {name}")
         time.sleep(POLL_SECONDS)
 
 
@@ -106,8 +108,8 @@ def _drop(client: Any, name: str, owner: str) -> None:
         pass  # already gone; a lock that stays behind is found too old by the next holder
 
 
-def _not_free(domain: str, timeout: float) -> StoreUnavailable:
+def _not_free(domain: str, timeout: float, otherwise: str = "") -> StoreUnavailable:
     return StoreUnavailable(
         f"{domain} is being registered or promoted by another process for more than {timeout:.0f} s; "
-        "wait for it, then try again"
+        f"wait for it, then try again.{otherwise}"
     )

@@ -78,10 +78,25 @@ def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
         ({"tasks": []}, "give at least one"),
         ({"mta": {"homes": {"colour": "nowhere"}}}, "'nowhere' is no task"),
         ({"mta": {"shared_place": "beneath"}}, "needs shared_adapters: 1"),
+        ({"mta": {"alpha": float("inf")}}, "mta > alpha: must be a finite number"),
+        ({"seed": True}, "seed: must be a whole number, got true"),
+        ({"stage_one": {"trains": ["adapters"], "steps": True}}, "steps: must be a whole number, got true"),
+        ({"stage_one": {"trains": ["adapters"], "epochs": False}}, "epochs: must be a number, got false"),
+        ({"mta": {"width": True}}, "width: must be a whole number, got true"),
+        ({"mta": {"layers": True}}, "layers: must be text or a list, got true"),
+        ({"mta": {"layers": [True, 2]}}, "layers: must hold numbers alone, got [true, 2]"),
+        ({"backbone": {"model": " "}}, "backbone > model: is empty; give a hub id"),
     ],
 )
 def test_values_that_contradict_each_other_are_explained(tmp_path: Path, changes: dict[str, object], part: str) -> None:
     assert part in problems_of(tmp_path, spec_text(**changes))
+
+
+def test_numbers_in_quotes_are_numbers_and_yaml_reads_2e_3_as_text(tmp_path: Path) -> None:
+    text = spec_text(seed="7", stage_one={"trains": ["adapters"], "steps": "5"}) + "promotion: {max_task_drop: 2e-3}\n"
+    (tmp_path / "domain.yaml").write_text(text)
+    spec = load_domain(tmp_path)
+    assert (spec.seed, spec.stage_one.steps, spec.promotion.max_task_drop) == (7, 5, 0.002)
 
 
 def test_tasks_with_the_same_name_are_refused(tmp_path: Path) -> None:
@@ -95,6 +110,8 @@ def test_tasks_with_the_same_name_are_refused(tmp_path: Path) -> None:
         ({"quality": {"input_pattern": "("}}, "'(' is no regular expression"),
         ({"labels": ["red", " red "]}, "two or more different ones"),
         ({"labels": ["red", " "]}, "one of them is empty"),
+        ({"metrics": []}, "tasks[0] (colour) > metrics: names none; give one or more"),
+        ({"source": {"path": "x", "where": {"new": True}}, "quality": {"min_rows": True}}, "1 problem\n"),
     ],
 )
 def test_values_of_a_task_are_checked(tmp_path: Path, change: dict[str, object], part: str) -> None:
@@ -105,6 +122,10 @@ def test_values_of_a_task_are_checked(tmp_path: Path, change: dict[str, object],
     ("text", "part"),
     [
         ("name: {2024-01-01: x}\n", "name: must be text"),
+        ("name: tiny\non: x\n", "line 2: the key on is no text; put it in quotes"),
+        ("name: tiny\nnull: x\n1: x\n", "line 3: the key 1 is no text; put it in quotes"),
+        ("name: tiny\nmta: {homes: {\n 1: a}}\n", "line 3: mta > homes: the key 1 is no text; put it in quotes"),
+        ("name: tiny\nsplit: {yes: a, no: b}\n", "the key yes is no text; put it in quotes; and the key no is"),
         ("name: !!binary gIGC\n", "line 1: a binary value; write it as text"),
         ('name: tiny\ndescription: "\\ud800"\n', "line 2: holds half of a character"),
     ],

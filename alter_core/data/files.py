@@ -27,17 +27,19 @@ Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 def format_of(file: File, given: str | None) -> str:
     """The spec's format, or that of the file's ending. Raises DataError when the ending says nothing."""
-    if given:
-        return given
-    name = file.base
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    for ending, kind in ENDINGS.items():
-        if name.endswith(ending):
-            return kind
+    if kind := given or told_format(file):
+        return kind
     raise DataError(
         f"{file.name}: its ending does not tell its format; set source > format to jsonl, csv, tsv or parquet"
     )
+
+
+def told_format(file: File) -> str | None:
+    """The format that the file's ending tells; None where it tells none."""
+    name = file.base
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
 
 
 def read_file(file: File, kind: str, columns: Iterable[str], problems: Problems) -> Rows:
@@ -254,6 +256,11 @@ def _check_header(header: list[str], file: File, separator: str) -> None:
         kind = "tsv" if other == "\t" else "csv"
         raise DataError(
             f"{file.name}:1: the header has one column, as of a {kind} file: set source > format: {kind}, or its ending"
+        )
+    if len(header) == 1 and ";" in header[0]:
+        raise DataError(
+            f"{file.name}:1: the header has one column and holds ';': this file is separated by semicolons; write it "
+            f"with {'commas' if separator == ',' else 'tabs'}"
         )
 
 

@@ -133,6 +133,16 @@ def _samples(dataset: TaskDataset, task: str) -> list[dict[str, str]]:
 
 def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[str, float]) -> Iterator[Item]:
     keys = {"labels": "labels", "words": "words", "input lengths": "length_bins"}
+    least, gone = (1 - task.quality.max_row_drop) * before["rows"], 1 - now["rows"] / max(before["rows"], 1)
+    if now["rows"] < least:
+        text = (
+            f"{now['rows']:,} training rows where the champion had {before['rows']:,}, {gone:.0%} fewer; "
+            f"quality > max_row_drop is {task.quality.max_row_drop:g}"
+        )
+        remedy = "see that the source is whole; if so many rows are meant to go, raise max_row_drop"
+        yield Item(task.name, "rows since the champion", "block", text, remedy)
+    else:
+        yield Item(task.name, "rows since the champion", "ok", "", "")
     limit = task.quality.max_drift
     for name, distance in distances.items():
         outcome: Outcome = "warn" if distance > limit else "ok"

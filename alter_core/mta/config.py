@@ -3,7 +3,9 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from alter_core.section import Section
 
 AdapterKind = Literal["ffn", "bottleneck", "lora"]
 Mixing = Literal["weight", "output"]
@@ -14,10 +16,8 @@ LayerChoice = Annotated[
 _LAYER_WORDS = re.compile(r"last_[1-9][0-9]*|all|none")
 
 
-class MTAConfig(BaseModel):
+class MTAConfig(Section):
     """The MTA part of a domain spec; also the configuration of `alter_core.mta` used alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     layers: LayerChoice = "last_4"
     """Blocks whose FFN sub-layer becomes an MTA layer: last_K, all, none, or a list of block numbers from 0."""

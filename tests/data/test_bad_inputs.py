@@ -153,6 +153,8 @@ CASES = [
          {"rows.csv": "input,target\na,yes\ncaf\u00e9,no\n".encode("latin-1")}, CSV),
     Case("tabs in a CSV", ("rows.csv:1: the header has one column", "format: tsv"),
          {"rows.csv": "input\ttarget\na\tyes\n"}, CSV),
+    Case("semicolons in a CSV", ("rows.csv:1: the header has one column and holds ';'", "write it with commas"),
+         {"rows.csv": "input;target\na;yes\n"}, CSV),
     Case("a CSV without the column", ("rows.csv:2: there is no column 'input'",),
          {"rows.csv": "text,target\na,b\n"}, CSV),
     Case("only a CSV header", ("rows.csv: it has no rows",), {"rows.csv": "input,target\n"}, CSV),

@@ -132,6 +132,15 @@ def test_drift_from_the_champions_rows_is_told(made: MadeDomain) -> None:
     assert report.drift["task"]["labels"] > 0.25
 
 
+def test_a_source_that_has_lost_most_of_its_rows_blocks(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(400))
+    before = json.loads(json.dumps(_report(made).to_json()))["profile"]
+    made.write("rows.jsonl", good_rows(150))
+    [blocking] = _report(made, champion=before).wrong("block")
+    assert f"where the champion had {before['task']['rows']}" in blocking.text
+    assert _report(made, {"quality": {"max_row_drop": 0.8}}, champion=before).outcome == "ok"
+
+
 def test_total_variation_is_0_for_equal_and_1_for_disjoint_shares() -> None:
     assert total_variation({"a": 0.5, "b": 0.5}, {"b": 0.5, "a": 0.5}) == 0
     assert total_variation({"a": 1.0}, {"b": 1.0}) == 1

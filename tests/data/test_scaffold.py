@@ -56,6 +56,23 @@ def test_labels_are_tidied_and_names_of_files_are_no_globs(tmp_path: Path) -> No
         ingest(load_domain(file), file.parent, Workspace(tmp_path / "home"))
 
 
+def test_labels_and_columns_that_yaml_does_not_take_raw_are_written_so_that_they_come_back(tmp_path: Path) -> None:
+    labels, column = ("caf\u0092", "caf\u00e9", "tea\U0001f375"), "label\u0092\U0001f375"
+    rows = [{"text": f"text {n}", column: labels[n % 3]} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = scaffold("mine", [tmp_path / "rows.jsonl"], tmp_path / "mine")
+    task = load_domain(file).tasks[0]
+    assert set(task.labels or ()) == set(labels)
+    assert task.source.columns["target"] == column
+    assert "caf\u00e9" in file.read_text(encoding="utf-8")
+
+
+def test_names_that_yaml_takes_for_something_else_are_quoted(tmp_path: Path) -> None:
+    (tmp_path / "no.csv").write_text("\n".join(["text,label", *(f"text {n},{'ab'[n % 2]}" for n in range(60))]))
+    spec = load_domain(scaffold("on", [tmp_path / "no.csv"], tmp_path / "on"))
+    assert (spec.name, spec.task_names) == ("on", ("no",))
+
+
 def test_each_guess_is_said_in_a_comment(samples: list[Path], tmp_path: Path) -> None:
     text = scaffold("mine", samples, tmp_path / "mine").read_text()
     assert text.count("# guessed:") == 4
@@ -76,6 +93,17 @@ def test_what_cannot_be_guessed_is_told(tmp_path: Path, name: str, content: str,
     with pytest.raises(DataError, match=says):
         scaffold(name, [tmp_path / "rows.jsonl"], tmp_path / "made")
     assert not (tmp_path / "made").exists()
+
+
+def test_what_is_no_file_of_rows_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text("text,label\n")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError) as caught:
+        scaffold("mine", [tmp_path / name for name in ("rows", "folder", "gone.csv")], tmp_path / "made")
+    ending, folder, gone = caught.value.problems
+    assert "rows: its ending does not tell its format; rename it so that it ends in .jsonl, .csv" in ending
+    assert "folder: this is a folder; name its files" in folder
+    assert "gone.csv: there is no such file" in gone
 
 
 def test_a_folder_that_is_there_is_left_alone(samples: list[Path], tmp_path: Path) -> None:

@@ -3,18 +3,24 @@
 import errno
 import io
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 import typer
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from alter_core.errors import AlterError, DataError
+import flows.status
+from alter_core.errors import AlterError, DataError, SpecError
 from flows import display, ending
 from flows.deploy import server_errors
+from flows.plan import find_domain
 from tests.command_line import Alter, caller
 from tests.conftest import tiny_spec
 
@@ -26,13 +32,18 @@ def alter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 
 def ended(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, name: str = "go"
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException | Callable[[], None],
+    name: str = "go",
 ) -> tuple[int, str]:
-    """Exit code and stderr of a command that raises `error`."""
+    """Exit code and stderr of a command that raises `error`, or does what raises one."""
     app = typer.Typer()
 
     def command() -> None:
-        raise error
+        if isinstance(error, BaseException):
+            raise error
+        error()
 
     app.command("go")(command)
     app.command("look")(command)
@@ -61,6 +72,35 @@ def test_sigterm_says_it_too_for_whoever_reads_a_supervisors_log(end: Ended) -> 
     assert end(SystemExit(2)) == (2, "")
 
 
+def _killed_while_it_ends() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        raise AlterError("the server is away")
+
+
+def _killed_in_a_flow() -> None:
+    try:
+        raise TerminationSignal(signal.SIGTERM)  # Prefect's own answer to the signal while a flow runs
+    except TerminationSignal:
+        try:
+            raise ConnectionError("the server is away")
+        except ConnectionError as error:
+            raise RuntimeError("the state was not set") from error
+
+
+@pytest.mark.parametrize("what", [_killed_while_it_ends, _killed_in_a_flow])
+def test_what_fails_on_the_way_out_after_sigterm_is_no_error_of_its_own(end: Ended, what: Callable[[], None]) -> None:
+    assert end(what) == (143, "\nstopped by SIGTERM; the same command goes on from the last checkpoint\n")
+    assert end(AlterError("another"))[0] == 2
+
+
+def test_a_server_that_went_away_by_the_same_sigterm_is_not_to_blame() -> None:
+    with pytest.raises(SystemExit) as ended, server_errors():
+        _killed_in_a_flow()
+    assert ended.value.code == 143
+
+
 def test_an_error_of_ours_is_a_message_with_every_problem(end: Ended) -> None:
     assert end(DataError("two things", ["this", "that"])) == (2, "error: two things\n  - this\n  - that\n")
 
@@ -68,7 +108,32 @@ def test_an_error_of_ours_is_a_message_with_every_problem(end: Ended) -> None:
 def test_a_place_that_may_not_be_written_is_named_with_what_to_do(end: Ended) -> None:
     code, said = end(PermissionError(errno.EACCES, "Permission denied", "/srv/alter"))
     assert code == 2
-    assert said.startswith("error: /srv/alter: Permission denied; let this user write there")
+    assert said.startswith("error: /srv/alter: Permission denied; let this user read and write there")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/dev/null/x"), "/dev/null/x: Not a directory; a part"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/srv"), "/srv: Is a directory; name a file, or move"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "/a/b"), "; a link in this path leads back"),
+        (Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+         "No space left on device; free some space"),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_used_is_told_with_what_to_do(end: Ended, error: Exception, says: str) -> None:
+    code, said = end(error)
+    assert code == 2
+    assert says in said
+
+
+def test_a_domain_that_may_not_be_read_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)  # real permissions stop nobody where tests run as root
+    with pytest.raises(SpecError, match=r"closed/domain\.yaml: this user may not look there; check the permissions"):
+        find_domain("closed/domain.yaml")
 
 
 def test_a_defect_keeps_its_traceback(end: Ended) -> None:
@@ -89,12 +154,30 @@ def test_check_tells_programs_of_every_domain_in_one_document(alter: Alter, tmp_
     assert "bad.yaml: 2 problems" in err
 
 
-def test_a_server_that_is_away_is_named_with_what_to_look_at() -> None:
-    with pytest.raises(AlterError, match="check PREFECT_API_URL") as caught, server_errors():
-        httpx.get("http://127.0.0.1:9")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://host:port/api"])
+def test_a_server_that_is_away_is_named_with_what_to_look_at(url: str) -> None:
+    with temporary_settings({PREFECT_API_URL: url}):
+        with pytest.raises(AlterError, match="check PREFECT_API_URL") as caught, server_errors():
+            httpx.get(url)
     assert caught.value.transient
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):  # nobody set what would be checked
+        with pytest.raises(AlterError, match=r"of this run .* run the same command again$"), server_errors():
+            httpx.get(url)
     with pytest.raises(RuntimeError, match="of another kind"), server_errors():
         raise RuntimeError("of another kind")
+
+
+@pytest.mark.parametrize(("champion", "code"), [(None, 2), (3, 0)])
+def test_the_status_of_a_domain_of_which_nothing_is_known_ends_with_2(
+    alter: Alter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, champion: int | None, code: int
+) -> None:
+    nothing = dict.fromkeys(("state", "message", "started", "run", "next", "macro", "promoted"))
+    row = flows.status.DomainStatus(domain="x", problem="there is no domain 'x'", champion=champion, **nothing)
+    monkeypatch.setattr(flows.status, "status", lambda _: [row])
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    ended, out, _ = alter("status", "x")
+    assert ended == code
+    assert "there is no domain 'x'" in out
 
 
 @pytest.fixture

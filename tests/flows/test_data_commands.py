@@ -128,6 +128,34 @@ def test_wrong_input_ends_with_2_and_says_where(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "says"),
+    [
+        ("--arm", "nosuch", "no such arm: nosuch; arms are zero_shot, "),
+        ("--variants", "wide: 3\n", "wide: 3 is no mapping"),
+        ("--variants", "wide: {split: {}}\n", "variant wide: split cannot vary"),
+        ("--variants", "wide: {mta: {rank: 0}}\n", "variant wide is no domain spec"),
+    ],
+)
+def test_an_ablation_of_what_is_not_there_is_refused_before_anything_starts(
+    alter: Alter,
+    domain: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    given: str,
+    says: str,
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    if option == "--variants":
+        (tmp_path / "variants.yaml").write_text(given)
+        given = "variants.yaml"
+    code, out, err = alter("ablate", domain("fine"), option, given)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert {part.name for part in (tmp_path / "home").glob("*")} <= {"backbones"}
+
+
 def test_of_several_domains_none_stops_another_and_the_worst_code_wins(
     alter: Alter, domain: Callable[..., str]
 ) -> None:
