@@ -4,7 +4,6 @@ Only for the one who holds the domain's lock in a workspace: then no other flow 
 """
 
 import os
-import socket
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -30,7 +29,7 @@ OPEN = [StateType.RUNNING, StateType.CANCELLING]
 
 def workspace_tag(plan: Plan) -> str:
     """Which workspace a flow run works in: another one may produce the same domain at the same time."""
-    return f"workspace:{socket.gethostname()}:{plan.workspace.home}"
+    return f"workspace:{plan.workspace.identity}"
 
 
 def close_abandoned(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -15,6 +16,7 @@ from registry.promotion import decide
 from registry.versions import Version
 
 Facts = dict[str, Any]
+SPLIT = "split"  # tag of a version: what divided its rows
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,20 @@ class Candidate:
             rule.confidence,
             self.plan.spec.seed,
         )
-        return {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers}
+        reason = decision.reason
+        if self.champion and another_split(self.plan, self.champion):
+            reason += (
+                f"; the split is another than that of version {self.champion['version']}, which may have learnt from "
+                "some of these test rows"
+            )
+        return {"promote": decision.promote, "reason": reason, "numbers": decision.numbers}
 
     def tags(self) -> dict[str, str]:
         """What one looks a version up by."""
         return {
             "data_digest": self.data["digest"],
             "spec_digest": self.plan.spec.digest,
+            SPLIT: self.plan.split_key,
             "code": code_digest(),
             "backbone": self.backbone["source"],
             "macro": f"{self.own['macro']['value']:.6f}",
@@ -117,10 +126,19 @@ class Candidate:
         }
 
 
+def another_split(plan: Plan, version: Version) -> bool:
+    """Whether rows that `version` learnt from may be test rows now, or the other way round."""
+    return bool(version["tags"].get(SPLIT, plan.split_key) != plan.split_key)
+
+
 def _losses(metrics: Path) -> list[dict[str, float]]:
     """Loss per step; of a step that was done again after a kill, the last."""
-    rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
-    by_step = {row["step"]: row["loss"] for row in rows if row["phase"] == "train"}
+    by_step = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):  # a disk that was full for a while leaves half a row
+            row = json.loads(line)
+            if row["phase"] == "train":
+                by_step[row["step"]] = row["loss"]
     return [{"step": step, "loss": by_step[step]} for step in sorted(by_step)]
 
 

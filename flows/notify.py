@@ -40,5 +40,6 @@ def message(flow_run: Any, state: Any) -> str:
     reason = (state.message or "no reason was given").strip()
     return (
         f"{flow_run.name}: {state.name}.\n{reason}\n"
-        "The champion has not changed. The domain's next run goes on from the last checkpoint; `alter status` shows it."
+        "The domain's next run goes on from the last checkpoint; `alter status` shows it, and `alter models` the "
+        "champion, which no run changes but by its promotion."
     )

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -32,11 +31,15 @@ def domain_folders() -> dict[str, Path]:
 def find_domain(given: str) -> Path:
     """The domain.yaml that a command line means: a name, a folder or a path. Raises SpecError with close names."""
     path = Path(given)
-    with suppress(OSError):  # a name that no file can have
+    try:
         if path.is_file():
             return path.absolute()
         if (path / "domain.yaml").is_file():
             return (path / "domain.yaml").absolute()
+    except PermissionError:
+        raise SpecError(f"{path}: this user may not look there; check the permissions of its folders") from None
+    except OSError:
+        pass  # a name that no file can have
     known = domain_folders()
     if given in known:
         return known[given] / "domain.yaml"
@@ -128,6 +131,12 @@ class Plan:
         tasks = [self._task_content(name) for name in self.spec.task_names]
         how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
         return digest_of(subject, tasks, how, data_digest, code_digest())
+
+    @property
+    def split_key(self) -> str:
+        """Of what decides whether a row is for training or for the test: while it stays, no row changes sides."""
+        own_tests = {task.name: task.test and task.test.model_dump(mode="json") for task in self.spec.tasks}
+        return digest_of(self.spec.split.model_dump(mode="json"), own_tests)
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:
         """Of the whole run: spec, data, backbone and code."""

@@ -87,15 +87,20 @@ def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
     backbone = steps.prepare_backbone(plan)
     data = steps.ingest(plan)
     run_key = plan.run_key(data["digest"], backbone["digest"])
+    champion = publish.champion(plan)
+    number = champion["version"] if champion else None
     made = None if force else publish.settled(plan, run_key)
-    if made:
+    if made and publish.stands(made, champion):
         steps.say(
             f"nothing has changed: spec, data, backbone and code are those of {plan.spec.name} version "
             f"{made['version']} (run key {run_key}); nothing was trained"
         )
         return {"status": "unchanged", "version": made["version"], "aliases": made["aliases"], "run_key": run_key}
-    champion = publish.champion(plan)
-    number = champion["version"] if champion else None
+    if made:
+        steps.say(
+            f"version {made['version']} was made of the same things, and the champion has changed since: what is "
+            "unchanged is reused, and it is decided again"
+        )
     if champion and not force and publish.is_unsettled(champion, run_key):
         steps.say(f"version {number} was promoted by a run that was killed then: writing its card")
         publish.settle(plan, champion["version"])

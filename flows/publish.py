@@ -16,16 +16,16 @@ from prefect.utilities.urls import url_for
 from alter_core.errors import AlterError
 from alter_core.mta import read_manifest
 from flows import artifacts
-from flows.candidate import Candidate, Facts
+from flows.candidate import Candidate, Facts, another_split
 from flows.code_wheel import build_wheel
 from flows.jobs import Row
 from flows.plan import Plan, code_digest
 from flows.steps import Start, io_retries, say
 from flows.stores import model_store, open_tracker, tracking_uri, write_card
 from registry.card import CardFacts, render_card
-from registry.errors import RegistryInputError
+from registry.errors import RegistryError, RegistryInputError
 from registry.models import CHAMPION, STARTED_FROM
-from registry.tracking import Tracker
+from registry.tracking import WORKSPACE, Tracker
 from registry.verification import verify_in_fresh_process
 from registry.versions import Version
 
@@ -50,17 +50,35 @@ SERVING_PACKAGES = (
 
 
 def settled(plan: Plan, run_key: str) -> Version | None:
-    """The version that was made of the same things and decided upon, whatever became of it since."""
+    """The newest version that was made of the same things, if it was decided upon, whatever became of it since."""
     with suppress(RegistryInputError):  # of a domain that has no version yet
         for row in model_store(plan.workspace).versions(plan.spec.name):
-            if row["tags"].get("run_key") == run_key and SETTLED in row["tags"]:
-                return row
+            if row["tags"].get("run_key") == run_key:  # several where a run was made again and ended otherwise
+                return row if SETTLED in row["tags"] else None
     return None
+
+
+def stands(version: Version, champion: Version | None) -> bool:
+    """Whether what was decided of a settled version holds today, so that there is nothing to do.
+
+    It does not where the champion is gone, or is one that this version was never compared with: a spec or its rows may
+    have been changed, produced, and changed back.
+    """
+    if champion is None:
+        return False
+    tags = version["tags"]
+    return (
+        version["version"] == champion["version"]
+        or tags.get("rolled_back", "") > tags.get("promoted", "")  # by a person, who knows why
+        or "promoted_by" in champion["tags"]  # as here
+        or (tags.get("decision") == "keep" and tags.get("champion_before") == str(champion["version"]))
+    )
 
 
 def is_unsettled(champion: Version, run_key: str) -> bool:
     """Whether the champion was made of the same things, and its production was killed just before its end."""
-    return champion["tags"].get("run_key") == run_key and "decision_reason" in champion["tags"]
+    tags = champion["tags"]
+    return tags.get("run_key") == run_key and "decision_reason" in tags and SETTLED not in tags
 
 
 def champion_profile(plan: Plan, champion: Version | None) -> Facts | None:
@@ -93,9 +111,11 @@ def first_start(plan: Plan, champion: Version | None, data: Facts, backbone: Fac
             return None
     number = champion["version"]
     folder = store.bundle_path(name, number, plan.workspace.downloads)
-    if reasons := _differences(
-        plan, store.facts(name, number, plan.workspace.downloads), read_manifest(folder), backbone
-    ):
+    facts = store.facts(name, number, plan.workspace.downloads)
+    reasons = _differences(plan, facts, read_manifest(folder), backbone)
+    if another_split(plan, champion):
+        reasons.append("split, so that it may have learnt from rows that are for the test now")
+    if reasons:
         if plan.added:
             raise AlterError(
                 f"{plan.added} cannot be added to {name} version {number}, which has another {' and '.join(reasons)}: "
@@ -119,8 +139,8 @@ def _differences(plan: Plan, facts: Facts, manifest: Facts, backbone: Facts) -> 
 
 
 def sweep(plan: Plan) -> list[str]:
-    """Close the MLflow runs of this domain whose process is gone (it was killed); their ids."""
-    return open_tracker(plan).sweep()
+    """Close the MLflow runs of this domain and workspace that killed processes left, under its lock; their ids."""
+    return open_tracker(plan).sweep(plan.workspace.identity)
 
 
 def champion(plan: Plan) -> Version | None:
@@ -154,9 +174,9 @@ class Run:
 def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_id: str | None) -> Iterator[Run]:
     """The MLflow run of a production, with its data and spec; closed at the end."""
     tracker = open_tracker(plan)
-    tracker.sweep()
     spec = plan.spec.model_dump(mode="json")
     tags = {
+        WORKSPACE: plan.workspace.identity,
         "domain": plan.spec.name,
         "run_key": run_key,
         "data_digest": data["digest"],
@@ -178,11 +198,10 @@ def ended(run: Run) -> Iterator[None]:
     """The run is FINISHED, FAILED or KILLED at the end, whatever happens in the block."""
     try:
         yield
-    except (KeyboardInterrupt, TerminationSignal, SystemExit):
-        run.tracker.end_run(run.id, "KILLED")
-        raise
-    except BaseException:
-        run.tracker.end_run(run.id, "FAILED")
+    except BaseException as error:
+        killed = isinstance(error, KeyboardInterrupt | TerminationSignal | SystemExit)
+        with suppress(RegistryError):  # it would hide why the run ended; the next one sweeps up
+            run.tracker.end_run(run.id, "KILLED" if killed else "FAILED")
         raise
     run.tracker.end_run(run.id, "FINISHED")
 
@@ -243,6 +262,9 @@ def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
     """
     plan, before = candidate.plan, candidate.champion
     store = model_store(plan.workspace)
+    if before and before["version"] == version:  # made again to the bit: what was decided of it stands
+        say(f"{plan.spec.name} version {version} is the champion already")
+        return True
     # First: a production that is killed from here on can be brought to its end by what stands there.
     store.tag(
         plan.spec.name,
@@ -265,7 +287,9 @@ def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
 def settle(plan: Plan, version: int, facts: CardFacts | None = None) -> None:
     """The last step of a production: the card says what was decided. facts: unset, those that were registered."""
     name, store = plan.spec.name, model_store(plan.workspace)
-    card = write_card(store, name, version, facts or store.facts(name, version, plan.workspace.downloads))
+    # A champion that was made again to the bit was held against itself: the registered facts tell of the one before.
+    told = facts if facts and facts.get("champion_version") != version else None
+    card = write_card(store, name, version, told or store.facts(name, version, plan.workspace.downloads))
     create_markdown_artifact(card, key=artifacts.key(plan, "card"))
     store.tag(name, version, {SETTLED: "yes"})
 

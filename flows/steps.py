@@ -6,11 +6,13 @@ registry. Retries stand only where there is input or output that may heal by its
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import httpx
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -83,7 +85,8 @@ class Follower:
         if monotonic() - self._last >= ARTIFACT_SECONDS or done >= total:
             self._last = monotonic()
             note = f"{label}: {done:,.10g} of {total:,.10g}. {display.describe(fields)}"
-            update_progress_artifact(self._artifact, 100.0 * done / max(total, 1), description=note)
+            with suppress(httpx.HTTPError):  # a server that is away for a while ends no work of hours
+                update_progress_artifact(self._artifact, 100.0 * done / max(total, 1), description=note)
 
 
 def say(text: str) -> None:
@@ -189,17 +192,29 @@ def train(
                 pending.append(row)
             elif "done" in row:
                 follower(row["done"], row["total"], **fields, phase=f"{stage} {row['phase']}")
-            if log and monotonic() - last >= LOG_SECONDS:
+            if monotonic() - last >= LOG_SECONDS:
                 last = monotonic()
-                log(pending)
-                pending.clear()
+                if _logged(log, pending):
+                    pending.clear()
 
         run_job(training_command("alter_core.training.job", processes), job.model_dump(mode="json"), folder, on_row)
-        if log:
-            log(pending)
+        if not _logged(log, pending):
+            say(f"MLflow did not answer: the last {len(pending)} steps of {stage} are missing from its metrics")
     facts: Facts = json.loads(result.read_text(encoding="utf-8"))
     artifacts.gate_tables(plan, stage, facts["gates"])
     return {**facts, "key": key, "folder": str(folder), "bundle": str(folder / "bundle"), "reused": reused}
+
+
+def _logged(log: Callable[[list[Row]], None] | None, rows: list[Row]) -> bool:
+    """Whether `rows` are where `log` puts them. A store that is away for a while ends no training."""
+    try:
+        if log:
+            log(rows)
+    except Exception as error:
+        if not getattr(error, "transient", False):
+            raise
+        return False
+    return True
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)

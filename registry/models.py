@@ -42,17 +42,18 @@ class ModelStore(Versions):
     ) -> int:
         """Store `bundle` as a model from code and register it; give the version number.
 
-        One run_key has one version: a second call with the same key finds the first one's and adds nothing. `metrics`
-        are logged on the run, bound to the model. `description` is that of the domain. `facts` (all of registry.card's
-        CardFacts) are kept as JSON; the method `facts` gives them back, for reports and comparisons. Raises
-        RegistryError, and OSError for a bundle without bundle.json.
+        One run_key and bundle have one version: a second call with both finds the first one's and adds nothing. A run
+        that is made again may end in another bundle, and that is a version of its own: what is decided of a model and
+        said in its card must stand at no other. `metrics` are logged on the run, bound to the model. `description` is
+        that of the domain. `facts` (all of registry.card's CardFacts) are kept as JSON; the method `facts` gives them
+        back, for reports and comparisons. Raises RegistryError, and OSError for a bundle without bundle.json.
         """
         with reported(f"register {domain}", self.tracking_uri):
             with self._locked(domain):
                 self._make_domain(domain, description)
-            if (known := self._known(domain, run_key, metrics or {})) is not None:
-                return known
             own = {"run_key": run_key, BUNDLE_DIGEST: bundle_digest(bundle)}
+            if (known := self._known(domain, own, metrics or {})) is not None:
+                return known
             all_tags = {key: str(value) for key, value in {**(tags or {}), **own}.items()}
             experiment = self.client.get_run(run_id).info.experiment_id
             model = self.client.create_logged_model(
@@ -68,7 +69,7 @@ class ModelStore(Versions):
                 raise
             self.client.finalize_logged_model(model.model_id, "READY")
             with self._locked(domain):  # not while files go to a server, which may take long
-                if (known := self._known(domain, run_key, metrics or {})) is not None:
+                if (known := self._known(domain, own, metrics or {})) is not None:
                     return known
                 self.client.create_model_version(
                     domain,
@@ -78,14 +79,14 @@ class ModelStore(Versions):
                     tags={**all_tags, "model_id": model.model_id},
                     description=as_description(card),
                 )
-                version = self._first_of(domain, run_key)
+                version = self._first_of(domain, own)
                 self._link(domain, version, run_id, model.model_id, metrics or {})
                 self.set_card(domain, version, card)
                 return version
 
-    def _known(self, domain: str, run_key: str, metrics: Mapping[str, float]) -> int | None:
-        """The version that was made for a run key; where that was cut off, it is linked now."""
-        known = self._made_for(domain, run_key)
+    def _known(self, domain: str, own: Mapping[str, str], metrics: Mapping[str, float]) -> int | None:
+        """The version that was made with these tags; where that was cut off, it is linked now."""
+        known = self._made_with(domain, own)
         if not known:
             return None
         entity = max(known, key=lambda entity: int(entity.version))
@@ -93,16 +94,17 @@ class ModelStore(Versions):
             self._link(domain, int(entity.version), entity.run_id, entity.tags["model_id"], metrics)
         return int(entity.version)
 
-    def _made_for(self, domain: str, run_key: str) -> Sequence[Any]:
-        found: Sequence[Any] = self.client.search_model_versions(f"name = '{domain}' and tags.run_key = '{run_key}'")
+    def _made_with(self, domain: str, own: Mapping[str, str]) -> Sequence[Any]:
+        wanted = "".join(f" and tags.{key} = '{value}'" for key, value in own.items())
+        found: Sequence[Any] = self.client.search_model_versions(f"name = '{domain}'{wanted}")
         return found
 
-    def _first_of(self, domain: str, run_key: str) -> int:
-        """The version that was just made for a run key; a second one is deleted.
+    def _first_of(self, domain: str, own: Mapping[str, str]) -> int:
+        """The version that was just made with these tags; a second one is deleted.
 
         A server that goes away before it has answered is asked again by MLflow's client, and may have done it already.
         """
-        first, *more = sorted(int(entity.version) for entity in self._made_for(domain, run_key))
+        first, *more = sorted(int(entity.version) for entity in self._made_with(domain, own))
         for twin in more:
             self.client.delete_model_version(domain, str(twin))
         return first

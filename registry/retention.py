@@ -27,7 +27,7 @@ class Removal:
     model_id: str
     reason: str
     bytes: int
-    """On the local disk; 0 where the store is remote and its size is not known."""
+    """On the local disk; 0 where the store is remote, or a person deleted the model, and its size is not known."""
 
 
 def plan_removals(store: ModelStore, domains: Sequence[str] | None = None, keep: int = 3) -> list[Removal]:
@@ -50,7 +50,7 @@ def plan_removals(store: ModelStore, domains: Sequence[str] | None = None, keep:
         safe |= {int(start) for version in list(safe) if (start := starts.get(version))}
         for row in reversed(versions):
             if row["version"] not in safe:
-                model = store.logged_model(row)
+                model = _stored(store, row["model_id"])
                 found.append(
                     Removal(domain, row["version"], row["model_id"], f"older than the newest {keep}", _size(model))
                 )
@@ -71,14 +71,29 @@ def remove(store: ModelStore, removals: Sequence[Removal]) -> int:
             if any(row["version"] != item.version or row["aliases"] for row in rows):
                 continue
             with reported(f"remove {item.domain} {item.version or item.model_id}", store.tracking_uri):
-                place = _local(store.client.get_logged_model(item.model_id))
-                if item.version is not None:
+                model = _stored(store, item.model_id)
+                place = _local(model)
+                if rows:
                     store.client.delete_model_version(item.domain, str(item.version))
-                store.client.delete_logged_model(item.model_id)
+                if model is not None:
+                    store.client.delete_logged_model(item.model_id)
             if place is not None:  # MLflow only marks a model as deleted; a server's files are its own to collect
                 shutil.rmtree(place, ignore_errors=True)
                 freed += item.bytes
     return freed
+
+
+def _stored(store: ModelStore, model_id: str) -> Any:
+    """MLflow's record of a model; None where a person has deleted it, which MLflow's UI offers."""
+    from mlflow.exceptions import MlflowException
+
+    with reported(f"read {model_id}", store.tracking_uri):
+        try:
+            return store.client.get_logged_model(model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
 
 def _is_left(model: Any) -> bool:
@@ -89,6 +104,8 @@ def _is_left(model: Any) -> bool:
 
 def _local(model: Any) -> Path | None:
     """Folder of a model's files when it lies on this machine."""
+    if model is None:
+        return None
     place = urlsplit(str(model.artifact_location))
     return Path(url2pathname(place.path)).parent if place.scheme in ("", "file") else None
 

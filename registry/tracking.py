@@ -4,6 +4,7 @@ import getpass
 import json
 import math
 import os
+import re
 import socket
 import sys
 import time
@@ -17,12 +18,17 @@ from registry.errors import reported
 from registry.store import open_client
 
 MAX_VALUE = 500  # of a parameter: the UI shows a line, and some databases keep no more
+MAX_NAME = 250  # of a parameter
 MAX_BATCH = 100  # parameters or tags in one call
 MAX_METRICS = 1000  # metrics in one call
 DATASET_DIGEST = 36  # longest digest that MLflow keeps
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows what belongs to training, not to agents
 HOST, PID, STARTED = "alter.host", "alter.pid", "alter.process_started"
+WORKSPACE = "alter.workspace"  # tag of a run: where it is made; one who holds the domain's lock there owns all of them
+FREE = {"arguments", "columns", "label_map", "where"}
+"""Parts of a spec whose keys are a person's own: each is one parameter, its mapping as JSON."""
 
 
 class Tracker:
@@ -57,21 +63,21 @@ class Tracker:
         """Open a run; give its id.
 
         params: nested mappings are flattened with dots; a value longer than MAX_VALUE is cut and says so. The run
-        carries this process's host, id and start time, by which `sweep` later tells whether it still lives.
+        carries this process's host, id and start time, by which `sweep` later tells whether it still lives; with a tag
+        WORKSPACE, that tells it.
         """
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
         process = psutil.Process()
         owner = {HOST: socket.gethostname(), PID: process.pid, STARTED: round(process.create_time())}
         owner |= {"mlflow.user": _user(), "mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
-        flat = [Param(key, value) for key, value in _flattened(params)]
-        run_tags = [RunTag(key, str(value)) for key, value in {**tags, **owner}.items()]
+        flat = [Param(key, value) for key, value in dict(_flattened(params)).items()]
+        run_tags = {key: str(value) for key, value in {**tags, **owner}.items()}
         with reported("start a run", self.tracking_uri):
-            run_id = str(self._client.create_run(self.experiment_id, run_name=name).info.run_id)
+            # With its tags: whatever fails or is killed from here on, `sweep` finds the run.
+            run_id = str(self._client.create_run(self.experiment_id, tags=run_tags, run_name=name).info.run_id)
             for begin in range(0, len(flat), MAX_BATCH):
                 self._client.log_batch(run_id, params=flat[begin : begin + MAX_BATCH])
-            for begin in range(0, len(run_tags), MAX_BATCH):
-                self._client.log_batch(run_id, tags=run_tags[begin : begin + MAX_BATCH])
         return run_id
 
     def set_tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
@@ -150,22 +156,27 @@ class Tracker:
         with reported("end a run", self.tracking_uri):
             self._client.set_terminated(run_id, status)
 
-    def sweep(self, note: str = "its process ended without closing the run") -> list[str]:
-        """Close as KILLED the runs of this host that no living process owns; give their ids.
+    def sweep(self, workspace: str | None = None, note: str = "its process ended without closing the run") -> list[str]:
+        """Close as KILLED the runs that nobody works on any more; give their ids.
 
-        A run of another host is left alone: whether its process lives cannot be told from here.
+        workspace: of a caller who holds this domain's lock there, so that no other run of it lives, whatever machine or
+        container opened it. Of runs without a workspace, those of this host whose process is gone are closed. A run of
+        another workspace or host is left alone: whether it lives cannot be told from here.
         """
         killed = []
         with reported("look for abandoned runs", self.tracking_uri):
-            found = self._client.search_runs(
-                [self.experiment_id], f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
-            )
-            for run in found:
-                if not _alive(run.data.tags):
+            for run in self._client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
+                if _is_left(run.data.tags, workspace):
                     self._client.set_tag(run.info.run_id, "alter.note", note)
                     self._client.set_terminated(run.info.run_id, "KILLED")
                     killed.append(str(run.info.run_id))
         return killed
+
+
+def _is_left(tags: Mapping[str, str], workspace: str | None) -> bool:
+    if WORKSPACE in tags:
+        return tags[WORKSPACE] == workspace
+    return tags.get(HOST) == socket.gethostname() and not _alive(tags)
 
 
 def _alive(tags: Mapping[str, str]) -> bool:
@@ -186,26 +197,42 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flattened(value: Any, prefix: str = "", whole: bool = False) -> Iterator[tuple[str, str]]:
     """(dotted key, text) of nested mappings and of lists of mappings; None and empty parts are left out.
 
     A list item is named by its `name` where it has one, so that a task's parameters keep their place when the order
-    of tasks changes.
+    of tasks changes. `whole`, and a mapping with a key that no parameter's name can hold, is one JSON value.
     """
-    if isinstance(value, Mapping):
-        items: list[tuple[str, Any]] = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, list | tuple) and value and all(isinstance(part, Mapping) for part in value):
-        items = [(str(part.get("name", place)), part) for place, part in enumerate(value)]
-    else:
+    parts = [] if whole else _parts(value)
+    names = [f"{prefix}.{key}" if prefix else key for key, _ in parts]
+    if not parts or not _can_be_names([key for key, _ in parts]) or max(map(len, names)) > MAX_NAME:
         if value is not None and value not in ("", [], (), {}):
-            text = value if isinstance(value, str) else _text(value)
-            if len(text) > MAX_VALUE:
-                note = f"... (cut; {len(text):,} characters in all)"
-                text = text[: MAX_VALUE - len(note)] + note
-            yield prefix, text
+            yield prefix or "parameters", _cut(value if isinstance(value, str) else _text(value))
         return
-    for key, part in items:
-        yield from _flattened(part, f"{prefix}.{key}" if prefix else key)
+    for name, (key, part) in zip(names, parts, strict=True):
+        yield from _flattened(part, name, whole=isinstance(value, Mapping) and key in FREE)
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    """What has a parameter, or several, of its own; nothing in a plain value."""
+    if isinstance(value, Mapping):
+        return [(str(key), part) for key, part in value.items()]
+    if isinstance(value, list | tuple) and all(isinstance(part, Mapping) for part in value):
+        named = [(str(part.get("name", place)), part) for place, part in enumerate(value)]
+        return named if _can_be_names([name for name, _ in named]) else [(str(n), part) for n, part in enumerate(value)]
+    return []
+
+
+def _can_be_names(keys: Sequence[str]) -> bool:
+    """Whether MLflow takes them side by side; some databases do not tell capitals apart."""
+    return all(map(_NAME.fullmatch, keys)) and len({key.lower() for key in keys}) == len(keys)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_VALUE:
+        return text
+    note = f"... (cut; {len(text):,} characters in all)"
+    return text[: MAX_VALUE - len(note)] + note
 
 
 def _text(value: Any) -> str:

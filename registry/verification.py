@@ -47,7 +47,8 @@ def verify_in_fresh_process(
         try:
             ended = subprocess.run(
                 [sys.executable, "-m", "registry.verification", str(request), str(answer)],
-                env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri},
+                # MLflow leaves what it downloads in the temporary folder: a whole model, each time.
+                env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "TMPDIR": folder},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -120,7 +120,7 @@ class _Words:
     """The package's own tokenizer drops every letter that is not ASCII; on ASCII text this one agrees with it."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
+        return list(_WORD.findall(text.lower()))
 
 
 @cache

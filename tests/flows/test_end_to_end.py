@@ -126,6 +126,16 @@ def test_a_run_that_was_killed_after_its_promotion_is_brought_to_its_end(
     assert store.get("tiny", 1)["tags"]["settled"] == "yes"
 
 
+def test_a_domain_that_has_lost_its_champion_gets_it_back(first: dict[str, Any], alter: Alter, home: Path) -> None:
+    store = ModelStore(f"sqlite:///{home / 'alter' / 'mlflow' / 'mlflow.db'}")
+    store.client.delete_registered_model_alias("tiny", "champion")
+    again = alter("run", str(home / "tiny"), "--json")
+    assert again.returncode == 0, again.stderr
+    assert [json.loads(again.stdout)[key] for key in ("status", "version")] == ["champion", 1]
+    assert len(versions(alter)) == 1
+    assert "stage_one: reused" in again.stderr
+
+
 def test_a_stage_two_setting_reuses_stage_one(
     first: dict[str, Any], alter: Alter, home: Path, tiny_backbone: Path
 ) -> None:

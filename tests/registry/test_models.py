@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
+from flows.stores import need_versions
 from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable, reported
 from registry.models import ModelStore
 from registry.packaging import MAX_DESCRIPTION
 from registry.retention import plan_removals
-from registry.store import domain_lock
+from registry.store import domain_lock, open_client
 from tests.registry.conftest import EXAMPLE, Store
 from tests.registry.facts import card_facts
 
@@ -29,6 +31,26 @@ def test_a_registered_version_carries_its_card_tags_run_and_files(store: Store, 
     assert store.models.client.get_run(row["run_id"]).data.tags["alter.version"] == "tiny 1"
     bundle = store.models.bundle_path("tiny", 1)
     assert {file.name for file in bundle.iterdir()} == {"bundle.json", "mta.safetensors"}
+
+
+def test_a_store_is_not_made_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RegistryInputError, match=r"there is no folder .*gone for the MLflow store x\.db; make it"):
+        open_client(f"sqlite:///{tmp_path}/gone/x.db")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_all_versions_that_are_not_there_are_told_at_once(
+    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    store.register(parts, "k1")
+    need_versions("tiny", ("1", "1"))
+    with pytest.raises(RegistryInputError, match=r"'98'(.|\n)*'99'") as caught:
+        need_versions("tiny", ("98", "99"))
+    assert len(caught.value.problems) == 2
+    with pytest.raises(RegistryInputError, match=r"^tiny has no version or alias '99'"):
+        need_versions("tiny", ("1", "99"))
 
 
 def test_signature_example_and_pins_are_stored(store: Store, parts: Path, tmp_path: Path) -> None:
@@ -97,6 +119,20 @@ def test_a_lock_is_left_behind_where_its_owner_stays_the_same_for_long_by_our_ow
         assert store.models.client.get_registered_model("alter-lock-tiny").tags["owner"] != "dead"
 
 
+def test_a_lock_that_only_another_account_may_drop_is_named_when_time_is_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_name: str) -> None:
+        raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+    store.models.client.create_registered_model("alter-lock-tiny", tags={"owner": "dead"})
+    monkeypatch.setattr("registry.store.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(store.models.client, "delete_registered_model", refused)
+    with pytest.raises(StoreUnavailable, match="delete the registered model alter-lock-tiny"):
+        with domain_lock(store.models.client, "http://a-server", "tiny", timeout=1):
+            pytest.fail("the lock was not held")
+
+
 def test_no_message_holds_a_password() -> None:
     with pytest.raises(StoreUnavailable) as caught, reported("look", "http://factory:s3cret@127.0.0.1:9"):
         raise MlflowException("connection refused by http://factory:s3cret@127.0.0.1:9/api")
@@ -122,6 +158,24 @@ def test_one_run_key_has_one_version(store: Store, parts: Path) -> None:
     assert store.register(parts, "other") == 2
     assert store.register(parts, "same") == 1
     assert [row["version"] for row in store.models.versions("tiny")] == [2, 1]
+
+
+def test_a_run_key_that_ends_in_another_bundle_has_another_version(
+    store: Store, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm start from another champion, or a training that does not repeat to the bit."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "bundle.json").write_text('{"weights": "other"}')
+    once = store.models.client.create_model_version
+    assert store.register(parts, "same") == 1
+    monkeypatch.setattr(store.models.client, "create_model_version", lambda *a, **k: (once(*a, **k), once(*a, **k))[1])
+    assert store.register(other, "same", tags={"macro": 0.75}) == 2  # asked for twice, as above, and made once
+    assert [store.register(bundle, "same") for bundle in (parts, other)] == [1, 2]
+    assert [(row["version"], row["macro"]) for row in store.models.versions("tiny")] == [(2, 0.75), (1, 0.5)]
+    for number, bundle in enumerate((parts, other), start=1):
+        stored = store.models.bundle_path("tiny", number)
+        assert (stored / "bundle.json").read_text() == (bundle / "bundle.json").read_text()
 
 
 def test_a_registration_that_fails_leaves_no_version(store: Store, parts: Path, tmp_path: Path) -> None:

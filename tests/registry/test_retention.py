@@ -87,6 +87,27 @@ def test_a_half_done_promotion_does_not_hide_the_champion_before(five: Store) ->
     assert [item.version for item in plan_removals(five.models, keep=0)] == [1, 5]
 
 
+def test_a_model_that_a_person_deleted_in_mlflow_hinders_nothing(five: Store, parts: Path) -> None:
+    client = five.models.client
+    client.delete_logged_model(five.models.get("tiny", 1)["model_id"])
+    for key in ("k1", "k2"):
+        five.register(parts, key, domain="zoo")
+    plan = plan_removals(five.models, keep=1)
+    assert [(item.domain, item.version) for item in plan] == [("tiny", 1), ("zoo", 1)]
+    assert plan[0].bytes == 0
+    client.delete_logged_model(plan[1].model_id)  # after the plan
+    assert remove(five.models, plan) == 0
+    assert plan_removals(five.models, keep=1) == []
+    assert [row["version"] for row in five.models.versions("tiny")] == [5, 4, 3, 2]
+
+
+def test_a_version_that_a_person_deleted_after_the_plan_hinders_nothing(five: Store) -> None:
+    plan = plan_removals(five.models, keep=1)
+    five.models.client.delete_model_version("tiny", "1")
+    assert remove(five.models, plan) == plan[0].bytes
+    assert plan_removals(five.models, keep=1) == []
+
+
 def test_keep_must_not_be_negative(five: Store) -> None:
     with pytest.raises(RegistryInputError, match="keep must be 0 or more"):
         plan_removals(five.models, keep=-1)

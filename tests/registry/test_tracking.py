@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from alter_core.spec import DomainSpec
 from registry.errors import RegistryError, StoreUnavailable
-from registry.tracking import MAX_VALUE, Tracker
+from registry.tracking import MAX_NAME, MAX_VALUE, WORKSPACE, Tracker
+from tests.conftest import tiny_spec
 from tests.registry.conftest import Store
 
 
@@ -40,6 +43,48 @@ def test_an_over_long_value_is_cut_and_says_so(store: Store) -> None:
     value = store.models.client.get_run(run).data.params["text"]
     assert len(value) == MAX_VALUE
     assert value.endswith("(cut; 10,000 characters in all)")
+
+
+def test_a_mapping_of_a_spec_whose_keys_are_a_persons_own_is_one_parameter(store: Store, tmp_path: Path) -> None:
+    plain = tiny_spec(tmp_path)
+    own = {"C++": "red", "what's up?": "green", "Category (en)": "blue", "a" * 300: "red", "": "red"}
+    plain["tasks"][0]["source"] |= {"label_map": own, "where": {"Language (ISO)": "en"}}
+    plain["tasks"][0]["quality"] = {
+        "expectations": [{"expectation": "ExpectColumnToExist", "arguments": {"a/../b": {"": 1}}}] * 2
+    }
+    spec = DomainSpec.model_validate(plain).model_dump(mode="json")
+    run = store.tracker().start_run("one", spec, {})
+    params = store.models.client.get_run(run).data.params
+    colour = "tasks.colour"
+    assert params[f"{colour}.source.label_map"].startswith(json.dumps(own)[:300])
+    assert json.loads(params[f"{colour}.source.where"]) == {"Language (ISO)": "en"}
+    assert json.loads(params[f"{colour}.quality.expectations.1.arguments"]) == {"a/../b": {"": 1}}
+    assert params[f"{colour}.source.path"]
+    assert not any(name.startswith(f"{colour}.source.label_map.") for name in params)
+
+
+DEEP = ".".join(["k" * 99] * 2)
+
+
+@pytest.mark.parametrize(
+    ("params", "held"),
+    [
+        ({"arms": {"C++": {"rank": 3}, "plain": 1}}, {"arms": '{"C++": {"rank": 3}, "plain": 1}'}),
+        ({"arms": {"Yes": 1, "yes": 2}}, {"arms": '{"Yes": 1, "yes": 2}'}),
+        ({"arms": {"..": 1}}, {"arms": '{"..": 1}'}),
+        ({"C++": 1}, {"parameters": '{"C++": 1}'}),
+        ({"grid": {"0.001": 1, "1e-05": 2}}, {"grid.0.001": "1", "grid.1e-05": "2"}),
+        ({"a": [{"name": "same", "x": 1}, {"name": "same", "x": 2}]},
+         {"a.0.name": "same", "a.0.x": "1", "a.1.name": "same", "a.1.x": "2"}),
+        ({"k" * 99: {"k" * 99: {"k" * 99: 1}}}, {DEEP: json.dumps({"k" * 99: 1})}),
+        ({"tasks": [{"name": "where", "type": "generation"}]},
+         {"tasks.where.name": "where", "tasks.where.type": "generation"}),
+    ],
+)  # fmt: skip
+def test_no_key_makes_a_name_that_mlflow_refuses(store: Store, params: dict[str, Any], held: dict[str, str]) -> None:
+    run = store.tracker().start_run("one", params, {})
+    assert store.models.client.get_run(run).data.params == held
+    assert all(len(name) <= MAX_NAME for name in held)
 
 
 def test_hundreds_of_parameters_and_thousands_of_metrics_fit(store: Store) -> None:
@@ -114,6 +159,44 @@ def test_a_run_of_another_machine_is_left_alone(store: Store) -> None:
     run = tracker.start_run("far", {}, {})
     tracker.set_tags(run, {"alter.host": "elsewhere", "alter.pid": 1, "alter.process_started": 1})
     assert tracker.sweep() == []
+
+
+def test_a_run_that_fails_before_its_parameters_are_stored_is_closed_by_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    tracker = store.tracker()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker._client, "log_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.start_run("half", {"seed": 0}, {WORKSPACE: "here"})
+    (run,) = store.models.client.search_runs([tracker.experiment_id])
+    assert {"alter.host", "alter.pid", "alter.process_started", "mlflow.user"} <= set(run.data.tags)
+    assert tracker.sweep("here") == [run.info.run_id]
+
+
+def test_a_run_of_this_workspace_is_closed_from_another_machine_and_those_of_others_are_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every pod, and every container that was made anew, has another host name and its own process ids."""
+    tracker = store.tracker()
+    monkeypatch.setattr("socket.gethostname", lambda: "alter-job-7xk2p")
+    gone = tracker.start_run("gone", {}, {WORKSPACE: "here"})
+    other = tracker.start_run("other", {}, {WORKSPACE: "there"})
+    monkeypatch.setattr("socket.gethostname", lambda: "alter-job-9qq1z")
+    assert tracker.sweep() == []
+    assert tracker.sweep("here") == [gone]
+    assert store.models.client.get_run(gone).info.status == "KILLED"
+    assert store.models.client.get_run(other).info.status == "RUNNING"
+
+
+def test_a_process_that_is_gone_here_may_live_in_a_container_of_the_same_name_elsewhere(store: Store) -> None:
+    tracker = store.tracker()
+    run = tracker.start_run("other", {}, {WORKSPACE: "there"})
+    tracker.set_tags(run, {"alter.pid": os.getppid(), "alter.process_started": 12345})
+    assert tracker.sweep("here") == []
 
 
 def test_an_experiment_that_somebody_deleted_is_used_again(store: Store) -> None:

@@ -102,6 +102,21 @@ def test_a_registered_bundle_that_is_no_longer_whole_is_refused_with_its_reason(
     assert ("bundle.json" if error is RegistryError else "mta.safetensors") in str(caught.value)
 
 
+def test_what_a_fresh_process_leaves_in_its_temporary_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow leaves there the whole model that it fetched from a server."""
+    started = "import os, tempfile; tempfile.mkdtemp(prefix='model-'); os._exit(3)"
+    (tmp_path / "sitecustomize.py").write_text(started)  # Python runs it first
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with pytest.raises(VerificationError, match="exit code 3"):
+        verify_in_fresh_process("sqlite:///unread", "tiny", 1, answers(1))
+    assert list(temporary.iterdir()) == []
+
+
 def test_without_samples_there_is_nothing_to_verify(store: Store) -> None:
     with pytest.raises(RegistryInputError, match="no recorded sample predictions"):
         verify_in_fresh_process(store.uri, "tiny", 1, [])
