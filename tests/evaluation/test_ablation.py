@@ -1,24 +1,26 @@
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from alter_core.backbone import backbone_record, load_backbone, resolve_backbone
+from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.errors import SpecError, Stopped, TrainingError
 from alter_core.evaluation.ablation import AblationJob, run
 from alter_core.evaluation.ablation_table import Tuned, reading, summarise, to_markdown
-from alter_core.evaluation.arms import make_arms
+from alter_core.evaluation.arms import Arm, make_arms
+from alter_core.evaluation.peft_arms import PeftHandle
 from alter_core.evaluation.seed_intervals import macro, macro_interval, paired_difference
 from alter_core.mta import inject
-from alter_core.spec import load_domain
+from alter_core.spec import StageSpec, load_domain
+from alter_core.training.stages import enter_stage
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain
-
-THREE = ("plain_multi_task", "mta_two_stages", "mta_one_stage")
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +93,15 @@ def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[d
     assert to_markdown(table) == (folder / "ablation.md").read_text()
 
 
-def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str, Any]) -> None:
-    arms = [arm for arm in make_arms(ready["spec"], ready["backbone"], 100) if arm.name in ("zero_shot", *THREE)]
+def summary(ready: dict[str, Any], **given: tuple[int, float, float]) -> dict[str, Any]:
+    """The table of arms that have so many seeds, such a test score and such a validation score."""
+    arms = [arm for arm in make_arms(ready["spec"], ready["backbone"], 100) if arm.name in given]
     trials: dict[str, Any] = {arm.name: [] for arm in arms}
-    for name, seeds, score in (("zero_shot", 1, 0.1), *zip(THREE, (2, 2, 1), (0.5, 0.6, 0.9), strict=True)):
+    for name, (seeds, score, validation) in given.items():
         rows = {task: dict.fromkeys("abc", score) for task in ready["spec"].task_names}
         for seed in range(seeds):
             cost = {"trained_parameters": 1, "seconds": 1.0}
-            facts = {"macro": {"value": score}, "cost": cost, "precision": "fp32"}
+            facts = {"macro": {"value": validation}, "cost": cost, "precision": "fp32"}
             trials[name].append(
                 SimpleNamespace(
                     seed=seed,
@@ -107,8 +110,17 @@ def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str
                     validation=lambda facts=facts: facts,
                 )
             )
-    tuned = {name: Tuned(1e-3, {}, False) for name in trials}
-    table = summarise(ready["spec"], arms, trials, tuned, {})
+    return summarise(ready["spec"], arms, trials, {name: Tuned(1e-3, {}, False) for name in trials}, {})
+
+
+def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str, Any]) -> None:
+    table = summary(
+        ready,
+        zero_shot=(1, 0.1, 0.1),
+        plain_multi_task=(2, 0.5, 0.5),
+        mta_two_stages=(2, 0.6, 0.6),
+        mta_one_stage=(1, 0.9, 0.9),
+    )
     assert (table["comparison"]["mta"], table["comparison"]["baseline"]) == ("mta_two_stages", "plain_multi_task")
     differences = {arm["name"]: arm["difference"] and round(arm["difference"]["value"], 3) for arm in table["arms"]}
     assert differences == {
@@ -117,6 +129,18 @@ def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str
         "mta_two_stages": 0.1,
         "mta_one_stage": None,
     }
+
+
+def test_the_arms_that_are_compared_are_best_on_validation_rows_and_not_on_test_rows(ready: dict[str, Any]) -> None:
+    table = summary(
+        ready,
+        plain_multi_task=(2, 0.7, 0.4),
+        mta_two_stages=(2, 0.6, 0.8),
+        mta_one_stage=(2, 0.9, 0.3),
+        single_task=(2, 0.5, 0.6),
+    )
+    assert (table["comparison"]["mta"], table["comparison"]["baseline"]) == ("mta_two_stages", "single_task")
+    assert table["comparison"]["value"] == pytest.approx(0.1)
 
 
 def test_a_longer_ablation_lengthens_variants_too(ready: dict[str, Any], tmp_path: Path) -> None:
@@ -329,22 +353,30 @@ def test_a_grid_as_long_as_the_limit_is_not_widened(ready: dict[str, Any], tmp_p
     assert (list(arm["grid"]), arm["rate_at_edge"], table["settings"]["widened"]) == (["1e-07"], False, False)
 
 
-def test_arms_train_about_as_many_parameters_as_the_two_stage_model(ready: dict[str, Any]) -> None:
-    spec, backbone = ready["spec"], ready["backbone"]
-    arms = {arm.name: arm for arm in make_arms(spec, backbone, 100)}
-    model, _ = load_backbone(backbone)
-    whole = (
-        inject(model, spec.mta, spec.task_names).parameter_counts()["total"] - backbone_record(backbone)["parameters"]
+def trained_parameters(arm: Arm, backbone: Path) -> int:
+    """Of the model that the arm's stages train, made for real."""
+    assert arm.spec
+    if arm.peft:
+        return PeftHandle(backbone, arm.spec, arm.peft).parameter_counts()["trained"]
+    mta = inject(load_backbone(backbone)[0], arm.spec.mta, arm.spec.task_names)
+    trained = {name: p.numel() for stage in arm.spec.stages.values() for name, p in enter_stage(mta, stage, 0)[0]}
+    return sum(trained.values())
+
+
+def test_arms_train_about_as_many_parameters_as_the_two_stage_model(ready: dict[str, Any], tmp_path: Path) -> None:
+    backbone = shutil.copytree(ready["backbone"], tmp_path / "six_blocks")
+    LlamaForCausalLM(LlamaConfig.from_pretrained(backbone, num_hidden_layers=6)).save_pretrained(backbone)
+    spec = ready["spec"].model_copy(
+        update={
+            "mta": ready["spec"].mta.model_copy(update={"layers": "last_2"}),
+            "stage_one": StageSpec(trains=("adapters",), steps=6),
+        }
     )
-    model, _ = load_backbone(backbone)
-    single = arms["single_task"].spec
-    assert single is not None
-    mta = inject(model, single.mta, single.task_names)
-    trained = sum(p.numel() for _, p in mta.set_trainable({"task_adapters"}))
-    assert trained == pytest.approx(whole, rel=0.1)
-    assert arms["peft_lora"].peft is not None
-    assert arms["peft_poly"].peft is not None
-    assert arms["peft_poly"].peft.rank == arms["peft_lora"].peft.rank // len(spec.tasks)
+    counts = inject(load_backbone(backbone)[0], spec.mta, spec.task_names).parameter_counts()
+    trained = {arm.name: trained_parameters(arm, backbone) for arm in make_arms(spec, backbone, 100) if arm.spec}
+    # Ranks and blocks are whole numbers, so that arms cannot be equal: of these shapes the nearest are 8 % off (three
+    # blocks of plain multi-task), of others they may be more.
+    assert trained == pytest.approx(dict.fromkeys(trained, counts["total"] - counts["backbone"]), rel=0.1)
 
 
 def test_arms_train_for_as_many_steps_as_both_stages_together(ready: dict[str, Any]) -> None:
@@ -396,25 +428,30 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert widths[1] > 1.5 * widths[0]
 
 
-@pytest.mark.parametrize("seed_luck", [0.0, 0.01, 0.03])
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, seed_luck: float) -> None:
-    rng = np.random.default_rng(0)
-    trials, count, held, held_alone = 400, 100, 0, 0
+@pytest.mark.parametrize(("luck", "demanded"), [(0.0, 0.95), (0.1, 0.85), (3.0, 0.95)])
+def test_intervals_hold_the_truth_as_often_as_they_say(luck: float, demanded: float, seeds: int) -> None:
+    """Where the luck of rows or that of seeds is all, the rule is a classical one and holds 95 % or little more.
 
-    def answers(base: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        luck = seed_luck * rng.standard_normal((seeds, 1))
-        return base + luck + 0.3 * rng.standard_normal((seeds, count))
+    Over seeds that is Student's t, or Welch's of two arms; a normal quantile in its place would hold 70 to 88 %. Where
+    both lucks count, two seeds cannot tell how much is theirs: 85 % of one arm's intervals is the worst that was found.
+    """
+    rng = np.random.default_rng(0)
+    trials, tasks, count = 700, "abcde", 100
+    held = np.zeros(2)
+
+    def scores(base: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        training = luck * rng.standard_normal((seeds, 1))  # all tasks are of one training, and share its luck
+        return dict(zip(tasks, base + training + 0.3 * rng.standard_normal((5, seeds, count)), strict=True))
 
     for _ in range(trials):
-        bases = {task: 0.5 + 0.3 * rng.standard_normal(count) for task in ("a", "b")}
-        theirs = {task: answers(base) for task, base in bases.items()}
-        ours = {task: answers(base + 0.02 + 0.1 * rng.standard_normal(count)) for task, base in bases.items()}
+        base = 0.5 + 0.3 * rng.standard_normal((5, 1, count))
+        theirs, ours = scores(base), scores(base + 0.02 + 0.1 * rng.standard_normal(base.shape))
         difference, alone = paired_difference(ours, theirs), macro_interval(theirs)
-        held += difference.low <= 0.02 <= difference.high
-        held_alone += alone.low <= 0.5 <= alone.high
-    assert 0.90 <= held / trials <= 0.985
-    assert 0.90 <= held_alone / trials <= 0.985
+        held += [difference.low <= 0.02 <= difference.high, alone.low <= 0.5 <= alone.high]
+    assert min(held / trials) >= demanded - 3 * (demanded * (1 - demanded) / trials) ** 0.5
+    most = 0.976  # Welch's, of two seeds and two; with a luck counted twice, hardly any would miss
+    assert max(held / trials) <= most + 3 * (most * (1 - most) / trials) ** 0.5
 
 
 def test_the_macro_score_weighs_tasks_alike_whatever_their_rows() -> None:

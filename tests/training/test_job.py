@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from alter_core.backbone import RECORD
 from alter_core.errors import SpecError
 from alter_core.mta import load_bundle
+from alter_core.mta.manifest import MANIFEST
 from alter_core.training.job import TrainingJob, main
-from alter_core.training.run import trained_digest
+from alter_core.training.run import job_key, trained_digest
+from alter_core.workspace import write_json
 from tests.training.conftest import Domain, start
 
 Train = Callable[..., Any]
@@ -169,6 +174,15 @@ def test_ways_to_save_memory_or_time_change_the_loss_by_rounding_only(
     assert ("trunk_cache_off" in change) == (result["cost"]["cache_mb"] == 0)
 
 
+def test_computing_in_bf16_leaves_a_frozen_backbone_as_it_was(domain: Domain, train: Train, tmp_path: Path) -> None:
+    trunk = tmp_path / "trunk"
+    result, _ = train(domain.job(tmp_path, steps=2, precision="bf16", stage_two=None, trunk_cache=trunk))
+    held = load_file(tmp_path / "bundle" / "backbone" / "model.safetensors")
+    torch.testing.assert_close(held, load_file(domain.backbone / "model.safetensors"), rtol=0, atol=0)
+    assert result["precision"] == "bf16"
+    assert {json.loads(file.read_text())["dtype"] for file in trunk.glob("*/cache.json")} == {"torch.bfloat16"}
+
+
 def test_a_second_seed_reuses_the_trunk_cache(domain: Domain, train: Train, tmp_path: Path) -> None:
     train(domain.job(tmp_path / "one", epochs=1.0, steps=None))
     result, rows = train(domain.job(tmp_path / "two", epochs=1.0, steps=None, seed=1))
@@ -196,6 +210,33 @@ def test_a_job_that_is_done_is_not_done_again(domain: Domain, train: Train, tmp_
     assert rows == []
     other, rows = train(domain.job(tmp_path, steps=3))
     assert other["cost"]["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "other"},
+        {"backbone": "other"},
+        {"start": "other"},
+        {"start": None},
+        {"stage": "stage_two"},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"learning_rate": 2e-3},
+    ],
+    ids=str,
+)
+def test_a_job_that_may_end_otherwise_has_another_key(change: dict[str, Any], domain: Domain, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_json(tmp_path / name / RECORD, {"digest": name})
+        write_json(tmp_path / name / MANIFEST, {"of": name})
+
+    def key(dataset: str = "one", backbone: str = "one", start: str | None = "one", **fields: Any) -> str:
+        given = {"output": tmp_path, "backbone": tmp_path / backbone, "start": start and tmp_path / start, **fields}
+        job = domain.job(**given)
+        return job_key(job, job.spec.stage_one, dataset)
+
+    assert key(**change) != key() == key(output=tmp_path / "elsewhere")
 
 
 def test_a_checkpoint_of_another_job_is_not_taken_up(domain: Domain, train: Train, tmp_path: Path) -> None:

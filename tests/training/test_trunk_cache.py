@@ -24,14 +24,18 @@ def many_rows(count: int = 24) -> EncodedRows:
     return type(rows)(rows.task_ids, *(type(r)(r.flat % 40 + 3, r.offsets) for r in (rows.prompts, rows.targets)))
 
 
-def cache_at(root: Path, rows: EncodedRows | None = None, architecture: str = "llama") -> TrunkCache:
+def cache_at(
+    root: Path, rows: EncodedRows | None = None, architecture: str = "llama", dtype: torch.dtype = torch.float32
+) -> TrunkCache:
     forward, _ = forward_and_batch(architecture)
+    forward.model.to(dtype)
     return TrunkCache(root, forward, rows or many_rows(), 0, trunk_digest(forward))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "opt", "t5", "bart"])
-def test_states_are_those_of_the_trunk(architecture: str, tmp_path: Path) -> None:
-    cache = cache_at(tmp_path, architecture=architecture)
+def test_states_are_those_of_the_trunk(architecture: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    cache = cache_at(tmp_path, architecture=architecture, dtype=dtype)
     cache.fill(np.arange(24), quiet)
     batch = collate(cache.rows, np.array([3, 17, 8]), 0, cache.forward.decoder_start)
     states = cache.states(batch)
