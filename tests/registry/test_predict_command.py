@@ -115,7 +115,7 @@ ROW = '{"task": "colour", "input": "the red ball"}\n'
         ("rows.jsonl", '{"task": "colour", "input": "x", "id": 123456789012345678901234}\n', ("id is 1.23456789",
          "write it as text")),
         ("rows.jsonl", "", ("rows.jsonl: holds no rows",)),
-        ("rows.csv", "task;input\ncolour;x\ncolour;y\n", ("this file is separated by semicolons; write it with commas",)),
+        ("rows.csv", "task;input\ncolour;x\ncolour;y\n", ("is separated by semicolons; write it with commas",)),
         ("rows.csv", "task,input\ncolour,x,y\n", ("rows.csv:2: has 3 fields where the header has 2",)),
         ("rows.jsonl", '{"task": "x"}\n' * 500, ("at least 20 problems",)),
     ],
