@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alter_core.errors import BackboneError, SpecError
+from alter_core.errors import BackboneError
 from flows import make_prefect_home
 from flows.exit_codes import OF_DATA, listed
 from flows.options import DataRoot, Domain, Json, Quiet
@@ -123,6 +123,7 @@ def ablate(
 def _check_arms(plan: "Plan", arms: Sequence[str], variants: Path | None) -> None:
     """Raises SpecError for variants that cannot be read or are no specs, and with every arm that is not there."""
     from alter_core.backbone import resolve_backbone
+    from alter_core.evaluation.ablation import chosen_arms
     from alter_core.evaluation.arms import make_arms
     from flows.ablate import read_variants
 
@@ -131,6 +132,4 @@ def _check_arms(plan: "Plan", arms: Sequence[str], variants: Path | None) -> Non
         backbone = resolve_backbone(plan.spec.backbone, plan.workspace, base=plan.folder)
     except BackboneError:
         return  # the run's own step tells it, and tries again where that may help
-    known = [arm.name for arm in make_arms(plan.spec, backbone, 1, further)]  # whatever number of rows
-    if unknown := [name for name in arms if name not in known]:
-        raise SpecError(f"no such arm: {', '.join(unknown)}; arms are {', '.join(known)}")
+    chosen_arms(make_arms(plan.spec, backbone, 1, further), arms)  # whatever number of rows

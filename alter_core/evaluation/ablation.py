@@ -96,7 +96,7 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
             f"{spec.name}: an ablation chooses rates by validation rows, and there are none: raise split > validation"
         )
     variants = {name: _lengthened_parts(parts, job) for name, parts in job.variants.items()}
-    arms = _chosen(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
+    arms = chosen_arms(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
     sayer = Sayer(log, job.at_once)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     if job.only:
@@ -226,7 +226,8 @@ def _longer(stage: Mapping[str, Any], factor: float) -> dict[str, Any]:
     return longer
 
 
-def _chosen(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]:
+def chosen_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]:
+    """Those of `names`, or all without any. Raises SpecError with every name that no arm has."""
     known = [arm.name for arm in arms]
     unknown = [name for name in names or () if name not in known]
     if unknown:

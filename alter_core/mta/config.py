@@ -33,7 +33,7 @@ class MTAConfig(Section):
     """Kind of the shared adapters; unset means as `adapter`."""
     shared_place: Literal["beside", "beneath"] = "beside"
     """beside: shared adapters are columns of the gate like any other. beneath: they are always on, outside the
-    gate, and the task adapters are deltas on top of them (recipe R3)."""
+    gate, and the task adapters are deltas on top of them."""
     homes: dict[str, str] = Field(default_factory=dict)
     """Task name -> the task whose adapter it starts on; unset means its own. Tasks that name the same home share
     one adapter."""
