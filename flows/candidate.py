@@ -16,7 +16,7 @@ from registry.promotion import decide
 from registry.versions import Version
 
 Facts = dict[str, Any]
-SPLIT = "split"  # tag of a version: what divided its rows
+SPLIT = "split"  # tag of a version: what divided the rows of each task
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Candidate:
         return {
             "data_digest": self.data["digest"],
             "spec_digest": self.plan.spec.digest,
-            SPLIT: self.plan.split_key,
+            SPLIT: json.dumps(self.plan.split_keys),
             "code": code_digest(),
             "backbone": self.backbone["source"],
             "macro": f"{self.own['macro']['value']:.6f}",
@@ -128,7 +128,8 @@ class Candidate:
 
 def another_split(plan: Plan, version: Version) -> bool:
     """Whether rows that `version` learnt from may be test rows now, or the other way round."""
-    return bool(version["tags"].get(SPLIT, plan.split_key) != plan.split_key)
+    before = json.loads(version["tags"].get(SPLIT, "{}"))
+    return any(before.get(task, key) != key for task, key in plan.split_keys.items())
 
 
 def _losses(metrics: Path) -> list[dict[str, float]]:

@@ -133,10 +133,12 @@ class Plan:
         return digest_of(subject, tasks, how, data_digest, code_digest())
 
     @property
-    def split_key(self) -> str:
-        """Of what decides whether a row is for training or for the test: while it stays, no row changes sides."""
-        own_tests = {task.name: task.test and task.test.model_dump(mode="json") for task in self.spec.tasks}
-        return digest_of(self.spec.split.model_dump(mode="json"), own_tests)
+    def split_keys(self) -> dict[str, str]:
+        """Task -> of what decides which of its rows are for the test: while it stays, no row changes sides."""
+        split = self.spec.split.model_dump(mode="json")
+        return {
+            task.name: digest_of(split, task.test and task.test.model_dump(mode="json")) for task in self.spec.tasks
+        }
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:
         """Of the whole run: spec, data, backbone and code."""

@@ -1,5 +1,6 @@
 """What a production takes from versions that are there already, and what it says when MLflow is away."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,8 +46,9 @@ def test_a_version_whose_split_was_another_may_know_the_test_rows(tmp_path: Path
     def plan(**changes: Any) -> Plan:
         return Plan.read(str(write_domain(tmp_path / "tiny", {**tiny_spec(tiny_backbone), **changes}, tiny_rows())))
 
-    made = version(1, split=plan().split_key)
+    made = version(1, split=json.dumps(plan().split_keys))
     assert not another_split(plan(seed=7), made)
+    assert not another_split(plan(), version(1, split=json.dumps({"colour": plan().split_keys["colour"]})))
     assert not another_split(plan(), version(1))
     assert another_split(plan(split={"test": 0.4}), made)
 
