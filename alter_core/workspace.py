@@ -65,6 +65,11 @@ class Workspace:
         return self.home / "mlflow" / "mlflow.db"
 
     @property
+    def mlflow_uri(self) -> str:
+        """That store's address, as MLflow takes it."""
+        return f"sqlite:///{self.mlflow_store}"
+
+    @property
     def mlflow_artifacts(self) -> Path:
         return self.home / "mlflow" / "artifacts"
 

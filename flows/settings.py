@@ -80,7 +80,7 @@ def _no_api(given: str) -> str | None:
 def _is_own(given: str) -> bool:
     """Whether a store is the workspace's, whose folder is made."""
     try:
-        return given == f"sqlite:///{Workspace.default().mlflow_store}"
+        return given == Workspace.default().mlflow_uri
     except WorkspaceError:
         return False
 

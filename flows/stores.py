@@ -23,15 +23,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without
 
 def tracking_uri(workspace: Workspace) -> str:
     """MLFLOW_TRACKING_URI, else the SQLite store in the workspace, whose folder is made."""
-    own = _own_store(workspace)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or own
-    if uri == own:
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
+    if uri == workspace.mlflow_uri:
         workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
     return uri
-
-
-def _own_store(workspace: Workspace) -> str:
-    return f"sqlite:///{workspace.mlflow_store}"
 
 
 def model_store(workspace: Workspace) -> ModelStore:
@@ -42,7 +37,7 @@ def model_store(workspace: Workspace) -> ModelStore:
 def open_tracker(plan: Plan, experiment: str | None = None) -> Tracker:
     """MLflow runs of the plan's domain, in the experiment of its name where no other is given."""
     uri = tracking_uri(plan.workspace)
-    own = uri == _own_store(plan.workspace)  # named by the environment or not: MLflow would use the current folder
+    own = uri == plan.workspace.mlflow_uri  # named by the environment or not: MLflow would use the current folder
     return Tracker(
         uri,
         plan.workspace.mlflow_artifacts.as_uri() if own else None,
