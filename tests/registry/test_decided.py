@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from alter_core.workspace import Workspace
 from flows import publish
 from flows.publish import SETTLED, is_unsettled, settled
 from tests.registry.conftest import Store
@@ -16,8 +17,7 @@ from tests.registry.facts import card_facts, scorecard
 def plan(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     monkeypatch.setattr(publish, "say", lambda _: None)  # there is no flow run whose log it could go to
-    workspace = SimpleNamespace(home=tmp_path, downloads=tmp_path / "downloads", mlflow_store=tmp_path / "none.db")
-    return SimpleNamespace(spec=SimpleNamespace(name="tiny"), workspace=workspace)
+    return SimpleNamespace(spec=SimpleNamespace(name="tiny"), workspace=Workspace(tmp_path))
 
 
 def test_of_two_versions_of_one_run_key_the_newest_tells_whether_there_is_something_to_do(
