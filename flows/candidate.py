@@ -9,6 +9,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+from alter_core.data.ingest import shown_source
 from alter_core.training.cost import trained_in_all
 from flows.plan import Plan, code_digest
 from registry.card import CardFacts, own_scorecard
@@ -94,7 +95,7 @@ class Candidate:
                     "licence": task.licence,
                     "rows": data["tasks"][task.name]["rows"],
                     "labels": data["labels"].get(task.name, ()),
-                    "source": data["tasks"][task.name].get("source", ""),
+                    "source": shown_source(data["tasks"][task.name]["sources"]["source"]),
                 }
                 for task in spec.tasks
             },

@@ -136,8 +136,12 @@ class Plan:
     def split_keys(self) -> dict[str, str]:
         """Task -> of what decides which of its rows are for the test: while it stays, no row changes sides."""
         split = self.spec.split.model_dump(mode="json")
+        by = {"template": True, "columns": {"input", "group"}}  # what a row's side is told from
         return {
-            task.name: digest_of(split, task.test and task.test.model_dump(mode="json")) for task in self.spec.tasks
+            task.name: digest_of(
+                split, task.source.model_dump(include=by), task.test and task.test.model_dump(mode="json")
+            )
+            for task in self.spec.tasks
         }
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:

@@ -44,7 +44,7 @@ def row_checks(task: TaskSpec, place: str) -> list[Check]:
                 column,
                 {"min_value": 1},
                 f"{{found}} of {column}s are empty",
-                "fill them, or leave the rows out with source > where",
+                "fill them, or take the rows out of the source",
             )
             for column in ("input", "target")
         ),

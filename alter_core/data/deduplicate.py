@@ -25,7 +25,7 @@ class Deduplicated:
         self._own_test = task.test is not None
         self._limits = {"source": task.source.limit, "test": task.test.limit if task.test else None}
         self._kept = {"source": 0, "test": 0}
-        self._counts = {"inputs": 0, "duplicates": 0, "leakage": 0, "contradictions": 0, "contradicting_rows": 0}
+        self._counts = {"inputs": 0, "duplicates": 0, "leakage": 0, "contradictions": 0, "over_limit": 0}
         self._test_inputs = 0
         self._leaked_inputs = 0
         self._examples: dict[str, list[dict[str, int]]] = {"duplicates": [], "leakage": [], "contradictions": []}
@@ -55,7 +55,6 @@ class Deduplicated:
             self._leaked_inputs += best == "test" and "train" in splits
             group = [row for row in group if row.split == best]
         if len(group) > 1:
-            self._counts["contradicting_rows"] += len(group)
             self._note("contradictions", group, count=1)
             if self._labelled:
                 return []
@@ -68,6 +67,8 @@ class Deduplicated:
             if limit is None or self._kept[role] < limit:
                 self._kept[role] += 1
                 yield row
+            else:
+                self._counts["over_limit"] += 1
 
     def _note(self, kind: str, rows: list[Row], count: int | None = None) -> None:
         self._counts[kind] += len(rows) if count is None else count

@@ -189,6 +189,12 @@ def _separated(file: File, separator: str, problems: Problems) -> Rows:
                             f"has {len(values)} fields where the header has {len(header)}; quote a field that holds "
                             f"{'a comma' if separator == ',' else 'a tab'} or a line end",
                         )
+                elif separator == "\t" and any("\t" in value and "\n" in value for value in values):
+                    problems.add(
+                        f"{file.name}:{start}",
+                        f"a quote opens here and closes in line {reader.line_num}, over tabs; where quotes are plain "
+                        "text, put the field into quotes and double its own",
+                    )
                 else:
                     yield start, dict(zip(header, values, strict=True))
                 start = reader.line_num + 1

@@ -1,5 +1,6 @@
 """Rows of a `datasets` hub data set, or of a local data set folder. No remote code is ever run."""
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,13 @@ def hub_fingerprint(source: SourceSpec, roots: Roots) -> str | None:
         for name, file in files.items():
             roots.check(file, f"{source.hub}/{name}")
         return digest_of_files(files)
+    return _commit(source)
+
+
+def _commit(source: SourceSpec) -> str | None:
+    """The pinned commit; None where the revision is a branch, a tag or not given."""
     revision = source.revision or ""
-    is_commit = len(revision) == 40 and set(revision) <= set("0123456789abcdef")
-    return revision if is_commit else None
+    return revision if len(revision) == 40 and set(revision) <= set("0123456789abcdef") else None
 
 
 def hub_rows(source: SourceSpec, columns: tuple[str, ...], roots: Roots) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -40,11 +45,27 @@ def hub_rows(source: SourceSpec, columns: tuple[str, ...], roots: Roots) -> Iter
     import datasets
 
     datasets.disable_progress_bars()
-    shown = f"hub data set {source.hub}"
     folder = local_folder(source, roots)
+    if folder is None:
+        yield from _rows(source, columns, folder, roots, None)
+        return
+    # The library's cache tells local files apart by name and time alone: rows written anew within a second, or unpacked
+    # with the time of others, would be the former ones.
+    parent = Path(datasets.config.HF_DATASETS_CACHE)
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="alter-", dir=parent) as cache:
+        yield from _rows(source, columns, folder, roots, cache)
+
+
+def _rows(
+    source: SourceSpec, columns: tuple[str, ...], folder: Path | None, roots: Roots, cache: str | None
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import datasets
+
+    shown = f"hub data set {source.hub}"
     split = source.split or "train"
     try:
-        data = _loaded(source, folder, split, roots)
+        data = _loaded(source, folder, split, roots, cache)
     except DataError:
         raise
     except (ConnectionError, TimeoutError) as error:
@@ -71,11 +92,20 @@ def hub_rows(source: SourceSpec, columns: tuple[str, ...], roots: Roots) -> Iter
             yield number, dict(zip(columns, values, strict=True))
 
 
-def _loaded(source: SourceSpec, folder: Path | None, split: str, roots: Roots) -> Any:
+def _loaded(source: SourceSpec, folder: Path | None, split: str, roots: Roots, cache: str | None) -> Any:
     import datasets
 
     if folder is None:
-        return datasets.load_dataset(source.hub, source.config, split=split, revision=source.revision)
+        data = datasets.load_dataset(source.hub, source.config, split=split, revision=source.revision)
+        commit = _commit(source)
+        if commit and not any(Path(file["filename"]).parent.name == commit for file in data.cache_files):
+            # Without the hub the library takes what it has of the data set, of whatever revision.
+            raise DataError(
+                f"hub data set {source.hub}: revision {commit} cannot be reached, and what is cached here is "
+                "another one; check source > revision and the network",
+                transient=True,
+            )
+        return data
     for file in folder.rglob("*"):
         roots.check(file, f"{source.hub}/{file.name}")
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
@@ -85,4 +115,4 @@ def _loaded(source: SourceSpec, folder: Path | None, split: str, roots: Roots) -
                 raise DataError(f"{source.hub}: there is no split {split!r}; it has {', '.join(data)}")
             return data[split]
         return data
-    return datasets.load_dataset(str(folder), source.config, split=split)
+    return datasets.load_dataset(str(folder), source.config, split=split, cache_dir=cache)

@@ -5,7 +5,7 @@ of files, brings equal inputs together, and makes any first rows a fair sample.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from alter_core.data.sorted_rows import Row, SortedRows
 from alter_core.data.sources import open_source
 from alter_core.data.text import key_of, share_of
 from alter_core.errors import DataError, WorkspaceError
-from alter_core.spec import DomainSpec, SourceSpec, TaskSpec
+from alter_core.spec import SOURCE_KINDS, DomainSpec, SourceSpec, TaskSpec
 from alter_core.workspace import Workspace, digest_of, write_json, written_whole
 
 __all__ = ["ingest", "source_fingerprint"]
@@ -61,6 +61,11 @@ def ingest(
         made = scratch / "made"
         made.mkdir()
         manifest = reader.write(made)
+        if fingerprint and source_fingerprint(spec, folder, data_root, callables) != fingerprint:
+            raise DataError(
+                f"domain {spec.name}: a source changed while it was read; run again when nobody writes to it",
+                transient=True,
+            )
         facts = _facts(spec, callables)
         digest = digest_of({name: task["digest"] for name, task in manifest["tasks"].items()}, facts)
         write_json(made / "manifest.json", manifest | {"digest": digest, "facts": facts, "fingerprint": fingerprint})
@@ -128,7 +133,7 @@ class _Reader:
         before = len(self._problems.lines)
         with tempfile.TemporaryDirectory(prefix=".sort-", dir=made) as scratch:
             rows = SortedRows(Path(scratch))
-            read = [self._read(task, role, source, rows, parts, number) for role, source in sources.items()]
+            counts = [self._read(task, role, source, rows, parts, number) for role, source in sources.items()]
             if len(self._problems.lines) > before:
                 return {"digest": ""}  # raised later, with those of the other tasks
             settled = Deduplicated(task)
@@ -142,7 +147,8 @@ class _Reader:
             summary
             | settled.summary()
             | {
-                "read": sum(read),
+                "read": sum(wanted for wanted, _ in counts),
+                "filtered": sum(total - wanted for wanted, total in counts),
                 "labels": labels if labelled else [],
                 "type": task.type,
                 "sources": {role: describe(source) for role, source in sources.items()},
@@ -179,8 +185,8 @@ class _Reader:
         rows: SortedRows,
         parts: list[tuple[str, bool]],
         number: int,
-    ) -> int:
-        """Read one source into `rows`; how many of its rows are wanted. Raises DataError when there are none."""
+    ) -> tuple[int, int]:
+        """Read one source into `rows`; how many of its rows are wanted, and are there. Raises DataError for none."""
         split = self._spec.split
         by_group = split.by == "group" and (role == "source")
         make = mapper(task, source, by_group)
@@ -222,7 +228,13 @@ class _Reader:
             left = f"none of its {total} rows passes source > where" if total else "it has no rows"
             name = parts[-1][0] if parts else role
             raise DataError(f"{name}: {left}; a task needs rows to {'test' if role == 'test' else 'train'} on")
-        return count
+        return count, total
+
+
+def shown_source(described: Mapping[str, Any]) -> str:
+    """Where rows come from, of what `describe` tells: files, a hub data set, a database or a callable."""
+    value = next(described[kind] for kind in SOURCE_KINDS if described.get(kind))
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def describe(source: SourceSpec) -> dict[str, Any]:

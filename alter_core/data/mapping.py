@@ -1,5 +1,6 @@
 """From a source's row to a canonical one: columns, template, filter, label map and tidy text."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from alter_core.spec import SourceSpec, TaskSpec
 
 Scalar = str | int | float | bool
 EXACT = 2.0**53  # floats from here on are not all the whole numbers any more
+_MISSING = "fill it, or take the row out of the source"
+_WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
 class RowError(Exception):
@@ -54,35 +57,36 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
     id_column = named.get("id")
     group_column = named.get("group", "group") if by_group else None
     fields = template_columns(source.template) if source.template else ()
-    labels = source.label_map
-    wanted = {column: {_plain(v) for v in _many(value)} for column, value in source.where.items()}
+    labels = _label_map(source)
+    wanted = {column: {_comparable(v) for v in _many(value)} for column, value in source.where.items()}
 
     def make(row: Mapping[str, Any]) -> Canonical | None:
         try:
             for column, values in wanted.items():
-                if _plain(row[column]) not in values:
+                if _comparable(row[column]) not in values:
                     return None
             target = row[target_column]
             if type(target) is not str:
                 target = _text(target, target_column)
-            if labels:
-                target = labels.get(target.strip(), target)
             if fields:
                 parts = {name: clean(_text(row[name], name)) for name in fields}
-                text = filled(str(source.template), parts)
+                text = filled(str(source.template), parts) if any(parts.values()) else ""
             else:
                 text = row[input_column]
-                if type(text) is not str:
+                if not isinstance(text, str):
                     raise RowError(f"column {input_column!r} must hold text, got {_kind(text, input_column)}")
-            own_id = _text(row[id_column], id_column) if id_column else ""
-            group = _text(row[group_column], group_column) if group_column else ""
+            own_id = clean(_text(row[id_column], id_column)) if id_column else ""
+            group = clean(_text(row[group_column], group_column)) if group_column else ""
         except KeyError as error:
             raise MissingColumn(error.args[0], tuple(row)) from None
         text, target = clean(text), clean(target)
+        if labels:
+            target = clean(labels.get(target, target))
         if not text:
-            raise RowError(f"column {input_column!r} is empty; fill it, or leave the row out with source > where")
+            empty = f"columns {', '.join(map(repr, fields))} are" if fields else f"column {input_column!r} is"
+            raise RowError(f"{empty} empty; {_MISSING}")
         if not target:
-            raise RowError(f"column {target_column!r} is empty; fill it, or leave the row out with source > where")
+            raise RowError(f"column {target_column!r} is empty; {_MISSING}")
         for part in (text, target, own_id, group):
             if damaged := damage(part):
                 raise RowError(f"{damaged}: mend it in the source")
@@ -99,15 +103,37 @@ def _many(value: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
+def _label_map(source: SourceSpec) -> dict[str, str]:
+    """The spec's, its keys as tidy as the targets that are looked up."""
+    labels = {clean(key): label for key, label in source.label_map.items()}
+    for key in tuple(labels):
+        if whole := _WHOLE.fullmatch(key):
+            labels.setdefault(whole[1], labels[key])
+    return labels
+
+
+def _comparable(value: Any) -> str:
+    """Values of a filter are compared as text: a CSV file knows no others, and has own spellings of 1 and true."""
+    text = clean(value if isinstance(value, str) else _plain(value))
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
 def _plain(value: Any) -> str:
-    """Values of a filter are compared as text: a CSV file knows no numbers."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A column of whole numbers becomes one of floats where a gap is: 1.0 is 1."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return str(int(value))
+    return str(value)
 
 
 def _text(value: Any, column: str) -> str:
     """Text, a number or a truth value as text. Raises RowError for anything else."""
-    if type(value) is str:
-        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # an enumeration of texts says its name, not its text
     if isinstance(value, float) and not abs(value) < EXACT:  # JSON's large whole numbers are read as such, and NaN
         raise RowError(f"column {column!r} holds {value}, a number that is not exact; write it as text in the source")
     if isinstance(value, bool | int | float):
@@ -118,7 +144,7 @@ def _text(value: Any, column: str) -> str:
 def _kind(value: Any, column: str) -> str:
     """What stands there instead of text, and what to do about it."""
     if value is None:
-        return "nothing (null); fill it, or leave the row out with source > where"
+        return f"nothing (null); {_MISSING}"
     if isinstance(value, list | tuple | Mapping):
         return f"a nested value ({kind_of(value)}); flatten it in the source"
     if isinstance(value, bool | int | float):

@@ -140,10 +140,18 @@ def _files(pattern: str, roots: Roots) -> list[File]:
         else:
             roots.check(root / _fixed(pattern), pattern)
             paths = sorted(root.glob(pattern))
-        paths = [path for path in paths if not path.is_dir()]
+        paths = [path for path in paths if not path.is_dir() and not _is_left_behind(path, root, pattern)]
         if paths:
             return [_local(path, pattern, roots) for path in paths]
     raise DataError(_nothing(pattern, roots))
+
+
+def _is_left_behind(path: Path, root: Path, pattern: str) -> bool:
+    """Whether a wildcard met a hidden name, such as a notebook's checkpoint of the rows; a shell passes over these."""
+    if any(part.startswith(".") and part.strip(".") for part in Path(pattern).parts):
+        return False
+    shown = path.relative_to(root) if path.is_relative_to(root) else path
+    return any(part.startswith(".") for part in shown.parts)
 
 
 def _fixed(pattern: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alter_core.data.dataset import TaskDataset
+from alter_core.data.problems import listed
 from alter_core.data.profile import Profile, drift, largest_changes
 from alter_core.data.task_quality import Item, Outcome, check_task
 from alter_core.errors import QualityBlocked
@@ -106,7 +107,10 @@ def validate(
             distances[task.name] = drift(profiles[task.name], before)
             items += list(_drifted(task, profiles[task.name], before, distances[task.name]))
     tell(len(spec.tasks), len(spec.tasks))
-    kept = ("rows", "read", "duplicates", "leakage", "contradictions", "label_counts", "sources", "type")
+    kept = (
+        *("rows", "read", "filtered", "over_limit", "duplicates", "leakage", "contradictions"),
+        *("label_counts", "sources", "type"),
+    )
     tasks = {
         task.name: {k: dataset.manifest["tasks"][task.name][k] for k in kept}
         | {
@@ -133,16 +137,27 @@ def _samples(dataset: TaskDataset, task: str) -> list[dict[str, str]]:
 
 def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[str, float]) -> Iterator[Item]:
     keys = {"labels": "labels", "words": "words", "input lengths": "length_bins"}
-    least, gone = (1 - task.quality.max_row_drop) * before["rows"], 1 - now["rows"] / max(before["rows"], 1)
-    if now["rows"] < least:
-        text = (
-            f"{now['rows']:,} training rows where the champion had {before['rows']:,}, {gone:.0%} fewer; "
-            f"quality > max_row_drop is {task.quality.max_row_drop:g}"
-        )
-        remedy = "see that the source is whole; if so many rows are meant to go, raise max_row_drop"
-        yield Item(task.name, "rows since the champion", "block", text, remedy)
-    else:
-        yield Item(task.name, "rows since the champion", "ok", "", "")
+    counts = {"training rows": "rows"} | ({"test rows": "test_rows"} if task.test and "test_rows" in before else {})
+    for kind, key in counts.items():
+        least, gone = (1 - task.quality.max_row_drop) * before[key], 1 - now[key] / max(before[key], 1)
+        if now[key] < least:
+            text = (
+                f"{now[key]:,} {kind} where the champion had {before[key]:,}, {gone:.0%} fewer; "
+                f"quality > max_row_drop is {task.quality.max_row_drop:g}"
+            )
+            remedy = "see that the source is whole; if so many rows are meant to go, raise max_row_drop"
+            yield Item(task.name, f"{kind} since the champion", "block", text, remedy)
+        else:
+            yield Item(task.name, f"{kind} since the champion", "ok")
+    told = {"no more": before["labels"].keys() - now["labels"], "new": now["labels"].keys() - before["labels"]}
+    changed = [f"{how}: {listed(sorted(labels))}" for how, labels in told.items() if labels]
+    yield Item(
+        task.name,
+        "labels since the champion",
+        "warn" if changed else "ok",
+        f"labels of the training rows since the champion: {'; '.join(changed)}" if changed else "",
+        "see that this is meant; a task that lists its labels blocks on others" if changed else "",
+    )
     limit = task.quality.max_drift
     for name, distance in distances.items():
         outcome: Outcome = "warn" if distance > limit else "ok"

@@ -92,6 +92,8 @@ def _task(report: "QualityReport", name: str) -> str:
     for role, source in task["sources"].items():
         said = ", ".join(f"{key}: {_said(value)}" for key, value in source.items())
         facts.append(f"{'Test rows' if role == 'test' else 'Rows'} from <code>{escape(said)}</code>")
+    left_out = {"source &gt; where": task["filtered"], "source &gt; limit": task["over_limit"]}
+    facts += [f"{count:,} rows left out by {by}" for by, count in left_out.items() if count]
     parts += [f"<p>{'<br>'.join(facts)}</p>", _samples(task), _labels(task), _lengths(report, name)]
     if name in report.drift:
         cells = "".join(

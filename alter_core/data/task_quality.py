@@ -108,7 +108,7 @@ def _profile(train: "pd.DataFrame", manifest: dict[str, Any]) -> Profile:
         for name in ("input", "target")
     }
     told = profile(train["input"].tolist(), lengths["input"], lengths["target"], manifest["label_counts"]["train"])
-    return told | {"rows": manifest["rows"]["train"]}
+    return told | {"rows": manifest["rows"]["train"], "test_rows": manifest["rows"]["test"]}
 
 
 class _Rows:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from alter_core.data import sorted_rows
 from alter_core.data.dataset import COLUMNS, SPLITS, TaskDataset
 from alter_core.data.ingest import ingest, source_fingerprint
 from alter_core.data.text import clean
+from alter_core.errors import DataError
 from tests.data.conftest import MadeDomain, Rows, good_rows, jsonl
 
 RowsOf = Callable[..., Rows]
@@ -173,6 +176,95 @@ def test_every_format_gives_the_same_rows(made: MadeDomain) -> None:
         json.dumps(source): made.ingest({"source": source}).manifest["tasks"]["task"]["digest"] for source in sources
     }
     assert len(set(digests.values())) == 1, digests
+
+
+def test_a_number_is_one_label_however_its_column_is_typed(made: MadeDomain) -> None:
+    for name, kind in (("whole", pa.int64()), ("gaps", pa.float64())):
+        columns = {"input": [f"{name} {n}" for n in range(60)], "target": pa.array([n % 2 for n in range(60)], kind)}
+        pq.write_table(pa.table(columns), made.folder / f"{name}.parquet")
+    assert made.ingest({"source": {"path": "*.parquet"}}).labels == {"task": ("0", "1")}
+    mapped = {"path": "*.parquet", "label_map": {"0.0": "no", "1": "yes"}}
+    assert made.ingest({"source": mapped}).labels == {"task": ("no", "yes")}
+
+
+def test_filters_know_truth_and_numbers_in_every_spelling(made: MadeDomain) -> None:
+    made.write("a.csv", "input,target,valid,year\n" + "".join(f"a {n},yes,{n % 2 == 0},2020.0\n" for n in range(60)))
+    rows = [{"input": f"b {n}", "target": "no", "valid": n % 2 == 0, "year": 2020 + n // 40} for n in range(60)]
+    made.write("b.jsonl", rows)
+    source = {"path": ["a.csv", "b.jsonl"], "where": {"valid": True, "year": 2020}}
+    task = made.ingest({"source": source}).manifest["tasks"]["task"]
+    assert (task["read"], task["filtered"]) == (30 + 20, 120 - 50)
+
+
+def test_groups_and_mapped_labels_are_one_in_every_writing(made: MadeDomain, rows_of: RowsOf) -> None:
+    rows = good_rows(600)
+    for n, row in enumerate(rows):
+        row["group"] = (f"caf\u00e9 {n % 60}", f" cafe\u0301  {n % 60}")[n % 2]
+        row["target"] = ("n\u00e9gatif  one", "ne\u0301gatif one", "pos")[n % 3]
+    made.write("rows.jsonl", rows)
+    source = {"path": "rows.jsonl", "label_map": {"n\u00e9gatif one": "neg"}}
+    dataset = made.ingest({"source": source}, split={"by": "group", "test": 0.3})
+    assert dataset.labels == {"task": ("neg", "pos")}
+    number_of = {row["input"]: n % 60 for n, row in enumerate(rows)}
+    splits = {(number_of[row["input"]], split) for split in SPLITS for row in rows_of(dataset, split)}
+    assert len(splits) == 60
+
+
+def test_a_wildcard_passes_over_hidden_names(made: MadeDomain) -> None:
+    made.write("data/rows.jsonl", good_rows(100))
+    made.write("data/.checkpoints/rows.jsonl", good_rows(50, first=100))
+    read = {path: made.ingest({"source": {"path": path}}).manifest["tasks"]["task"]["read"]
+            for path in ("data/**/*.jsonl", "data/.checkpoints/*.jsonl")}  # fmt: skip
+    assert read == {"data/**/*.jsonl": 100, "data/.checkpoints/*.jsonl": 50}
+
+
+def test_a_source_that_changes_while_it_is_read_is_kept_under_no_key(
+    made: MadeDomain, monkeypatch: pytest.MonkeyPatch, rows_of: RowsOf
+) -> None:
+    good, bad = good_rows(), [{**row, "target": "yes"} for row in good_rows()]
+    made.write("rows.jsonl", good)
+    spec = made.spec()
+
+    def overwrite(done: int, *_: object, **__: object) -> None:
+        made.write("rows.jsonl", bad)
+
+    with pytest.raises(DataError, match="changed while it was read") as told:
+        ingest(spec, made.folder, made.workspace, progress=overwrite)
+    assert told.value.transient
+    made.write("rows.jsonl", good)
+    assert {row["target"] for row in rows_of(ingest(spec, made.folder, made.workspace))} == {"yes", "no"}
+
+
+def test_a_folder_written_anew_with_the_time_of_the_old_is_read_anew(
+    made: MadeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_of: RowsOf
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for first in (0, 1000):
+        file = made.write("folder/train.jsonl", good_rows(first=first))
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        found = {row["input"] for row in rows_of(made.ingest({"source": {"hub": "folder"}}))}
+        assert found < {row["input"] for row in good_rows(first=first)}
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_another_commit_in_the_cache_is_not_the_pinned_one(
+    made: MadeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the library's cache holds after an earlier load, and no hub to ask."""
+    cached = tmp_path / "cache/org___name/default/0.0.0" / ("a" * 40)
+    made.write("rows.jsonl", good_rows())
+    datasets.load_dataset("json", data_files=str(made.folder / "rows.jsonl"), cache_dir=str(tmp_path / "first"))
+    arrow = next((tmp_path / "first").rglob("*.arrow"))
+    shutil.copytree(arrow.parent, cached)
+    (cached / arrow.name).rename(cached / "name-train.arrow")
+    info = json.loads((cached / "dataset_info.json").read_text())
+    (cached / "dataset_info.json").write_text(json.dumps(info | {"dataset_name": "name"}))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert made.ingest({"source": {"hub": "org/name", "revision": "a" * 40}}).manifest["tasks"]["task"]["read"] == 200
+    with pytest.raises(DataError) as told:
+        made.ingest({"source": {"hub": "org/name", "revision": "b" * 40}})
+    assert "another one" in str(told.value), str(told.value)
 
 
 def test_rows_that_do_not_fit_memory_are_sorted_in_runs(made: MadeDomain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 import json
 import re
+from random import Random
 from typing import Any
 
 import pytest
 
 from alter_core.data import task_quality
 from alter_core.data.ingest import ingest
-from alter_core.data.profile import total_variation
+from alter_core.data.profile import Profile, drift, profile, total_variation
 from alter_core.data.quality import QualityReport, validate
 from alter_core.errors import QualityBlocked
 from tests.data.conftest import MadeDomain, good_rows
@@ -139,6 +140,39 @@ def test_a_source_that_has_lost_most_of_its_rows_blocks(made: MadeDomain) -> Non
     [blocking] = _report(made, champion=before).wrong("block")
     assert f"where the champion had {before['task']['rows']}" in blocking.text
     assert _report(made, {"quality": {"max_row_drop": 0.8}}, champion=before).outcome == "ok"
+
+
+def test_test_rows_of_their_own_that_were_cut_off_block(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(200))
+    task = {"test": {"path": "test.jsonl"}}
+    made.write("test.jsonl", good_rows(100, first=500))
+    before = json.loads(json.dumps(_report(made, task).to_json()))["profile"]
+    made.write("test.jsonl", good_rows(3, first=500))
+    [blocking] = _report(made, task, champion=before).wrong("block")
+    assert "3 test rows where the champion had 100" in blocking.text
+
+
+def test_labels_that_went_or_came_since_the_champion_are_told(made: MadeDomain) -> None:
+    rows = good_rows(400)
+    made.write(
+        "rows.jsonl", [{**row, "target": "refund" if n % 10 == 0 else row["target"]} for n, row in enumerate(rows)]
+    )
+    before = json.loads(json.dumps(_report(made).to_json()))["profile"]
+    made.write(
+        "rows.jsonl", [{**row, "target": "refnud" if n % 40 == 0 else row["target"]} for n, row in enumerate(rows)]
+    )
+    [warned] = _report(made, champion=before).wrong("warn")
+    assert "no more: 'refund'; new: 'refnud'" in warned.text
+
+
+def test_words_drift_where_no_spaces_part_them() -> None:
+    def told(first: int) -> Profile:
+        draw = Random(first)
+        texts = ["".join(chr(first + draw.randrange(300)) for _ in range(20)) for _ in range(2000)]
+        return profile(texts, [], [], {"a": 1, "b": 1})
+
+    assert drift(told(0x4E00), told(0x4E00))["words"] == 0
+    assert drift(told(0x4E00), told(0x6E00))["words"] > 0.99
 
 
 def test_total_variation_is_0_for_equal_and_1_for_disjoint_shares() -> None:

@@ -51,6 +51,10 @@ def test_a_version_whose_split_was_another_may_know_the_test_rows(tmp_path: Path
     assert not another_split(plan(), version(1, split=json.dumps({"colour": plan().split_keys["colour"]})))
     assert not another_split(plan(), version(1))
     assert another_split(plan(split={"test": 0.4}), made)
+    tasks = tiny_spec(tiny_backbone)["tasks"]
+    for change in ({"template": "ticket: {input}"}, {"columns": {"group": "other"}}):
+        changed = [{**tasks[0], "source": {**tasks[0]["source"], **change}}, *tasks[1:]]
+        assert another_split(plan(tasks=changed), made)
 
 
 def away(*_: Any) -> None:
