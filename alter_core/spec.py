@@ -194,7 +194,7 @@ class TaskSpec(Section):
     """Allowed targets of a label task; unset: those of the training rows."""
     metrics: tuple[MetricName, ...] | None = None
     """The first is the task's score; unset means the task type's. macro_f1 has no score per row: where models are
-    compared row by row, in promotion and ablation, accuracy stands for it."""
+    compared row by row, in the macro difference of promotion and in ablation, accuracy stands for it."""
     max_input_tokens: int = Field(default=256, ge=8)
     """Longer inputs are cut at the end, in training and in use."""
     max_target_tokens: int | None = Field(default=None, ge=1)
@@ -351,7 +351,8 @@ class PromotionSpec(Section):
     """When a candidate becomes champion."""
 
     max_task_drop: Share = 0.02
-    """No task's score may fall by more than this against the champion's, on the candidate's test rows."""
+    """No task's score may fall by more than this against the champion's, on the candidate's test rows. The fewer these
+    are, the more often an equally good model falls so far by chance: of 50 rows, one is 0.02."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of the paired bootstrap on the macro score."""
 

@@ -89,7 +89,7 @@ def record(run: Run, table: Mapping[str, Any], folder: Path, tags: Mapping[str, 
         run.tracker.log_metrics(run.id, [{"step": 0, "metrics": difference}])
     for arm in table["arms"]:
         kept = ("name", "title", "family", "seeds", "rate", "rate_at_edge", "grid", "trained_parameters", "cost")
-        params = {name: arm[name] for name in kept}
+        params = {name: arm[name] for name in kept} | {"metrics": table["metrics"]}
         own = run.tracker.start_run(arm["name"], params, {**tags, "mlflow.parentRunId": run.id})
         with ended(Run(own, run.tracker)):
             means = {f"test.{name}": task["value"] for name, task in arm["tasks"].items()}

@@ -8,7 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from alter_core.data.dataset import SPLITS
 from flows.plan import Plan
-from registry.card import plain, table
+from registry.card import own_scorecard, plain, shown_macro, table
 from registry.errors import without_password
 
 MOST_WARNINGS = 50
@@ -47,7 +47,9 @@ def score_table(plan: Plan, scorecards: Mapping[str, Mapping[str, Any]]) -> None
                 row.setdefault("metric", scores["metric"])
                 row[subject] = round(scores["metrics"][scores["metric"]]["value"], 4)
         rows.append(row)
-    macro = {subject: round(card["macro"]["value"], 4) for subject, card in scorecards.items()}
+    own = scorecards[own_scorecard(scorecards)]
+    macros = {subject: shown_macro(card, own) for subject, card in scorecards.items()}
+    macro = {subject: round(value, 4) for subject, value in macros.items() if value is not None}
     rows.append({"task": "macro", "metric": "", **macro})
     create_table_artifact(rows, key=key(plan, "scores"), description="Test rows")
 

@@ -13,6 +13,7 @@ from alter_core.data.ingest import shown_source
 from alter_core.training.cost import trained_in_all
 from flows.plan import Plan, code_digest
 from registry.card import CardFacts, own_scorecard
+from registry.comparison import aggregates
 from registry.promotion import decide
 from registry.versions import Version
 
@@ -50,7 +51,7 @@ class Candidate:
 
     def decide(self) -> Facts:
         """The promotion rule on its own and the champion's scores of the same test rows."""
-        against = self.scorecards.get("champion", {"row_scores": {}})  # none where no task is the champion's
+        against = self.scorecards.get("champion", {"tasks": {}, "row_scores": {}})  # it has none of these tasks
         rule = self.plan.spec.promotion
         decision = decide(
             self.own["row_scores"],
@@ -58,6 +59,7 @@ class Candidate:
             rule.max_task_drop,
             rule.confidence,
             self.plan.spec.seed,
+            aggregates(self.own, against),
         )
         reason = decision.reason
         if self.champion and another_split(self.plan, self.champion):

@@ -17,7 +17,7 @@ from alter_core.workspace import Workspace
 from flows.caches import Cache
 from flows.plan import find_domain
 from flows.stores import model_name, model_store, write_card
-from registry.card import decision_of, own_scorecard
+from registry.card import decided, own_scorecard
 from registry.comparison import compare as compare_cards
 from registry.errors import RegistryInputError
 from registry.models import CHAMPION, ModelStore
@@ -80,8 +80,7 @@ def report(domain: str, which: str) -> str:
     store, name = model_store(workspace), model_name(domain)
     version = store.get(name, which)
     facts: Any = store.facts(name, version["version"], workspace.downloads)
-    facts["decision"] = decision_of(version["tags"])
-    return render_report(facts, store.versions(name), version["version"])
+    return render_report(decided(facts, version["tags"]), store.versions(name), version["version"])
 
 
 def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:

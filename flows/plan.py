@@ -136,13 +136,11 @@ class Plan:
     def split_keys(self) -> dict[str, str]:
         """Task -> of what decides which of its rows are for the test: while it stays, no row changes sides."""
         split = self.spec.split.model_dump(mode="json")
-        by = {"template": True, "columns": {"input", "group"}}  # what a row's side is told from
-        return {
-            task.name: digest_of(
-                split, task.source.model_dump(include=by), task.test and task.test.model_dump(mode="json")
-            )
-            for task in self.spec.tasks
-        }
+        keys = {}
+        for task in self.spec.tasks:
+            told_by = task.source.model_dump(include={"template": True, "columns": {"input", "group"}})
+            keys[task.name] = digest_of(split, told_by, task.test and task.test.model_dump(mode="json"))
+        return keys
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:
         """Of the whole run: spec, data, backbone and code."""

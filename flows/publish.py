@@ -70,7 +70,7 @@ def stands(version: Version, champion: Version | None) -> bool:
     return (
         version["version"] == champion["version"]
         or tags.get("rolled_back", "") > tags.get("promoted", "")  # by a person, who knows why
-        or "promoted_by" in champion["tags"]  # as here
+        or bool(champion["tags"].get("promoted_by"))  # as here
         or (tags.get("decision") == "keep" and tags.get("champion_before") == str(champion["version"]))
     )
 
@@ -265,6 +265,8 @@ def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
     if before and before["version"] == version:  # made again to the bit: what was decided of it stands
         say(f"{plan.spec.name} version {version} is the champion already")
         return True
+    # What a person decided of this version before was against another champion.
+    stale = dict.fromkeys({"promoted_by", "promotion_reason"} & store.get(plan.spec.name, version)["tags"].keys(), "")
     # First: a production that is killed from here on can be brought to its end by what stands there.
     store.tag(
         plan.spec.name,
@@ -273,6 +275,7 @@ def promote(candidate: Candidate, version: int, decision: Facts) -> bool:
             "champion_before": before["version"] if before else "none",
             "decision": "promote" if decision["promote"] else "keep",
             "decision_reason": decision["reason"],
+            **stale,
         },
     )
     if decision["promote"]:

@@ -11,7 +11,7 @@ from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
 from flows.jobs import stop_tree
 from flows.plan import Plan, find_domain
-from registry.card import decision_of, render_card
+from registry.card import decided, render_card
 from registry.errors import RegistryInputError, without_password
 from registry.models import ModelStore
 from registry.tracking import Tracker
@@ -83,8 +83,8 @@ def list_versions(domain: str | None) -> list[Version]:
 
 def write_card(store: ModelStore, name: str, version: int, facts: Mapping[str, Any]) -> str:
     """Write a version's card anew from `facts` and the decision that its tags tell of; the card."""
-    decided: Any = {**facts, "decision": decision_of(store.get(name, version)["tags"])}
-    card = render_card(decided)
+    known: Any = facts
+    card = render_card(decided(known, store.get(name, version)["tags"]))
     store.set_card(name, version, card)
     return card
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.candidate import read_scorecards
-from registry.card import known_limits, own_scorecard
+from registry.card import known_limits, own_scorecard, shown_macro
 
 SUBJECTS = {
     "zero_shot": "zero-shot",
@@ -72,7 +72,8 @@ def _score_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(*cells)
     blank = [""] * (len(table.columns) - 2 - len(shown))
     table.add_section()
-    table.add_row("macro", "", *blank, *[f"{cards[name]['macro']['value']:.3f}" for name in shown])
+    macros = [shown_macro(cards[name], cards[last]) for name in shown]
+    table.add_row("macro", "", *blank, *["" if value is None else f"{value:.3f}" for value in macros])
     return table
 
 

@@ -19,6 +19,10 @@ COSTS = (
 )
 
 
+FEW_ROWS = 30
+"""Below, resampled rows do not show how far a score may be off: 5 of 5 right would be 1.000 to 1.000."""
+
+
 class TaskFacts(TypedDict, total=False):
     """One task as its spec and its data tell of it."""
 
@@ -80,6 +84,24 @@ def decision_of(tags: Mapping[str, str]) -> dict[str, Any]:
         "reason": tags["decision_reason"],
         **person,
     }
+
+
+def decided(facts: CardFacts, tags: Mapping[str, str]) -> CardFacts:
+    """`facts` with what the tags say was decided of the version, and against which champion: a version that is made
+    again keeps the facts of its first time."""
+    told: CardFacts = {**facts}
+    told["decision"] = decision_of(tags)
+    if (before := tags.get("champion_before")) is not None:
+        champion = int(before) if before.isdigit() else None
+        if champion != facts.get("champion_version"):
+            told["champion_version"] = champion
+            told["scorecards"] = {name: card for name, card in facts["scorecards"].items() if name != "champion"}
+    return told
+
+
+def shown_macro(card: Mapping[str, Any], own: Mapping[str, Any]) -> float | None:
+    """A subject's macro score beside the model's own; None over other tasks, as the two would not be comparable."""
+    return float(card["macro"]["value"]) if card["tasks"].keys() == own["tasks"].keys() else None
 
 
 def render_card(facts: CardFacts) -> str:
@@ -169,7 +191,8 @@ def _scores(facts: CardFacts) -> str:
             ]
         )
     macro = mine["macro"]
-    totals = [f"{cards[name]['macro']['value']:.3f}" if name in cards else "" for name in shown]
+    macros = [shown_macro(cards[name], mine) if name in cards else None for name in shown]
+    totals = ["" if value is None else f"{value:.3f}" for value in macros]
     interval = f"{macro['low']:.3f} to {macro['high']:.3f}"
     rows.append(["**macro**", "mean of the above", "", *totals, f"**{macro['value']:.3f}**", interval])
     return "## Scores on held-out rows\n\n" + table(header, rows, left=2)
@@ -280,6 +303,8 @@ def known_limits(scorecards: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "the backbone alone": alone and alone["value"],
             "always giving the commonest label": task.get("majority"),
         }
+        if task["rows"] < FEW_ROWS:
+            sentences.append(f"{name} was scored on {task['rows']} test rows: its interval is too narrow.")
         if unbeaten := [
             f"{other} ({value:.3f})" for other, value in others.items() if value is not None and score["low"] <= value
         ]:

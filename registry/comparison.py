@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from registry.promotion import decide
 
 Scorecard = Mapping[str, Any]
@@ -14,12 +16,18 @@ def compare(
     """Scores of two scorecards per task, and what the promotion rule says of `second` against `first`.
 
     Gives {"tasks": {task: {"metric", "first", "second", "difference", "rows"}}, "macro": {"first", "second"},
-    "shared_rows": int, "decision": {"promote", "reason", "numbers"}}. Values are None where a side has no such task;
-    `rows` counts the test rows that both scored: the rule looks at those alone, the scores shown are of all.
+    "shared_rows": int, "decision": {"promote", "reason", "numbers"}}. Values are None where a side has no such task, or
+    scores it by another metric; those of the macro where the two do not have the same tasks and metrics. `rows` counts
+    the test rows that both scored: the rule looks at those alone, the scores shown are of all.
     """
     tasks: dict[str, Any] = {}
+    metrics, before = ({name: task["metric"] for name, task in card["tasks"].items()} for card in (second, first))
+    alike = metrics == before
+    other = {name: (metric, before[name]) for name, metric in metrics.items() if before.get(name, metric) != metric}
     for name in dict.fromkeys([*first["tasks"], *second["tasks"]]):
         sides = [card["tasks"].get(name) for card in (first, second)]
+        if name in other:
+            sides[0] = None
         values = [None if side is None else float(side["metrics"][side["metric"]]["value"]) for side in sides]
         both = [value for value in values if value is not None]
         held = [set(card.get("row_scores", {}).get(name, ())) for card in (first, second)]
@@ -28,12 +36,34 @@ def compare(
             "first": values[0],
             "second": values[1],
             "difference": both[1] - both[0] if len(both) == 2 else None,
-            "rows": len(held[0] & held[1]),
+            "rows": 0 if name in other else len(held[0] & held[1]),
         }
-    decision = decide(second["row_scores"], first["row_scores"], max_task_drop, confidence, seed)
+    ours, theirs = ({k: v for k, v in card["row_scores"].items() if k not in other} for card in (second, first))
+    decision = decide(ours, theirs, max_task_drop, confidence, seed, aggregates(second, first))
+    reason = decision.reason
+    for name, (metric, former) in other.items():
+        reason += f"; {name} is not compared: it is scored by {metric}, and was by {former}"
     return {
         "tasks": tasks,
-        "macro": {"first": first["macro"]["value"], "second": second["macro"]["value"]},
+        "macro": {
+            side: card["macro"]["value"] if alike else None for side, card in (("first", first), ("second", second))
+        },
         "shared_rows": sum(task["rows"] for task in tasks.values()),
-        "decision": {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers},
+        "decision": {"promote": decision.promote, "reason": reason, "numbers": decision.numbers},
     }
+
+
+def aggregates(candidate: Scorecard, champion: Scorecard) -> dict[str, dict[str, Any]]:
+    """Tasks of both whose score is no mean over rows, such as macro_f1, as `decide` takes them: where both sides scored
+    the same rows."""
+    found = {}
+    for name, ours in candidate["tasks"].items():
+        theirs, metric = champion["tasks"].get(name), ours["metric"]
+        rows = [card["row_scores"].get(name, {}) for card in (candidate, champion)]
+        if theirs is None or theirs["metric"] != metric or not rows[0] or rows[0].keys() != rows[1].keys():
+            continue
+        values = [side["metrics"][metric]["value"] for side in (ours, theirs)]
+        means = [np.mean(list(each.values())) for each in rows]
+        if not np.allclose(values, means, atol=1e-6):
+            found[name] = {"metric": metric, "candidate": values[0], "champion": values[1]}
+    return found

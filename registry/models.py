@@ -52,7 +52,7 @@ class ModelStore(Versions):
             with self._locked(domain):
                 self._make_domain(domain, description)
             own = {"run_key": run_key, BUNDLE_DIGEST: bundle_digest(bundle)}
-            if (known := self._known(domain, own, metrics or {})) is not None:
+            if (known := self._known(domain, own, run_id, metrics or {})) is not None:
                 return known
             all_tags = {key: str(value) for key, value in {**(tags or {}), **own}.items()}
             experiment = self.client.get_run(run_id).info.experiment_id
@@ -69,7 +69,7 @@ class ModelStore(Versions):
                 raise
             self.client.finalize_logged_model(model.model_id, "READY")
             with self._locked(domain):  # not while files go to a server, which may take long
-                if (known := self._known(domain, own, metrics or {})) is not None:
+                if (known := self._known(domain, own, run_id, metrics or {})) is not None:
                     return known
                 self.client.create_model_version(
                     domain,
@@ -84,14 +84,17 @@ class ModelStore(Versions):
                 self.set_card(domain, version, card)
                 return version
 
-    def _known(self, domain: str, own: Mapping[str, str], metrics: Mapping[str, float]) -> int | None:
-        """The version that was made with these tags; where that was cut off, it is linked now."""
+    def _known(self, domain: str, own: Mapping[str, str], run_id: str, metrics: Mapping[str, float]) -> int | None:
+        """The version that was made with these tags; where that was cut off, it is linked now, as it is with the run
+        that made it again."""
         known = self._made_with(domain, own)
         if not known:
             return None
         entity = max(known, key=lambda entity: int(entity.version))
         if LINKED not in self.client.get_run(entity.run_id).data.tags:
             self._link(domain, int(entity.version), entity.run_id, entity.tags["model_id"], metrics)
+        if run_id != entity.run_id:  # not bound to the model again, whose metrics would stand there twice
+            self._tell(run_id, domain, int(entity.version), metrics)
         return int(entity.version)
 
     def _made_with(self, domain: str, own: Mapping[str, str]) -> Sequence[Any]:
@@ -122,16 +125,24 @@ class ModelStore(Versions):
 
     def _link(self, domain: str, version: int, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
         """What ties run, model and version together in the UI."""
-        from mlflow.entities import LoggedModelOutput, Metric
+        from mlflow.entities import LoggedModelOutput
 
         self.client.set_logged_model_tags(
             model_id, {"mlflow.modelVersions": json.dumps([{"name": domain, "version": version}])}
         )
         self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        self._tell(run_id, domain, version, metrics, model_id)
+
+    def _tell(
+        self, run_id: str, domain: str, version: int, metrics: Mapping[str, float], model_id: str | None = None
+    ) -> None:
+        """What a run says of the version that it ended in."""
+        from mlflow.entities import Metric
+
         now = int(time.time() * 1000)
-        bound = [Metric(key, float(value), now, 0, model_id) for key, value in metrics.items()]
-        for begin in range(0, len(bound), 1000):
-            self.client.log_batch(run_id, metrics=bound[begin : begin + 1000])
+        logged = [Metric(key, float(value), now, 0, model_id) for key, value in metrics.items()]
+        for begin in range(0, len(logged), 1000):
+            self.client.log_batch(run_id, metrics=logged[begin : begin + 1000])
         self.client.set_tag(run_id, LINKED, f"{domain} {version}")
 
     def set_champion(self, domain: str, version: int, expected_previous: int | None) -> None:

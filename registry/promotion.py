@@ -22,7 +22,12 @@ class Decision:
 
 
 def decide(
-    candidate: Scores, champion: Scores | None, max_task_drop: float, confidence: float = 0.95, seed: int = 0
+    candidate: Scores,
+    champion: Scores | None,
+    max_task_drop: float,
+    confidence: float = 0.95,
+    seed: int = 0,
+    aggregates: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Decision:
     """Compare on the candidate's own test rows; `champion` holds the champion's scores on the same rows.
 
@@ -34,7 +39,8 @@ def decide(
     1. The macro score does not fall: the upper end of that interval, at `confidence`, is not below zero. So equal
        scores, and falls within the noise of the test rows, pass; a fall that the rows do show does not.
     2. No task's observed score falls by more than `max_task_drop`. This one takes no interval: it bounds what users
-       of one task can lose, however few its test rows are.
+       of one task can lose, however few its test rows are. Of a task in `aggregates`, whose score is no mean over
+       rows (macro_f1), it looks at that score: {"metric", "candidate", "champion"}.
 
     No champion: promoted. A task that only the candidate has is reported and not compared. A task that only the
     champion has stands in the reason and does not hinder: removing it was a decision of the spec. A candidate score
@@ -80,7 +86,10 @@ def decide(
     macro = float(np.mean([part["difference"] for part in tasks.values()]))
     low, high = (float(end) for end in np.quantile(resampled.mean(axis=0), [tail, 1 - tail]))
     # Means of equal scores may differ in the last bit; that is neither a fall nor a rise.
-    fallen = {task: -part["difference"] for task, part in tasks.items() if part["difference"] < -max_task_drop - 1e-12}
+    whole = {task: part for task, part in (aggregates or {}).items() if task in tasks}
+    falls = {task: -part["difference"] for task, part in tasks.items()}
+    falls |= {task: part["champion"] - part["candidate"] for task, part in whole.items()}
+    fallen = {task: fall for task, fall in falls.items() if fall > max_task_drop + 1e-12}
     macro_falls = high < -1e-12
     numbers = {
         "macro": {
@@ -92,6 +101,7 @@ def decide(
             "confidence": confidence,
         },
         "tasks": tasks,
+        "aggregates": {task: dict(part) for task, part in whole.items()},
         "max_task_drop": max_task_drop,
         "added": added,
         "removed": removed,
@@ -103,8 +113,12 @@ def decide(
     if macro_falls:
         against.append(f"the macro score falls: {measured}")
     for task, drop in sorted(fallen.items(), key=lambda item: -item[1]):
-        against.append(f"{task} falls by {drop:.3f}, more than the {max_task_drop:g} that the spec allows")
-    notes = [f"new: {', '.join(added)}"] if added else []
+        part = tasks[task]
+        spread = f"interval {part['low']:+.3f} to {part['high']:+.3f} over {_count(part['rows'], 'row')}"
+        how = f"by its {whole[task]['metric']}" if task in whole else spread
+        against.append(f"{task} falls by {drop:.3f} ({how}), more than the {max_task_drop:g} that the spec allows")
+    notes = [f"counted there by rows, not by {part['metric']}: {task}" for task, part in sorted(whole.items())]
+    notes += [f"new: {', '.join(added)}"] if added else []
     notes += [f"no longer there: {', '.join(removed)}"] if removed else []
     note = f" ({'; '.join(notes)})" if notes else ""
     if against:

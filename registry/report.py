@@ -54,12 +54,22 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
         macro=own["macro"],
         zero_shot=cards["zero_shot"]["macro"]["value"] if "zero_shot" in cards else None,
         quality=facts.get("data", {}).get("quality", {}).get("outcome"),
-        samples=[{"truncated": False, "score": None, **row} for row in own.get("samples", ())],
+        samples=[{"truncated": False, "score": None, **row, **_mark(row, own)} for row in own.get("samples", ())],
         confusions=sorted(name for name in pictures if name.startswith("confusion-")),
         picture=picture,
         card=_html(_untitled(render_card(facts))),
         generated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
+
+
+def _mark(row: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, str]:
+    """How right an answer is by its task's metric: a tick, a cross, or the row's score between them."""
+    score = own.get("row_scores", {}).get(row["task"], {}).get(row.get("id"))
+    if score is None:
+        score = float(row["prediction"] == row["target"])
+    if score in (0.0, 1.0):
+        return {"mark": "✓" if score else "✗", "rightness": "right" if score else "wrong"}
+    return {"mark": f"{score:.2f}", "rightness": "partly"}
 
 
 def _whole(facts: CardFacts) -> dict[str, Any]:

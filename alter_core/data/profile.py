@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alter_core.data.text import UNSPACED
+
 PROFILED = 20_000  # training rows that a profile looks at, the first in order of hash: a fair and stable sample
 WORDS = 500
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-# Where no spaces part words (Thai to Khmer, Japanese, Chinese), a character counts as one: whole clauses hardly recur.
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _EDGES = tuple(round(2 ** (k / 2)) for k in range(4, 29))  # of length bins, in tokens
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

@@ -4,6 +4,10 @@ import re
 import unicodedata
 from hashlib import blake2b
 
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Scripts without spaces between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese), for a class of a regular
+expression: what counts words counts their characters, as a sentence would be one word."""
+
 _UNTIDY = re.compile(r"[^\S \n]|  | \n|\n |\n\n\n")
 _BREAK = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 _SPACES = re.compile(r"[^\S\n]+")

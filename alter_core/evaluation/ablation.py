@@ -163,8 +163,8 @@ def _tune(
         trials |= more
         for rate, trial in more.items():
             with sayer.working(arm, trial, "validation"):
-                score = reach(trial, "validation")["macro"]["value"]
-                tried[rate] = -math.inf if score is None else float(score)  # it diverged: worse than all that did not
+                reach(trial, "validation")
+                tried[rate] = trial.score()
             for loser in set(tried) - {best_rate(tried)}:
                 trials[loser].drop_weights()
     best = best_rate(tried)

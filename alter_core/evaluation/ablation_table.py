@@ -3,6 +3,7 @@
 The best MTA arm and the best baseline are chosen by validation rows, so that choosing cannot flatter the test score.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def summarise(
     tables = []
     scores: dict[str, Scores] = {}
     for arm in arms:
-        held = trials[arm.name]
+        held = [trial for trial in trials[arm.name] if trial.score() > -math.inf]
         if not held:
             continue
         cards = [trial.test() for trial in held]
@@ -60,6 +61,7 @@ def summarise(
                 ],
                 "validation": float(np.mean([check["macro"]["value"] for check in checks])),
                 "seeds": [trial.seed for trial in held],
+                "diverged": [trial.seed for trial in trials[arm.name] if trial not in held],
                 "rate": held[0].rate,
                 "rate_at_edge": tuned[arm.name].at_edge,
                 "grid": {f"{rate:g}": score for rate, score in tuned[arm.name].grid.items()},
@@ -126,6 +128,11 @@ def to_markdown(table: Facts) -> str:
     computed = sorted({precision for arm in table["arms"] for precision in arm["precision"]})
     mixed = ", by the machine that a trial ran on" if len(computed) > 1 else ""
     lines += [f"Trials computed in {' and '.join(computed)}{mixed}."] if computed else []
+    lines += [
+        f"{arm['title']} diverged at seed {', '.join(map(str, arm['diverged']))}: its other seeds are not compared."
+        for arm in table["arms"]
+        if arm["diverged"]
+    ]
     lines += ["Seconds are those of one training's steps.", "", reading(table)]
     return "\n".join(lines) + "\n"
 

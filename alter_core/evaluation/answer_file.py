@@ -14,6 +14,7 @@ from alter_core.data.files import COMPRESSED, ENDINGS, read_file
 from alter_core.data.mapping import EXACT
 from alter_core.data.places import File
 from alter_core.data.problems import Problems, TooManyProblems, kind_of, listed
+from alter_core.data.text import damage
 from alter_core.errors import DataError
 from alter_core.evaluation.predict import Prediction, Predictor
 from alter_core.workspace import written_whole
@@ -153,6 +154,8 @@ class AnswerFile:
                 yield f"{name} must be a text, got {kind_of(value)}"
             elif not value.strip():
                 yield f"{name} is empty"
+            elif problem := damage(value):
+                yield f"{name} {problem}"
             elif name == "task" and value not in tasks:
                 yield f"unknown task {value!r}{_close(value, tasks)}"
 

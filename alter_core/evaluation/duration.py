@@ -87,7 +87,7 @@ def all_steps(
         steps |= tuning_steps(trials, guess)
         if not all(trial.has("validation") for trial in trials):
             return steps | {(arm.name, "test", seed): _seed_seconds(seed == seeds[0], guess) for seed in seeds}
-        tried |= {rate: trial.validation()["macro"]["value"] for rate, trial in zip(more, trials, strict=True)}
+        tried |= {rate: trial.score() for rate, trial in zip(more, trials, strict=True)}
     for seed in seeds if arm.spec else seeds[:1]:
         trial = Trial(bench, arm, best_rate(tried) if tried else None, seed)
         trained = arm.spec is None or trial.has("validation")

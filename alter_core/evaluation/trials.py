@@ -1,6 +1,7 @@
 """A trial: one arm trained once, at one rate and one seed, then scored. Kept under a key of all that it depends on."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -70,9 +71,14 @@ class Trial:
         return _read(self.folder / f"{split}.json") is not None
 
     def result(self, split: Split) -> Facts:
-        """`validation` or `test`; the first also stands beside the second."""
+        """`validation` or `test`; the first stands beside the second, and alone where training diverged."""
         facts = self.validation()
-        return facts if split == "validation" else self.test()
+        return facts if split == "validation" or "diverged" in facts else self.test()
+
+    def score(self) -> float:
+        """The macro score on validation rows; minus infinity where training diverged, which is worse than any."""
+        value = self.validation()["macro"]["value"]
+        return -math.inf if value is None else float(value)
 
     def validation(self) -> Facts:
         """{macro, cost, precision}: the macro score on validation rows; trains first where that is not done yet.

@@ -10,12 +10,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
-from alter_core.errors import SpecError, Stopped, TrainingError
+from alter_core.errors import Diverged, SpecError, Stopped, TrainingError
 from alter_core.evaluation.ablation import AblationJob, run
 from alter_core.evaluation.ablation_table import Tuned, reading, summarise, to_markdown
 from alter_core.evaluation.arms import Arm, make_arms
 from alter_core.evaluation.peft_arms import PeftHandle
 from alter_core.evaluation.seed_intervals import macro, macro_interval, paired_difference
+from alter_core.evaluation.trials import Trial
 from alter_core.mta import inject
 from alter_core.spec import StageSpec, load_domain
 from alter_core.training.stages import enter_stage
@@ -108,6 +109,7 @@ def summary(ready: dict[str, Any], **given: tuple[int, float, float]) -> dict[st
                     rate=None if name == "zero_shot" else 1e-3,
                     test=lambda rows=rows: {"row_scores": rows},
                     validation=lambda facts=facts: facts,
+                    score=lambda value=validation: value,
                 )
             )
     return summarise(ready["spec"], arms, trials, {name: Tuned(1e-3, {}, False) for name in trials}, {})
@@ -238,6 +240,28 @@ def test_a_rate_at_which_training_diverges_is_not_taken(ready: dict[str, Any], t
     hopeless = job_for(ready, tmp_path / "none", arms=["plain_multi_task"], seeds=1, rates=(1e30,), max_rates=1)
     with pytest.raises(TrainingError, match=r"diverges at every rate(.|\n)*rate 1e\+30: (.|\n)*the loss is nan"):
         run(hopeless, lambda **_: None, lambda: False)
+
+
+def test_an_ablation_goes_on_from_trials_that_diverged(
+    ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"arms": ["zero_shot", "plain_multi_task"], "rates": (1e-3, 1e30), "max_rates": 2}
+    run(job_for(ready, tmp_path, seeds=1, **changes), lambda **_: None, lambda: False)
+    train = Trial._train
+
+    def diverge(trial: Trial) -> dict[str, Any]:
+        if trial.seed == ready["spec"].seed + 1:
+            raise Diverged("the loss is nan")
+        return train(trial)
+
+    monkeypatch.setattr(Trial, "_train", diverge)
+    for again in (False, True):
+        if again:  # nothing is trained any more
+            monkeypatch.setattr(Trial, "_train", None)
+        _, arm = run(job_for(ready, tmp_path, seeds=3, **changes), lambda **_: None, lambda: False)["arms"]
+        assert (arm["seeds"], arm["diverged"]) == ([0, 2], [1])
+    table = json.loads((tmp_path / "ablation.json").read_text(encoding="utf-8"))
+    assert "plain multi-task diverged at seed 1," in to_markdown(table)
 
 
 def test_without_validation_rows_nothing_is_trained(

@@ -24,7 +24,9 @@ def scorecard(level: float, seed: int) -> dict[str, Any]:
             "majority": 0.3 if task == "intent" else None,
             "confusion": {"labels": ["bill", "card"], "counts": [[90, 10], [30, 70]]} if task == "intent" else None,
         }
-        rows[task] = {f"{task}-{row}": float(rng.random() < value) for row in range(200)}
+        right = [float(row < round(200 * value)) for row in range(200)]
+        rng.shuffle(right)
+        rows[task] = {f"{task}-{row}": score for row, score in enumerate(right)}
     macro = level + 0.05
     samples = [
         {

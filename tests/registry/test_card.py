@@ -2,7 +2,7 @@
 
 from markdown_it import MarkdownIt
 
-from registry.card import CardFacts, known_limits, plain, render_card
+from registry.card import CardFacts, decided, known_limits, plain, render_card
 from tests.registry.facts import EVIL, card_facts, scorecard
 
 
@@ -45,6 +45,29 @@ def test_a_decision_that_a_person_took_carries_name_and_reason() -> None:
     facts = card_facts()
     facts["decision"] = {"promote": True, "reason": "rule says no", "by": "Ada", "person_reason": "title is unused"}
     assert "Decided by Ada: title is unused" in render_card(facts)
+
+
+def test_a_version_that_is_decided_again_is_shown_against_the_champion_of_then() -> None:
+    tags = {"decision": "keep", "decision_reason": "the macro score falls", "champion_before": "9"}
+    card = render_card(decided(card_facts(), tags))
+    assert "**Stays a candidate** against champion version 9: the macro score falls." in card
+    assert "champion |" not in card  # the scores of version 7 are no longer what it was held against
+    same = render_card(decided(card_facts(), {**tags, "champion_before": "7"}))
+    assert "against champion version 7" in same
+    assert "champion |" in same
+
+
+def test_macro_scores_over_other_tasks_do_not_stand_side_by_side() -> None:
+    facts = card_facts()
+    del facts["scorecards"]["champion"]["tasks"]["due"]  # type: ignore[attr-defined]
+    line = next(line for line in render_card(facts).splitlines() if line.startswith("| **macro**"))
+    assert [cell.strip() for cell in line.strip("|").split("|")][-3:] == ["", "**0.750**", "0.730 to 0.770"]
+
+
+def test_few_test_rows_are_a_limit() -> None:
+    facts = card_facts()
+    facts["scorecards"]["stage_two"]["tasks"]["due"]["rows"] = 5  # type: ignore[index]
+    assert "- due was scored on 5 test rows: its interval is too narrow." in render_card(facts)
 
 
 def test_a_task_that_learnt_nothing_is_named_among_the_limits() -> None:

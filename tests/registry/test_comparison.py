@@ -1,6 +1,6 @@
 """Two versions side by side."""
 
-from registry.comparison import compare
+from registry.comparison import aggregates, compare
 from tests.registry.facts import scorecard
 
 
@@ -32,3 +32,32 @@ def test_versions_with_other_test_rows_are_said_to_share_none() -> None:
     result = compare(old, new, max_task_drop=0.02)
     assert result["shared_rows"] == 0
     assert not result["decision"]["promote"]
+
+
+def test_a_task_that_is_scored_by_another_metric_is_not_compared() -> None:
+    old, new = scorecard(0.5, 1), scorecard(0.7, 2)
+    old["tasks"]["intent"] |= {"metric": "exact_match", "metrics": {"exact_match": {"value": 1.0, "low": 0, "high": 1}}}
+    old["row_scores"]["intent"] = dict.fromkeys(old["row_scores"]["intent"], 1.0)  # would block
+    result = compare(old, new, max_task_drop=0.02)
+    assert (result["tasks"]["intent"]["first"], result["tasks"]["intent"]["rows"]) == (None, 0)
+    assert result["macro"] == {"first": None, "second": None}
+    assert result["decision"]["promote"]
+    assert "intent is not compared: it is scored by accuracy, and was by exact_match" in result["decision"]["reason"]
+
+
+def test_a_fall_of_macro_f1_counts_where_rows_show_none() -> None:
+    """95 rows of a class and 5 of another: who always says the first is as accurate as who is right on half of both."""
+    old, new = scorecard(0.5, 1), scorecard(0.5, 1)
+    assert aggregates(new, old) == {}
+    for card, value in ((old, 0.82), (new, 0.487)):
+        card["tasks"]["intent"] |= {
+            "metric": "macro_f1",
+            "metrics": {"macro_f1": {"value": value, "low": 0, "high": 1}},
+        }
+    assert aggregates(new, old) == {"intent": {"metric": "macro_f1", "candidate": 0.487, "champion": 0.82}}
+    decision = compare(old, new, max_task_drop=0.02)["decision"]
+    assert not decision["promote"]
+    assert "intent falls by 0.333 (by its macro_f1), more than the 0.02" in decision["reason"]
+    other = compare(new, old, max_task_drop=0.02)["decision"]
+    assert other["promote"]
+    assert "counted there by rows, not by macro_f1: intent" in other["reason"]

@@ -12,7 +12,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from flows.stores import need_versions
 from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable, reported
-from registry.models import ModelStore
+from registry.models import LINKED, ModelStore
 from registry.packaging import MAX_DESCRIPTION
 from registry.retention import plan_removals
 from registry.store import domain_lock, open_client
@@ -154,10 +154,13 @@ def test_a_lock_that_was_asked_for_twice_is_held(store: Store, monkeypatch: pyte
 
 
 def test_one_run_key_has_one_version(store: Store, parts: Path) -> None:
-    assert store.register(parts, "same") == 1
-    assert store.register(parts, "other") == 2
-    assert store.register(parts, "same") == 1
+    assert store.register(parts, "same", metrics={"macro": 0.5}) == 1
+    assert store.register(parts, "other", metrics={"macro": 0.5}) == 2
+    assert store.register(parts, "same", metrics={"macro": 0.5}) == 1
     assert [row["version"] for row in store.models.versions("tiny")] == [2, 1]
+    runs = store.models.client.search_runs([store.models.client.get_experiment_by_name("tiny").experiment_id])
+    assert sorted(run.data.tags[LINKED] for run in runs) == ["tiny 1", "tiny 1", "tiny 2"]
+    assert all(run.data.metrics for run in runs)
 
 
 def test_a_run_key_that_ends_in_another_bundle_has_another_version(
@@ -258,7 +261,7 @@ FINISH = """
 import json, sys
 from pathlib import Path
 from registry.errors import AliasConflict
-from registry.models import ModelStore
+from registry.models import LINKED, ModelStore
 from registry.tracking import Tracker
 
 uri, artifacts, parts, key = sys.argv[1:]

@@ -114,6 +114,8 @@ ROW = '{"task": "colour", "input": "the red ball"}\n'
         ("rows.jsonl", '{"task": "colour", "input": "x", "score": 1}\n', ("has a column 'score' already",)),
         ("rows.jsonl", '{"task": "colour", "input": "x", "id": 123456789012345678901234}\n', ("id is 1.23456789",
          "write it as text")),
+        ("rows.jsonl", ROW * 2 + '{"task": "colour", "input": "a\\u0000b"}\n',
+         ("rows.jsonl:3: input holds a NUL character",)),
         ("rows.jsonl", "", ("rows.jsonl: holds no rows",)),
         ("rows.csv", "task;input\ncolour;x\ncolour;y\n", ("is separated by semicolons; write it with commas",)),
         ("rows.csv", "task,input\ncolour,x,y\n", ("rows.csv:2: has 3 fields where the header has 2",)),
