@@ -69,6 +69,11 @@ def resolve_backbone(
 
     with quiet(), _explained(source):
         config = _config(source)
+        if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+            raise BackboneError(
+                f"backbone {spec.model}: its configuration has no decoder_start_token_id, the token that every answer "
+                "begins with; write it into config.json"
+            )
         parameters = _count(config, source)
         workspace.need(parameters * 5, f"converting {spec.model}")  # the copy in fp32 at most, and some room
         tell(1, 4, text=f"reading {parameters / 1e6:,.0f} million parameters")

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -233,6 +233,11 @@ class TaskSpec(Section):
         return TASK_TYPES[self.type]
 
     @property
+    def content(self) -> dict[str, Any]:
+        """What training, scoring and answering see of the task, as JSON has it: its rows are known by their digest."""
+        return self.model_dump(mode="json", exclude={"source", "test", "quality", "description", "licence"})
+
+    @property
     def effective_metrics(self) -> tuple[MetricName, ...]:
         return self.metrics or self.task_type.metrics
 
@@ -442,9 +447,35 @@ class DomainSpec(Section):
         homes = dict.fromkeys(name for pair in self.mta.homes.items() for name in pair)
         if strange := [repr(name) for name in homes if name not in names]:
             wrong.append(f"mta > homes: {', '.join(strange)} is no task; tasks are {', '.join(names)}")
+        wrong += [
+            f"mta > homes: {task} starts on the adapter of {home}, whose own home is {self.mta.homes[home]}: name that"
+            for task, home in self.mta.homes.items()
+            if self.mta.homes.get(home, home) != home
+        ]
+        for name, stage in self.stages.items():
+            wrong += [f"{name} > {problem}" for problem in self._misfits(stage)]
         if wrong:
             raise ValueError("; and ".join(wrong))
         return self
+
+    def _misfits(self, stage: StageSpec) -> Iterator[str]:
+        """What `stage` asks of adapters that `mta` does not give."""
+        mta, trains = self.mta, f"trains: {', '.join(stage.trains)}"
+        if mta.layers == "none" and mta.encoder_layers in (None, "none"):
+            if "backbone" not in stage.parts:
+                yield f"{trains}: mta > layers: none leaves the backbone alone to train; name it, or give layers"
+            return
+        if stage.parts == {"shared_adapters"} and not mta.shared_adapters:
+            yield f"{trains}: there are none; set mta > shared_adapters: 1"
+        beside = mta.shared_adapters if mta.shared_place == "beside" else 0
+        own = len({mta.homes.get(task, task) for task in self.task_names})
+        weighed = {"all": own + beside, "shared": beside, "task": own}[stage.active]
+        if stage.parts == {"gates"} and weighed < 2:
+            yield f"{trains}: they would weigh {weighed} adapter, and learn nothing; train adapters, or drop the stage"
+        if stage.start == "shared" and mta.shared_adapters != 1:
+            yield f"start: shared needs mta > shared_adapters: 1, got {mta.shared_adapters}"
+        if stage.start == "pretrained" and mta.shared_place == "beneath":
+            yield "start: pretrained: under shared_place: beneath task adapters lie on the shared one; write zero"
 
     @property
     def task_names(self) -> tuple[str, ...]:

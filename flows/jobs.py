@@ -77,29 +77,19 @@ def end_leftovers(folder: Path, beside: Path | None = None) -> int:
 
 
 def training_command(module: str, processes: int) -> list[str]:
-    """`accelerate launch` of a module, every choice given so that it neither asks nor reads a user's configuration.
+    """Torch's own launcher of a module on this machine, on GPUs where there are any, else on CPUs.
 
-    One process needs no launcher, which would import torch a second time and hide how the process ended.
+    `accelerate launch` hands over to it for GPUs alone: on CPUs it asks for MPI, and starts one process without. One
+    process needs no launcher, which would import torch a second time and hide how the process ended.
     """
     if processes == 1:
         return module_command(module)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--num_processes", str(processes)]
-    launch += ["--multi_gpu"] if _gpus() else ["--cpu"]
-    launch += ["--main_process_port", "0"]
-    threads = max(1, (len(os.sched_getaffinity(0)) or 1) // processes)
-    return [*launch, "--num_cpu_threads_per_process", str(threads), "-m", module]
+    return [*module_command("torch.distributed.run"), "--standalone", f"--nproc-per-node={processes}", "-m", module]
 
 
 def module_command(module: str) -> list[str]:
     """A module in this environment's Python."""
     return [sys.executable, "-m", module]
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _rows(metrics: Path, process: "subprocess.Popen[bytes]") -> Iterator[Row]:

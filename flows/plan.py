@@ -110,9 +110,10 @@ class Plan:
         """Of all that a stage's weights depend on. start: digest of the bundle that it begins from."""
         spec = self.spec
         own: dict[str, Any] = {
-            "tasks": [self._task_content(name) for name in spec.task_names],
+            "tasks": [task.content for task in spec.tasks],
             **spec.model_dump(mode="json", include={"mta", "stage_one", "precision", "trunk_cache", "seed"}),
             "evaluation": spec.evaluation.max_validation_rows,
+            "last": spec.stage_two is None,  # the last stage's bundle holds the backbone
         }
         if stage != "stage_one":
             own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
@@ -128,7 +129,7 @@ class Plan:
 
     def score_key(self, subject: str, data_digest: str) -> str:
         """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""
-        tasks = [self._task_content(name) for name in self.spec.task_names]
+        tasks = [task.content for task in self.spec.tasks]
         how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
         return digest_of(subject, tasks, how, data_digest, code_digest())
 
@@ -148,9 +149,3 @@ class Plan:
 
     def run_folder(self, key: str) -> Path:
         return self.workspace.run_folder(self.spec.name, key)
-
-    def _task_content(self, name: str) -> Any:
-        """A task as training and scoring see it: its rows are in the data digest, its quality bounds change nothing."""
-        return self.spec.task(name).model_dump(
-            mode="json", exclude={"source", "test", "quality", "description", "licence"}
-        )

@@ -130,10 +130,12 @@ def first_start(plan: Plan, champion: Version | None, data: Facts, backbone: Fac
 def _differences(plan: Plan, facts: Facts, manifest: Facts, backbone: Facts) -> list[str]:
     """What keeps training from going on from a registered bundle."""
     wanted = [task for task in plan.spec.task_names if task != plan.added]
+    mta = plan.spec.mta.model_dump(mode="json")
+    mta["homes"].pop(plan.added, None)
     differs = {
         "backbone": facts["backbone"]["digest"] != backbone["digest"],
         f"tasks ({', '.join(manifest['tasks'])}; needed: {', '.join(wanted)})": set(manifest["tasks"]) != set(wanted),
-        "mta": manifest["config"] != plan.spec.mta.model_dump(mode="json"),
+        "mta": manifest["config"] != mta,
     }
     return [what for what, wrong in differs.items() if wrong]
 

@@ -45,6 +45,9 @@ def test_a_repeated_key_is_an_error(tmp_path: Path) -> None:
     assert "the key 'name' stands twice" in problems_of(tmp_path, spec_text() + "name: again\n")
 
 
+ONLY_GATES = {"trains": ["gates"], "gate": "soft", "steps": 1}
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -78,6 +81,13 @@ def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
         ({"tasks": []}, "give at least one"),
         ({"mta": {"homes": {"colour": "nowhere"}}}, "'nowhere' is no task"),
         ({"mta": {"shared_place": "beneath"}}, "needs shared_adapters: 1"),
+        ({"mta": {"homes": {"colour": "match", "match": "thing"}}}, "on the adapter of match, whose own home"),
+        ({"mta": {"layers": "none"}}, "shared_adapters: mta > layers: none leaves"),
+        ({"mta": {"layers": "last_1"}}, "stage_one > trains: shared_adapters: there are none"),
+        ({"stage_two": {**ONLY_GATES, "active": "shared"}}, "stage_two > trains: gates: they would weigh 0 adapter"),
+        ({"stage_two": ONLY_GATES, "mta": {"homes": {"colour": "thing", "match": "thing"}}}, "would weigh 1 adapter"),
+        ({"stage_two": {**ONLY_GATES, "start": "shared"}, "mta": {}}, "needs mta > shared_adapters: 1, got 0"),
+        ({"stage_one": {"trains": ["adapters"], "steps": 1, "start": "pretrained"}}, "write zero"),
         ({"mta": {"alpha": float("inf")}}, "mta > alpha: must be a finite number"),
         ({"seed": True}, "seed: must be a whole number, got true"),
         ({"stage_one": {"trains": ["adapters"], "steps": True}}, "steps: must be a whole number, got true"),

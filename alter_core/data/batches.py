@@ -41,6 +41,13 @@ class Ragged:
         flat = np.fromiter((token for s in listed for token in s), dtype=np.int32, count=int(offsets[-1]))
         return cls(flat, offsets)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """The sequences of all parts, in order."""
+        flat = np.concatenate([np.empty(0, dtype=np.int32), *(part.flat for part in parts)])
+        lengths = np.concatenate([np.empty(0, dtype=np.int64), *(part.lengths for part in parts)])
+        return cls(flat, np.concatenate(([0], np.cumsum(lengths))))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -104,8 +111,8 @@ def encode_rows(
     Raises DataError for a row whose target is empty.
     """
     numbers: list[int] = []
-    prompts: list[list[int]] = []
-    targets: list[list[int]] = []
+    prompts: list[Ragged] = []
+    targets: list[Ragged] = []
     tables = [dataset.rows(split, task.name) if only in (None, task.name) else [] for task in spec.tasks]
     counts = [min(len(table), limit or len(table)) for table in tables]
     for number, (task, table, count) in enumerate(zip(spec.tasks, tables, counts, strict=True)):
@@ -117,12 +124,12 @@ def encode_rows(
                     f"task {task.name}: {len(empty)} {split} rows have no target, the first with the id {empty[0]}; "
                     "ingest the domain again (`alter data`)"
                 )
-            prompts += encode_prompts(tokenizer, task, rows["input"])[0]
-            targets += encode_targets(tokenizer, task, rows["target"])
+            prompts.append(Ragged.of(encode_prompts(tokenizer, task, rows["input"])[0]))
+            targets.append(Ragged.of(encode_targets(tokenizer, task, rows["target"])))
             numbers += [number] * len(rows["input"])
             if progress:
                 progress(len(numbers), sum(counts), text=f"reading {split} rows")
-    return EncodedRows(np.array(numbers, dtype=np.int64), Ragged.of(prompts), Ragged.of(targets))
+    return EncodedRows(np.array(numbers, dtype=np.int64), Ragged.joined(prompts), Ragged.joined(targets))
 
 
 @dataclass(frozen=True)
@@ -265,6 +272,7 @@ class Batch:
         return replace(self, **moved)
 
 
+WIDTHS_TRIED = 8
 WIDTH_STEP = 8
 """Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
 ATTENTION_WIDTH = 2048
@@ -342,7 +350,8 @@ def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict
 def _share_lines(task_ids: Rows, lengths: Rows) -> tuple[Rows, Rows]:
     """Line and offset of each row, on lines of the width between once and twice the longest row that costs least."""
     least = _width(int(lengths.max()))
-    laid = [_fill_lines(task_ids, lengths, width) for width in range(least, 2 * least + 1, WIDTH_STEP)]
+    apart = _width(-(-least // WIDTHS_TRIED))  # finer would cost long lines more time than it saves padding
+    laid = [_fill_lines(task_ids, lengths, width) for width in range(least, 2 * least + 1, apart)]
 
     def cost(layout: tuple[Rows, Rows]) -> int:
         lines, offsets = layout

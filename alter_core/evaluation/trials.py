@@ -58,11 +58,9 @@ class Trial:
         self.seed = seed
         self.spec = bench.spec if rate is None else arm.at(rate, seed)
         peft = (arm.peft.kind, arm.peft.rank) if arm.peft else None
-        kept = self.spec.model_dump(mode="json", include={"tasks", "mta", "precision", "evaluation", "seed"})
+        kept = self.spec.model_dump(mode="json", include={"mta", "precision", "evaluation", "seed"})
+        kept["tasks"] = [task.content for task in self.spec.tasks]
         stages = self.spec.model_dump(mode="json", include={"stage_one", "stage_two"}) if rate is not None else None
-        for task in kept["tasks"]:  # the rows are in the dataset's digest
-            for name in ("source", "test", "quality", "description", "licence"):
-                del task[name]
         self.key = digest_of(kept, stages, peft, bench.dataset.digest, backbone_digest(bench.backbone), bench.code)
         self.folder = bench.folder / "trials" / self.key
 

@@ -1,18 +1,22 @@
 """MTALayer: stands where a block's FFN stood, and holds that FFN, its adapters and their gate."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alter_core.mta.adapters import AdapterBank, BottleneckBank, FFNBank, LoRABank, bank_size, make_bank
+from alter_core.errors import MTAError
+from alter_core.mta.adapters import AdapterBank, BottleneckBank, FFNBank, LoRABank, bank_size, copy_adapter, make_bank
 from alter_core.mta.architectures import Side
 from alter_core.mta.config import MTAConfig
 from alter_core.mta.ffn import FFN, FFNWeights
 from alter_core.mta.gates import Gate
 from alter_core.mta.mixing import GROUPED_TOKENS, Formed, form, run_grouped, run_low_rank, run_outputs
 from alter_core.mta.routing import Router, Rows
+
+Start = Literal["pretrained", "shared", "zero"]
 
 FORMED_KEPT = 32
 """How many tasks' formed weights a layer keeps for generation; the oldest goes first."""
@@ -142,6 +146,45 @@ class MTALayer(nn.Module):
                 memo[1].pop(next(iter(memo[1])), None)
             memo[1][task, dtype] = found
         return found
+
+    def start(self, bank: nn.Module, start: Start) -> None:
+        """Start a bank of task adapters anew; see `MTAModel.start_adapters`. Raises MTAError where it cannot."""
+        shared = self.shared
+        if self.is_beneath and start == "pretrained":
+            raise MTAError("start pretrained: under shared_place beneath task adapters lie on the shared one; use zero")
+        if start == "shared" and shared is None:
+            raise MTAError("start shared: there is no shared adapter; set mta > shared_adapters: 1, or start: zero")
+        if start == "shared" and self.config.shared_adapters > 1:
+            raise MTAError(
+                f"start shared: of {self.config.shared_adapters} shared adapters none is the one to start from; set "
+                "mta > shared_adapters: 1"
+            )
+        from_shared = start == "shared" and not self.is_beneath
+        if isinstance(bank, FFNBank):
+            if from_shared and not isinstance(shared, FFNBank | LoRABank):
+                raise MTAError(
+                    "start shared: an ffn adapter cannot start as a bottleneck; set mta > shared_adapter: ffn, or "
+                    "start: zero"
+                )
+            bank.reset(self._shared_ffn() if from_shared else self.ffn.read(self.base) if bank.full else None)
+        elif from_shared and shared is not None:
+            if type(shared) is not type(bank):
+                raise MTAError(
+                    f"start shared: task adapters are {bank.kind}, the shared one is {shared.kind}",
+                    ["give both the same kind, or put the shared adapter beneath"],
+                )
+            copy_adapter(bank, shared)
+        else:
+            bank.reset()  # type: ignore[operator]
+
+    def _shared_ffn(self) -> FFNWeights:
+        """Return theta_0 + D of the one shared adapter beside."""
+        base, shared = self.ffn.read(self.base), self.shared
+        if isinstance(shared, FFNBank):
+            return FFNWeights({r: w[0] for r, w in shared.weight.items()}, {r: b[0] for r, b in shared.bias.items()})
+        assert isinstance(shared, LoRABank)
+        one = torch.ones(1, 1, device=base.weights["up"].device)
+        return FFNWeights({r: w + shared.form(one, r)[0] for r, w in base.weights.items()}, base.biases)
 
     def forget(self) -> None:
         """Drop formed weights; needed only after a change that torch cannot see (`parameter.data`)."""

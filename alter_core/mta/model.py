@@ -2,23 +2,19 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from alter_core.errors import MTAError
 from alter_core.mta import surgery
-from alter_core.mta.adapters import FFNBank, LoRABank, copy_adapter
 from alter_core.mta.architectures import Architecture, Side
 from alter_core.mta.config import MTAConfig
-from alter_core.mta.ffn import FFNWeights
 from alter_core.mta.gates import GateMode
-from alter_core.mta.layer import MTALayer
+from alter_core.mta.layer import MTALayer, Start
 from alter_core.mta.routing import RoutedCheckpoint, Router, TaskIds
 
 PARTS = ("backbone", "shared_adapters", "task_adapters", "gates")
-Start = Literal["pretrained", "shared", "zero"]
 
 
 class MTAModel:
@@ -103,7 +99,7 @@ class MTAModel:
             raise MTAError(f"start {task!r} is unknown: pretrained, shared or zero")
         for layer in self.layers:
             for bank in layer.tasks:
-                _start(layer, bank, task)
+                layer.start(bank, task)
             layer.forget()
 
     def set_trainable(self, parts: Collection[str]) -> list[tuple[str, nn.Parameter]]:
@@ -153,9 +149,11 @@ class MTAModel:
             }
         return tables
 
-    def add_task(self, name: str, home: str | None = None) -> list[tuple[str, nn.Parameter]]:
+    def add_task(
+        self, name: str, home: str | None = None, start: Start | None = None, keep: float = surgery.NEW_ROW_KEEP
+    ) -> list[tuple[str, nn.Parameter]]:
         """Add a task with an adapter of its own, or on the adapter of `home`; see `surgery.add_task`."""
-        return surgery.add_task(self, name, home)
+        return surgery.add_task(self, name, home, start, keep)
 
     def remove_task(self, name: str) -> None:
         """Remove a task; see `surgery.remove_task`."""
@@ -171,43 +169,3 @@ class MTAModel:
 def task_ids_context(mta: MTAModel, task_ids: TaskIds) -> AbstractContextManager[None]:
     """Return `mta.routing(task_ids)`."""
     return mta.routing(task_ids)
-
-
-def _start(layer: MTALayer, bank: nn.Module, start: Start) -> None:
-    shared = layer.shared
-    if layer.is_beneath and start == "pretrained":
-        raise MTAError("start pretrained: under shared_place beneath task adapters lie on the shared one; use zero")
-    if start == "shared" and shared is None:
-        raise MTAError("start shared: there is no shared adapter; set mta > shared_adapters: 1, or start: zero")
-    if start == "shared" and layer.config.shared_adapters > 1:
-        raise MTAError(
-            f"start shared: of {layer.config.shared_adapters} shared adapters none is the one to start from; set mta > "
-            "shared_adapters: 1"
-        )
-    from_shared = start == "shared" and not layer.is_beneath
-    if isinstance(bank, FFNBank):
-        if from_shared and not isinstance(shared, FFNBank | LoRABank):
-            raise MTAError(
-                "start shared: an ffn adapter cannot start as a bottleneck; set mta > shared_adapter: ffn, or start: "
-                "zero"
-            )
-        bank.reset(_shared_ffn(layer) if from_shared else layer.ffn.read(layer.base) if bank.full else None)
-    elif from_shared and shared is not None:
-        if type(shared) is not type(bank):
-            raise MTAError(
-                f"start shared: task adapters are {bank.kind}, the shared one is {shared.kind}",
-                ["give both the same kind, or put the shared adapter beneath"],
-            )
-        copy_adapter(bank, shared)
-    else:
-        bank.reset()  # type: ignore[operator]
-
-
-def _shared_ffn(layer: MTALayer) -> FFNWeights:
-    """Return theta_0 + D of the one shared adapter beside."""
-    base, shared = layer.ffn.read(layer.base), layer.shared
-    if isinstance(shared, FFNBank):
-        return FFNWeights({r: w[0] for r, w in shared.weight.items()}, {r: b[0] for r, b in shared.bias.items()})
-    assert isinstance(shared, LoRABank)
-    one = torch.ones(1, 1, device=base.weights["up"].device)
-    return FFNWeights({r: w + shared.form(one, r)[0] for r, w in base.weights.items()}, base.biases)

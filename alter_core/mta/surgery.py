@@ -13,11 +13,11 @@ from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import TaskIds
 
 if TYPE_CHECKING:
-    from alter_core.mta.layer import MTALayer
+    from alter_core.mta.layer import MTALayer, Start
     from alter_core.mta.model import MTAModel
 
 NEW_ROW_KEEP = 0.97
-"""Weight of the home adapter in a new task's row where gates are soft already."""
+"""Weight of the home adapter in a new task's row where gates are soft already, unless said otherwise."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,15 @@ class Pruned:
         return asdict(self)
 
 
-def add_task(mta: "MTAModel", name: str, home: str | None = None) -> list[tuple[str, nn.Parameter]]:
+def add_task(
+    mta: "MTAModel", name: str, home: str | None = None, start: "Start | None" = None, keep: float = NEW_ROW_KEEP
+) -> list[tuple[str, nn.Parameter]]:
     """Add a task, and return the parameters that alone may train for it: its adapters and gate rows.
 
-    Without `home` the task gets a fresh adapter at every MTA layer; with it, it starts on that task's adapter and
-    only gate rows are new. Everything else is frozen, and as old rows never reach the new adapter, the other tasks'
-    logits stay bit-identical whatever is trained now.
+    Without `home` the task gets a fresh adapter at every MTA layer, started as `start` says; with it, it starts on that
+    task's adapter and only gate rows are new. keep: weight of the home adapter where gates are soft. Everything else is
+    frozen, and as old rows never reach the new adapter, the other tasks' logits stay bit-identical whatever is trained
+    now.
 
     Raises MTAError when `name` exists, or `home` does not.
     """
@@ -61,11 +64,13 @@ def add_task(mta: "MTAModel", name: str, home: str | None = None) -> list[tuple[
         gate = layer.gate
         if column is None:
             bank = _fresh_bank(layer)
+            if start:
+                layer.start(bank, start)
             layer.tasks.append(bank)
             fresh.update(id(p) for p in bank.parameters())
         gate.add_task(name, column)
         if gate.mode == "soft":
-            gate.open(NEW_ROW_KEEP, first_part=len(gate.logits) - 1)
+            gate.open(keep, first_part=len(gate.logits) - 1)
         fresh.add(id(gate.logits[-1]))
         layer.forget()
     mta.router.tasks.append(name)

@@ -74,6 +74,8 @@ def save_checkpoint(
     for name, parameter in trained:
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"moment.{key}.{name}"] = value
+    for half_written in folder.glob(f".{_FOLDER}.*"):  # by a process that was killed; the folder is this job's alone
+        shutil.rmtree(half_written, ignore_errors=True)
     record = {"format": _FORMAT, "job_key": job_key, "precision": precision, "progressed": asdict(progressed)}
     with written_whole(folder / _FOLDER) as made:
         made.mkdir()
@@ -111,7 +113,7 @@ def precision_begun(folder: Path, job_key: str) -> Precision | None:
 
 def drop_checkpoints(folder: Path) -> None:
     """Remove what a finished stage no longer needs."""
-    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # with what a kill left of one that was being written
 
 
 @torch.no_grad()

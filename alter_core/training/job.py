@@ -1,4 +1,4 @@
-"""Train one stage in a process of its own: `accelerate launch -m alter_core.training.job JOB.json`.
+"""Train one stage in a process of its own, `python -m alter_core.training.job JOB.json`, or in several, by `torchrun`.
 
     JOB.json (TrainingJob) -> output/bundle, output/result.json; rows appended to `metrics` as it goes
 
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the job that the command line names; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1:
-        sys.stderr.write("usage: accelerate launch -m alter_core.training.job JOB.json\n")
+        sys.stderr.write("usage: python -m alter_core.training.job JOB.json\n")
         return SpecError.exit_code
     log: Callable[..., None] = lambda **_fields: None  # noqa: E731 - until the job says where to
     try:

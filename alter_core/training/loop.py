@@ -100,8 +100,10 @@ def train(job: Training) -> tuple[Progressed, Named]:
         if isinstance(counter, FlopCounterMode):
             done.flops_per_token = counter.get_total_flops() / int(lengths[np.concatenate(parts)].sum())
         session.tell_step(value, optimizer.param_groups[0]["lr"], steps)
-        if done.step in due and job.score and _is_better(job, done):
-            best = checkpoints.copy_weights(trained)
+        if done.step in due and job.score:
+            with session.aside():
+                if _is_better(job, done):
+                    best = checkpoints.copy_weights(trained)
         session.keep(stop)
 
     if best is not None and done.best_step != done.step:
@@ -109,6 +111,11 @@ def train(job: Training) -> tuple[Progressed, Named]:
     mta.model.eval()
     done.losses["after"] = validation_losses(job, forward)
     job.log(phase="validate", when="after", losses=done.losses["after"])
+    if not np.isfinite(list(done.losses["after"].values())).all():  # the last step's doing, which no loss follows
+        raise Diverged(
+            f"{job.name}: validation losses are no numbers after step {done.step}; lower learning_rate, or set "
+            "precision: fp32"
+        )
     done.gate_tables["after"] = mta.gate_table()
     session.close()
     return done, trained

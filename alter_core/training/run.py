@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import nn
 
 from alter_core.backbone import backbone_record, load_backbone
@@ -19,6 +21,7 @@ from alter_core.errors import BundleError, SpecError, TrainingError
 from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.mta.manifest import MANIFEST
+from alter_core.mta.surgery import NEW_ROW_KEEP
 from alter_core.prompts import check_room
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
@@ -42,7 +45,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     from alter_core.data.dataset import TaskDataset
 
     begin = time.monotonic()
-    accelerator = Accelerator()
+    accelerator = _accelerator()
     spec = job.spec
     dataset = TaskDataset.open(job.dataset)
     stage = stage_of(job, sum(dataset.counts("train").values()))
@@ -51,13 +54,15 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     if done_before:
         return done_before
 
-    precision, gain = choose_precision(spec.precision, accelerator.device)
+    chosen = [choose_precision(spec.precision, accelerator.device)]
+    broadcast_object_list(chosen)  # what each process measures for itself may fall out differently
+    precision, gain = chosen[0]
     precision = checkpoints.precision_begun(job.checkpoints, key) or precision
     log(phase="start", text=f"{job.stage} on {accelerator.device}, {precision}", bf16_gain=gain)
     torch.manual_seed(job.seed)  # before adapters are made
     mta, tokenizer, added = _load(job)
     spec = spec.model_copy(update={"tasks": tuple(spec.task(name) for name in mta.tasks)})  # task ids are the model's
-    trains_backbone = "backbone" in stage.parts and not added
+    trains_backbone = "backbone" in stage.parts and job.task is None
     own = _to_compute_dtype(mta, torch.float32 if trains_backbone else dtype_of(precision))
     mta.model.to(accelerator.device)
 
@@ -83,7 +88,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         name=job.stage,
         stage=stage,
         mta=mta,
-        enter=(lambda: (added, True)) if added else (lambda: enter_stage(mta, stage, job.seed)),
+        enter=(lambda: (added, True)) if job.task else (lambda: enter_stage(mta, stage, job.seed)),
         rows=rows,
         validation=validation,
         cache=caches[0] if caches else None,
@@ -103,7 +108,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         began=begin,
         stop_asked=stop_asked,
     )
-    untouched = _digest_of_others(mta, added)
+    untouched = _digest_of_others(mta, added) if job.task else None
     done, trained = train(training)
     result = {
         "job_key": key,
@@ -119,7 +124,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         "untouched_digest": untouched,
         "cost": stage_cost(done, mta, stage, forward, training.cache),
     }
-    if untouched != _digest_of_others(mta, added):
+    if job.task and untouched != _digest_of_others(mta, added):
         raise TrainingError(
             f"adding {job.task} changed weights of other tasks, so the bundle is not written: this is a "
             "defect of the factory, please report it"
@@ -130,10 +135,8 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         shutil.rmtree(bundle, ignore_errors=True)  # of a job that was killed just before its result
         metadata = {"spec": spec.model_dump(mode="json"), "dataset": dataset.digest, "stage": job.stage, "key": key}
         source = str(backbone_record(job.backbone)["source"])
-        # What is registered must load anywhere; what only the next stage reads can do with the workspace's backbone.
-        last = job.stage != "stage_one" or spec.stage_two is None
         result["bundle_digest"] = save_bundle(
-            mta, tokenizer, bundle, metadata, backbone="hold" if last else "refer", source=source
+            mta, tokenizer, bundle, metadata, backbone="hold" if _is_last(job) else "refer", source=source
         )
         write_json(job.output / "result.json", result)
         checkpoints.drop_checkpoints(job.checkpoints)
@@ -141,6 +144,19 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     accelerator.end_training()
     log(phase="end", text=f"{job.stage} is done")
     return result
+
+
+def _accelerator() -> Accelerator:
+    """Of as many processes as were started; on a CPU they share its cores."""
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    accelerator = Accelerator(
+        cpu=together and not torch.cuda.is_available(),  # unsaid, each process would work for itself
+        # The main process fills the trunk cache and takes validation scores while the others wait, which may be hours.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
+    )
+    if together and accelerator.device.type == "cpu":
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // accelerator.num_processes))
+    return accelerator
 
 
 def stage_of(job: TrainingJob, rows: int) -> StageSpec:
@@ -162,13 +178,20 @@ def stage_of(job: TrainingJob, rows: int) -> StageSpec:
 
 def job_key(job: TrainingJob, stage: StageSpec, dataset_digest: str) -> str:
     """Of all that the trained weights depend on, beside the code; a checkpoint or result of another key is not used."""
-    spec = job.spec.model_dump(mode="json", include={"tasks", "mta", "precision", "trunk_cache", "evaluation"})
+    spec = job.spec.model_dump(mode="json", include={"mta", "precision", "trunk_cache"})
+    tasks = [task.content for task in job.spec.tasks], job.spec.evaluation.max_validation_rows
     if job.start and not (job.start / MANIFEST).is_file():
         raise BundleError(f"{job.start} is no bundle: it has no {MANIFEST}; give the folder that a stage wrote")
     start = bundle_digest(job.start) if job.start else None
     backbone = backbone_record(job.backbone)["digest"]
     own = stage.model_dump(mode="json")
-    return digest_of(job.stage, job.task, own, spec, dataset_digest, backbone, start, job.seed)
+    return digest_of(job.stage, job.task, own, spec, tasks, _is_last(job), dataset_digest, backbone, start, job.seed)
+
+
+def _is_last(job: TrainingJob) -> bool:
+    """Whether the bundle is what is registered, which must load anywhere; what only the next stage reads can do with
+    the workspace's backbone."""
+    return job.stage != "stage_one" or job.spec.stage_two is None
 
 
 def trained_digest(trained: Named) -> str:
@@ -199,13 +222,15 @@ def _load(job: TrainingJob) -> tuple[MTAModel, Any, Named]:
             f"{job.start} holds the tasks {', '.join(mta.tasks)}, and the job needs {', '.join(sorted(wanted))}",
             ["set warm_start: backbone, or add one task at a time with `alter add-task`"],
         )
-    return mta, tokenizer, _add_task(mta, job.task, job.spec.mta.homes.get(job.task)) if job.task else []
+    return mta, tokenizer, _add_task(mta, job.task, job.spec) if job.task else []
 
 
-def _add_task(mta: MTAModel, task: str, home: str | None) -> Named:
+def _add_task(mta: MTAModel, task: str, spec: DomainSpec) -> Named:
     """The new task's parameters. Raises SpecError where the model as trained makes no use of them."""
-    home = None if home == task else home
-    if home is not None and any(layer.gate.mode == "hard" for layer in mta.layers):
+    if not mta.layers:
+        raise SpecError(f"{task} cannot be added: mta > layers: none leaves no place for an adapter; train all tasks")
+    home = spec.mta.homes.get(task, task)
+    if home != task and any(layer.gate.mode == "hard" for layer in mta.layers):
         raise SpecError(
             f"mta > homes: on the adapter of {home}, {task} has nothing of its own to learn while gates are hard: drop "
             "it there, or train all tasks with a stage of gate: soft"
@@ -215,14 +240,16 @@ def _add_task(mta: MTAModel, task: str, home: str | None) -> Named:
             f"{task} cannot be added: the last stage has active: shared, so that no task adapter is in use; train all "
             "tasks with a stage of active: all"
         )
-    return mta.add_task(task, home)
+    stages = spec.stages.values()  # as the tasks before it were taught
+    start = next((stage.start for stage in stages if "task_adapters" in stage.parts), None)
+    keep = next((stage.keep for stage in stages if stage.gate == "soft"), NEW_ROW_KEEP)
+    return mta.add_task(task, home if home != task else None, start, keep)
 
 
-def _digest_of_others(mta: MTAModel, added: Named) -> str | None:
-    """Digest of all weights that adding a task must not change; None where none is added."""
+def _digest_of_others(mta: MTAModel, added: Named) -> str:
+    """Digest of all weights that adding a task must not change."""
     names = {name for name, _ in added}
-    others = [(name, p) for name, p in mta.model.named_parameters() if name not in names]
-    return trained_digest(others) if added else None
+    return trained_digest([(name, p) for name, p in mta.model.named_parameters() if name not in names])
 
 
 def _to_compute_dtype(mta: MTAModel, dtype: torch.dtype) -> list[tuple[nn.Parameter, torch.Tensor]]:

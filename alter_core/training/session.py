@@ -1,7 +1,8 @@
 """One process's part in a training: what it is given, what it tells, and when it writes checkpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,23 @@ class Session:
             seconds_left=per_step * (steps - self.done.step),
         )
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around what is no training: its time counts neither as such nor in the rate that is told."""
+        self._spent("train")
+        yield
+        aside = time.monotonic() - self._mark
+        self._began = (self._began[0] + aside, self._began[1])
+        self._spent("other")
+
     def keep(self, stop: bool) -> None:
         """Write a checkpoint when one is due. Raises Stopped, after writing one, when the process is to end."""
         self._spent("train")
         release_free_memory()
         if stop or time.monotonic() - self._saved >= self.job.checkpoint_seconds:
-            if self.job.accelerator.is_main_process:
-                self.save()
+            with self.aside():
+                if self.job.accelerator.is_main_process:
+                    self.save()
             self._saved = time.monotonic()
         if stop:
             self.job.accelerator.wait_for_everyone()

@@ -11,6 +11,7 @@ states are flushed, so a killed build is continued, and no half-written state is
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alter_core.data.batches import Batch, EncodedRows, Rows, collate
+from alter_core.errors import TrainingError
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.training.forward import TargetForward
 from alter_core.workspace import Workspace, digest_of, write_json
@@ -73,7 +75,7 @@ class TrunkCache:
 
         progress: called as progress(rows done, rows in all, tokens_per_second=..., seconds_left=...). stop: called
         between batches; may raise to end early, which loses nothing.
-        Raises WorkspaceError when the disk is too short for the whole cache.
+        Raises WorkspaceError when the disk is too short for them, OSError when it is full before they are written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -81,10 +83,12 @@ class TrunkCache:
             if not len(todo):
                 return 0
             tokens = int(self.lengths[todo].sum())
+            size = tokens * self.hidden * self.dtype.itemsize
+            Workspace(self.folder.parent).need(
+                size, f"the trunk cache of {len(todo):,} rows (trunk_cache: false does without)"
+            )
             if not (self.folder / "filled").exists():
-                Workspace(self.folder.parent).need(self.bytes, f"the trunk cache of {len(self.rows):,} rows")
                 self._make()
-            states, filled = self._open("r+")
             begin = last = time.monotonic()
             done: list[Rows] = []
             rows_done = tokens_done = 0
@@ -92,36 +96,37 @@ class TrunkCache:
                 batch = collate(self.rows, batch_rows, self.pad, self.forward.decoder_start)
                 device = next(self.forward.blocks.parameters()).device
                 hidden = self.forward.states(batch.to(device)).to(self.dtype).cpu()
-                plain = hidden.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
-                for i, row in enumerate(batch_rows):
-                    at, size = self._offsets[row], self.lengths[row]
-                    states[at : at + size] = plain[i, :size]
+                self._write(batch_rows, hidden.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy())
                 done.append(batch_rows)
                 rows_done += len(batch_rows)
                 tokens_done += int(self.lengths[batch_rows].sum())
                 now = time.monotonic()
                 if now - last > _FLUSH_SECONDS or rows_done == len(todo):
                     last = now
-                    self._settle(states, filled, done)
+                    self._settle(done)
                 rate = tokens_done / (now - begin)
                 progress(
                     rows_done,
                     len(todo),
                     tokens_per_second=rate,
                     seconds_left=(tokens - tokens_done) / rate,
-                    text=f"trunk cache {self.bytes / 1e6:,.0f} MB",
+                    text=f"trunk cache {size / 1e6:,.0f} MB",
                 )
                 try:
                     stop()
                 except BaseException:
-                    self._settle(states, filled, done)
+                    self._settle(done)
                     raise
         return tokens
 
     def states(self, batch: Batch) -> Float[Tensor, "line seq hidden"]:
-        """States of a batch of filled rows, zeros where nothing lies."""
-        if self._states is None:
+        """States of a batch of filled rows, zeros where nothing lies. Raises TrainingError for one that is not."""
+        if self._states is None or self._filled is None:
             self._states, self._filled = self._open("r")
+        if not self._filled[batch.rows].all():
+            raise TrainingError(
+                f"the trunk cache {self.folder} lacks rows of this step: this is a defect, please report it"
+            )
         out = torch.zeros(*batch.inputs.shape, self.hidden, dtype=self.dtype)
         view = out.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
         for row, line, offset in zip(batch.rows, batch.lines, batch.offsets, strict=True):
@@ -140,15 +145,25 @@ class TrunkCache:
         scratch.write_bytes(bytes(len(self.rows)))
         scratch.replace(self.folder / "filled")
 
+    def _write(self, rows: Rows, states: np.ndarray[Any, Any]) -> None:
+        """Not through a memory map: on a disk that is full, that ends the process without a word (SIGBUS)."""
+        width = self.hidden * self.dtype.itemsize
+        with (self.folder / "states").open("r+b") as file:
+            for own, row in zip(states, rows, strict=True):
+                file.seek(int(self._offsets[row]) * width)
+                file.write(np.ascontiguousarray(own[: self.lengths[row]]).data)
+
     def _open(self, mode: Any) -> tuple[Any, Any]:
         kind = np.int16 if self.dtype.itemsize == 2 else np.int32
         shape = (int(self._offsets[-1]), self.hidden)
         states = np.memmap(self.folder / "states", dtype=kind, mode=mode, shape=shape)
         return states, np.memmap(self.folder / "filled", dtype=np.uint8, mode=mode, shape=(len(self.rows),))
 
-    def _settle(self, states: Any, filled: Any, done: list[Rows]) -> None:
+    def _settle(self, done: list[Rows]) -> None:
         """First the states reach the disk, then the marks that say so."""
-        states.flush()
+        with (self.folder / "states").open("rb") as file:
+            os.fsync(file.fileno())
+        _, filled = self._open("r+")
         for rows in done:
             filled[rows] = 1
         filled.flush()

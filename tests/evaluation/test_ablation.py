@@ -226,9 +226,10 @@ def test_trials_side_by_side_give_the_same_table(
 
 
 def test_a_trial_that_fails_beside_others_stops_them_and_is_told(ready: dict[str, Any], tmp_path: Path) -> None:
-    undone = {"stage_one": {"trains": ["task_adapters"], "active": "all", "start": "pretrained"}}
+    beside = {"adapter": "lora", "shared_adapters": 1, "shared_adapter": "ffn", "shared_place": "beside"}
+    undone = {"mta": beside, "stage_one": {"trains": ["task_adapters"], "active": "all", "start": "shared"}}
     job = job_for(ready, tmp_path, arms=["undone", "peft_lora"], variants={"undone": undone}, max_rates=1, at_once=2)
-    with pytest.raises(TrainingError, match=r"exit code 2(.|\n)*start pretrained: under shared_place"):
+    with pytest.raises(TrainingError, match=r"exit code 2(.|\n)*start shared: task adapters are lora"):
         run(job, lambda **_: None, lambda: False)
 
 

@@ -57,6 +57,16 @@ def test_a_version_whose_split_was_another_may_know_the_test_rows(tmp_path: Path
         assert another_split(plan(tasks=changed), made)
 
 
+def test_a_stage_that_becomes_the_last_is_trained_anew_for_its_bundle_must_hold_the_backbone(
+    tmp_path: Path, tiny_backbone: Path
+) -> None:
+    keys = []
+    for change in ({}, {"stage_two": None}, {"description": "Other words."}):
+        spec = write_domain(tmp_path / "tiny", {**tiny_spec(tiny_backbone), **change}, tiny_rows())
+        keys.append(Plan.read(str(spec)).stage_key("stage_one", "data", "backbone", None))
+    assert keys[0] == keys[2] != keys[1]
+
+
 def away(*_: Any) -> None:
     raise StoreUnavailable("the store does not answer")
 

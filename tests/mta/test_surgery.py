@@ -106,6 +106,16 @@ def test_a_new_row_among_soft_gates_starts_near_its_home() -> None:
     assert mta.gate_table()["decoder.0"]["nli"]["toxic"] == 0
 
 
+def test_a_new_task_may_start_on_the_shared_adapter_and_with_another_weight() -> None:
+    mta = made("soft", adapter="lora", shared_adapters=1, shared_place="beside")
+    stir(mta, seed=8)
+    layer = mta.layers[0]
+    mta.add_task("toxic", start="shared", keep=0.8)
+    assert mta.gate_table()[layer.name]["toxic"]["toxic"] == pytest.approx(0.8 / 2)  # half of it is the shared one
+    for name, weight in layer.tasks[-1].named_parameters():
+        assert torch.equal(weight[0], dict(layer.shared.named_parameters())[name][0])
+
+
 def test_an_added_task_folds_and_two_can_be_added() -> None:
     mta = made("soft", adapter="lora")
     mta.add_task("toxic")

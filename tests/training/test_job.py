@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import signal
-import socket
+import subprocess
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
@@ -20,12 +20,16 @@ from alter_core.backbone import RECORD
 from alter_core.errors import SpecError
 from alter_core.mta import load_bundle
 from alter_core.mta.manifest import MANIFEST
+from alter_core.training import checkpoint
+from alter_core.training import run as run_module
 from alter_core.training.job import TrainingJob, main
 from alter_core.training.run import job_key, trained_digest
 from alter_core.workspace import write_json
+from flows.jobs import training_command
 from tests.training.conftest import Domain, start
 
 Train = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 DEADLINE = 120.0  # seconds; only to end a test that would hang
 
 
@@ -94,6 +98,59 @@ def test_sigterm_writes_a_checkpoint_and_the_next_process_goes_on(
     assert not (job.checkpoints / "state").exists()
 
 
+def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next_and_the_last(
+    domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = domain.job(tmp_path, steps=3, checkpoint_seconds=0)
+    left = [job.checkpoints / name for name in (".state.1", ".state.2")]
+    left[0].mkdir(parents=True)
+    save = checkpoint.save_checkpoint
+
+    def killed_after(*given: Any) -> None:
+        save(*given)
+        assert not left[0].exists()
+        left[1].mkdir(exist_ok=True)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", killed_after)
+    train(job)
+    assert not job.checkpoints.exists()
+
+
+def test_words_bounds_and_test_rows_of_a_spec_are_no_part_of_a_job(domain: Domain, tmp_path: Path) -> None:
+    """A stopped training goes on after its author mended a licence or a bound."""
+
+    def key(**changes: Any) -> str:
+        tasks = [{**task.model_dump(mode="json"), **changes} for task in domain.spec.tasks]
+        job = domain.job(tmp_path, tasks=tasks, evaluation={"max_rows": 7 if changes else None})
+        return job_key(job, job.spec.stage_one, "data")
+
+    assert key(licence="MIT", description="other", quality={"min_rows": 1}) == key()
+    assert key(instruction="Other words.") != key()
+
+
+def test_a_task_cannot_be_added_where_no_adapter_has_a_place(domain: Domain, train: Train, tmp_path: Path) -> None:
+    plain = {"mta": {"layers": "none"}, "stage_two": None, "trains": ["backbone"], "active": "all", "steps": 1}
+    tasks = [task.model_dump(mode="json") for task in domain.spec.tasks]
+    train(domain.job(tmp_path / "two", tasks=tasks[:2], **plain))
+    job = domain.job(tmp_path / "three", stage="add_task", task="thing", start=tmp_path / "two" / "bundle", **plain)
+    with pytest.raises(SpecError, match="thing cannot be added: mta > layers: none"):
+        train(job)
+
+
+def test_scores_and_checkpoints_are_no_training_time(
+    domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = {"macro": 0.5, "tasks": {}}
+    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: (time.sleep(0.5), score)[1])
+    save = checkpoint.save_checkpoint
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *given: (time.sleep(0.5), save(*given)))
+    result, rows = train(domain.job(tmp_path, steps=4, evaluate_every=1, checkpoint_seconds=0))
+    told = [row["rows_per_second"] for row in rows if row["phase"] == "train"]
+    cost = result["cost"]
+    assert cost["wall_seconds"] > cost["train_seconds"] + 4 * (0.5 + 0.5)
+    assert told[-1] == pytest.approx(4 * 8 / cost["train_seconds"], rel=0.5)
+
+
 def uncached(job: TrainingJob) -> TrainingJob:
     """The same job without a trunk cache."""
     return job.model_copy(update={"spec": job.spec.model_copy(update={"trunk_cache": False})})
@@ -133,24 +190,15 @@ def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped
     assert resumed["trained_digest"] == expected["trained_digest"]
 
 
-def test_two_processes_take_the_same_global_batches(
-    domain: Domain, train: Train, forked: ForkServerContext, tmp_path: Path
-) -> None:
+def test_two_processes_take_the_same_global_batches(domain: Domain, train: Train, tmp_path: Path) -> None:
+    """As the command line starts them."""
     alone, told = train(domain.job(tmp_path / "alone", steps=5))
     job = domain.job(tmp_path / "both", steps=5)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = [
-        start(
-            forked, job, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=port, ACCELERATE_USE_CPU="true",
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        process.join(DEADLINE)
-    assert [process.exitcode for process in processes] == [0, 0]
+    job.output.mkdir(parents=True)
+    file = job.output / "job.json"
+    file.write_text(job.model_dump_json())
+    command = [*training_command("alter_core.training.job", processes=2), str(file)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=DEADLINE)
     assert result_of(job)["processes"] == 2
     losses = [[row["loss"] for row in rows if row["phase"] == "train"] for rows in (told, rows_of(job))]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

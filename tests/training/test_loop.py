@@ -14,6 +14,7 @@ from alter_core.backbone import load_backbone
 from alter_core.data.batches import SamplingPlan, encode_rows
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
+from alter_core.errors import Diverged
 from alter_core.mta import inject, load_bundle
 from alter_core.spec import load_domain
 from alter_core.training.job import TrainingJob
@@ -86,3 +87,9 @@ def test_some_steps_end_as_those_of_a_plain_loop(
     assert [row["lr"] for row in steps] == pytest.approx(rates)
     mta, _, _ = load_bundle(tmp_path / "bundle", domain.backbone)
     torch.testing.assert_close(dict(mta.model.named_parameters()), weights, rtol=0, atol=1e-4)
+
+
+def test_a_last_step_after_which_nothing_is_a_number_is_told(domain: Domain, train: Any, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="no numbers after step 1"):
+        train(domain.job(tmp_path, steps=1, learning_rate=1e38, warmup=0))
+    assert not (tmp_path / "bundle").exists()

@@ -6,10 +6,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from alter_core.backbone import load_backbone
 from alter_core.errors import SpecError
-from alter_core.mta import load_bundle
+from alter_core.mta import MTAConfig, inject, load_bundle
 from alter_core.spec import StageSpec
-from alter_core.training.stages import count_steps, rate_at, scores_due, stage_for_added
+from alter_core.training.stages import count_steps, enter_stage, rate_at, scores_due, stage_for_added
 from tests.training.conftest import Domain
 
 RECIPES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
@@ -82,10 +83,10 @@ def test_a_stage_of_so_many_steps_gives_an_added_task_its_share_of_them(domain: 
     assert count_steps(stage_for_added(spec, 800), 200) == 25
 
 
-def test_a_stage_that_would_train_nothing_is_refused(domain: Domain, train: Train, tmp_path: Path) -> None:
-    job = domain.job(tmp_path, mta={"layers": "last_1", "adapter": "ffn"}, trains=["shared_adapters"])
+def test_a_stage_that_would_train_nothing_is_refused(domain: Domain) -> None:
+    mta = inject(load_backbone(domain.backbone)[0], MTAConfig(layers="last_1"), domain.spec.task_names)
     with pytest.raises(SpecError, match=r"nothing would train: trains names shared_adapters"):
-        train(job)
+        enter_stage(mta, StageSpec(trains=("shared_adapters",), steps=1), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alter_core.data.batches import EncodedRows, collate
-from alter_core.errors import WorkspaceError
+from alter_core.errors import TrainingError, WorkspaceError
 from alter_core.training import trunk_cache
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from tests.training.test_batches import encoded
@@ -106,7 +106,26 @@ def test_a_short_disk_is_refused_before_anything_is_written(tmp_path: Path, monk
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9 - 1000, 1000))
     cache = cache_at(tmp_path)
-    with pytest.raises(WorkspaceError, match=r"the trunk cache of 24 rows needs .* MB free"):
+    with pytest.raises(WorkspaceError, match=r"cache of 24 rows \(trunk_cache: false does without\) needs .* MB free"):
         cache.fill(np.arange(24), quiet)
     assert not (cache.folder / "states").exists()
     assert cache.bytes == cache.lengths.sum() * 16 * 4
+
+
+def test_the_disk_needs_room_for_the_rows_that_are_wanted_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = cache_at(tmp_path)
+    free = int(cache.lengths[:3].sum()) * 16 * 4
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9 - free, free))
+    cache.fill(np.arange(3), quiet)
+    with pytest.raises(WorkspaceError, match="cache of 21 rows"):
+        cache.fill(np.arange(24), quiet)
+
+
+def test_a_row_that_is_not_filled_is_never_read_as_zeros(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    cache.fill(np.arange(3), quiet)
+    with pytest.raises(TrainingError, match="lacks rows of this step"):
+        cache.states(collate(cache.rows, np.arange(4), 0))
