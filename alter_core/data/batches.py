@@ -272,9 +272,10 @@ class Batch:
         return replace(self, **moved)
 
 
-WIDTHS_TRIED = 8
 WIDTH_STEP = 8
 """Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
+WIDTHS_TRIED = 8
+"""Of packed lines: finer would cost long lines more time than it saves padding."""
 ATTENTION_WIDTH = 2048
 """Width of a line at which attention costs about as much as a small language model's linears."""
 TOKENS_PER_TASK = 192
@@ -350,7 +351,7 @@ def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict
 def _share_lines(task_ids: Rows, lengths: Rows) -> tuple[Rows, Rows]:
     """Line and offset of each row, on lines of the width between once and twice the longest row that costs least."""
     least = _width(int(lengths.max()))
-    apart = _width(-(-least // WIDTHS_TRIED))  # finer would cost long lines more time than it saves padding
+    apart = _width(-(-least // WIDTHS_TRIED))
     laid = [_fill_lines(task_ids, lengths, width) for width in range(least, 2 * least + 1, apart)]
 
     def cost(layout: tuple[Rows, Rows]) -> int:

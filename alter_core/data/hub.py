@@ -7,7 +7,7 @@ from typing import Any
 
 from alter_core.data.files import missing_column
 from alter_core.data.places import Roots
-from alter_core.errors import DataError
+from alter_core.errors import DataError, WorkspaceError
 from alter_core.spec import SourceSpec
 from alter_core.workspace import digest_of_files
 
@@ -52,7 +52,10 @@ def hub_rows(source: SourceSpec, columns: tuple[str, ...], roots: Roots) -> Iter
     # The library's cache tells local files apart by name and time alone: rows written anew within a second, or unpacked
     # with the time of others, would be the former ones.
     parent = Path(datasets.config.HF_DATASETS_CACHE)
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkspaceError(f"cannot write under {parent}: {error.strerror}; set HF_HOME to another folder") from error
     with tempfile.TemporaryDirectory(prefix="alter-", dir=parent) as cache:
         yield from _rows(source, columns, folder, roots, cache)
 

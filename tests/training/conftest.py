@@ -96,23 +96,21 @@ def forked() -> ForkServerContext:
     return context
 
 
-def run_job_file(path: str, environment: dict[str, str]) -> None:
+def run_job_file(path: str) -> None:
     """What a forked process does: the job's own main, with its own exit code."""
-    import os
     import sys
 
-    os.environ.update(environment)
     torch.set_num_threads(1)
     from alter_core.training.job import main
 
     sys.exit(main([path]))
 
 
-def start(context: ForkServerContext, job: TrainingJob, **environment: str) -> ForkServerProcess:
+def start(context: ForkServerContext, job: TrainingJob) -> ForkServerProcess:
     """Start `job` in a process of its own."""
     job.output.mkdir(parents=True, exist_ok=True)
     file = job.output / "job.json"
     file.write_text(job.model_dump_json())
-    process = context.Process(target=run_job_file, args=(str(file), environment))
+    process = context.Process(target=run_job_file, args=(str(file),))
     process.start()
     return process
