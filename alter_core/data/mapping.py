@@ -114,15 +114,15 @@ def _label_map(source: SourceSpec) -> dict[str, str]:
 
 def _comparable(value: Any) -> str:
     """Values of a filter are compared as text: a CSV file knows no others, and has own spellings of 1 and true."""
-    text = clean(value if isinstance(value, str) else _plain(value))
+    text = clean(value if isinstance(value, str) else as_text(value))
     if text.lower() in ("true", "false"):
         return text.lower()
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text
 
 
-def _plain(value: Any) -> str:
-    """A column of whole numbers becomes one of floats where a gap is: 1.0 is 1."""
+def as_text(value: Any) -> str:
+    """A text, number or truth value as text. A column of whole numbers with a gap is one of floats: 1.0 is 1."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
@@ -137,7 +137,7 @@ def _text(value: Any, column: str) -> str:
     if isinstance(value, float) and not abs(value) < EXACT:  # JSON's large whole numbers are read as such, and NaN
         raise RowError(f"column {column!r} holds {value}, a number that is not exact; write it as text in the source")
     if isinstance(value, bool | int | float):
-        return _plain(value)
+        return as_text(value)
     raise RowError(f"column {column!r} must hold text or a number, got {_kind(value, column)}")
 
 

@@ -7,11 +7,14 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from random import Random
 
 import yaml
 
 from alter_core.data.files import read_file, told_format
+from alter_core.data.mapping import as_text
 from alter_core.data.places import File
 from alter_core.data.problems import Problems, TooManyProblems, listed
 from alter_core.data.text import clean
@@ -20,6 +23,7 @@ from alter_core.spec import load_domain
 from alter_core.workspace import written_whole
 
 SAMPLE = 5000  # rows of a file that are looked at
+SCANNED = 200_000  # rows that they are drawn from: a file may be sorted by its labels
 MAX_LABELS = 100
 _INPUTS = ("input", "text", "sentence", "body", "document", "article", "message", "content", "utterance", "prompt")
 _TARGETS = (
@@ -105,7 +109,7 @@ def guess_task(path: Path) -> Guess:
             f"{path.name}: a task needs a column with inputs and one with targets; this file has {listed(names)}"
         )
     template = " ".join(f"{c}: {{{c}}}" for c in pair) if pair and source != "input" else None
-    targets = [clean(str(row[target]).lower() if isinstance(row[target], bool) else str(row[target])) for row in rows]
+    targets = [clean(as_text(row[target])) for row in rows]
     given_inputs = [" ".join(str(row[c]) for c in (pair if template and pair else (source,))) for row in rows]
     kind, labels, why = _kind(given_inputs, targets, template is not None)
     columns = {} if template or source == "input" else {"input": source}
@@ -136,11 +140,13 @@ def _sample(path: Path) -> list[dict[str, object]]:
             raise DataError(f"{path.name}: is not a Parquet file that can be read: {reason}; write it again") from error
     problems = Problems()
     rows: list[dict[str, object]] = []
+    draw = Random(0)
     try:
-        for _, row in read_file(file, kind, columns, problems):
-            rows.append(dict(row))
-            if len(rows) >= SAMPLE:
-                break
+        for number, (_, row) in enumerate(islice(read_file(file, kind, columns, problems), SCANNED)):
+            if number < SAMPLE:
+                rows.append(dict(row))
+            elif (place := draw.randrange(number + 1)) < SAMPLE:  # each row with the same chance (reservoir sampling)
+                rows[place] = dict(row)
     except TooManyProblems:
         pass
     problems.raise_if_any(f"{path.name}: cannot be read as {kind}")

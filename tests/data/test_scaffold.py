@@ -47,6 +47,13 @@ def test_the_new_domain_can_be_ingested(samples: list[Path], tmp_path: Path) -> 
     assert all(sum(task["rows"].values()) == 60 for task in dataset.manifest["tasks"].values())
 
 
+def test_a_file_that_is_sorted_by_its_labels_is_seen_whole(tmp_path: Path) -> None:
+    rows = [{"text": f"message {n}", "label": n // 6000} for n in range(12_000)]
+    (tmp_path / "sorted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load_domain(scaffold("mine", [tmp_path / "sorted.jsonl"], tmp_path / "mine")).task("sorted")
+    assert (task.type, task.labels) == ("classification", ("0", "1"))
+
+
 def test_labels_are_tidied_and_names_of_files_are_no_globs(tmp_path: Path) -> None:
     rows = [f"text {n},{('yes', 'yes ', 'no')[n % 3]}" for n in range(60)]
     (tmp_path / "rows[1].csv").write_text("\n".join(["text,label", *rows, "text without,"]))
