@@ -108,6 +108,8 @@ def gc(
         for cache in caches:
             place = cache.path.relative_to(workspace.home)
             typer.echo(f"cache {place}: not used for {cache.unused_days:.0f} days, {cache.bytes / 1e6:,.1f} MB")
+    if any(not item.bytes for item in plan):
+        typer.echo("files that lie on MLflow's server are freed by its own `mlflow gc`", err=True)
     if yes:
         freed = decisions.gc(plan) + remove_caches(workspace, caches)
         typer.echo(f"freed {freed / 1e6:,.1f} MB", err=True)

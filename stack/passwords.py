@@ -29,17 +29,22 @@ def passwords(file: Path) -> dict[str, str]:
     """
     if not file.exists():
         _write(file, {name: secrets.token_urlsafe(24) for name in NAMES})
-    if file.stat().st_mode & 0o077:
-        raise WorkspaceError(
-            f"{file} holds passwords and may be read by others: run `chmod 600 {file}`, then try again"
-        )
-    found = dotenv_values(file)
+    found = read_private(file)
     if missing := [name for name in NAMES if not found.get(name)]:
         raise WorkspaceError(
             f"{file} lacks {', '.join(missing)}; add them, or remove the whole folder {file.parent} to begin anew "
             "(its databases and models go with it)"
         )
     return {name: str(found[name]) for name in NAMES}
+
+
+def read_private(file: Path) -> dict[str, str]:
+    """NAME=VALUE lines of a file that its owner alone may read. Raises WorkspaceError where others may."""
+    if file.stat().st_mode & 0o077:
+        raise WorkspaceError(
+            f"{file} holds passwords and may be read by others: run `chmod 600 {file}`, then try again"
+        )
+    return {name: value for name, value in dotenv_values(file).items() if value is not None}
 
 
 def _write(file: Path, values: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alter_core.errors import WorkspaceError
 from alter_core.workspace import Workspace, write_json
-from stack.passwords import passwords
+from stack.passwords import passwords, read_private
 
 HOST = "127.0.0.1"
 SOCKET_LENGTH = 100  # bytes of a unix socket's path that every kernel takes
@@ -96,6 +96,12 @@ class Place:
     @property
     def client_file(self) -> Path:
         return self.folder / "client.env"
+
+    @property
+    def run_environment(self) -> dict[str, str]:
+        """What runs need beside the stack's own settings, such as passwords that specs name: `worker.env`, if there."""
+        file = self.folder / "worker.env"
+        return read_private(file) if file.exists() else {}
 
     @cached_property
     def secrets(self) -> dict[str, str]:

@@ -81,8 +81,9 @@ def programs(place: Place) -> list[Program]:
 def worker_programs(place: Place) -> list[Program]:
     """The workers. They know Prefect's password and MLflow's `factory` account, and no database's."""
     command = [*_module("prefect", "worker", "start"), "--pool", POOL, "--limit", str(RUNS_PER_WORKER)]
+    environment = place.run_environment | place.client()
     return [
-        Program(f"worker-{number}", [*command, "--name", f"worker-{number}"], place.client(), patience=60)
+        Program(f"worker-{number}", [*command, "--name", f"worker-{number}"], environment, patience=60)
         for number in range(1, place.workers + 1)
     ]
 
@@ -158,6 +159,7 @@ def base_environment(place: Place) -> dict[str, str]:
     """What every program has: where programs are, a home, and that nothing is reported to anybody."""
     kept = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"]
     kept += ["ALTER_DATA_ROOT", "ALTER_CHECKPOINT_SECONDS", "ALTER_NOTIFY_BLOCK"]
+    kept += ["CUDA_VISIBLE_DEVICES", "HF_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"]
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         **QUIET,

@@ -16,6 +16,7 @@ RUN pip install ${PIP_ARGS} --constraint constraints.txt \
 COPY stack/basic_auth.ini stack/
 
 # The folders exist with their owner, so that new volumes mounted there belong to that user.
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin factory \
+RUN chmod -R a+rX stack \
+    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin factory \
     && install --directory --owner=10001 /artifacts /scratch
 USER 10001

@@ -23,6 +23,7 @@ COPY domains domains
 RUN pip install ${PIP_ARGS} --constraint constraints.txt --no-deps --force-reinstall . && rm -rf alter_core registry flows
 COPY stack stack
 
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin factory \
+RUN chmod -R a+rX stack domains \
+    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin factory \
     && install --directory --owner=10001 /workspace /workspace/home /workspace/tmp
 USER 10001

@@ -102,6 +102,19 @@ def test_workers_know_no_database_and_no_administrator(place: Place) -> None:
 
 
 @pytest.mark.usefixtures("needs_postgres")
+def test_workers_have_what_specs_name_from_a_file_of_their_owner_alone(place: Place) -> None:
+    file = place.folder / "worker.env"
+    file.write_text("DESK_PASSWORD=secret\nMLFLOW_TRACKING_URI=elsewhere\n")
+    file.chmod(0o644)
+    with pytest.raises(WorkspaceError, match="may be read by others"):
+        worker_programs(place)
+    file.chmod(0o600)
+    for program in worker_programs(place):
+        assert program.environment["DESK_PASSWORD"] == "secret"
+        assert program.environment["MLFLOW_TRACKING_URI"] == place.mlflow_url
+    assert all("DESK_PASSWORD" not in program.environment for program in programs(place))
+
+
 def test_the_managers_settings_restart_what_dies_and_only_their_owner_reads_them(place: Place) -> None:
     file = write_settings(place, [*programs(place), *worker_programs(place)])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
