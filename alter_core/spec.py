@@ -157,8 +157,8 @@ class QualitySpec(Section):
     """A larger distance from the champion's training rows (total variation of label shares, input lengths or common
     words) warns."""
     max_row_drop: Share = 0.5
-    """A larger share of training rows gone since the champion's training blocks: a source that is cut off looks as the
-    whole one does."""
+    """A larger share of training rows, or of rows of a `test` source, gone since the champion's training blocks: a
+    source that is cut off looks as the whole one does."""
     expectations: tuple[ExpectationSpec, ...] = ()
     """Further expectations, on the columns task, input, target, id, split, input_tokens, target_tokens of the rows
     of all splits, up to 100,000 of each."""
@@ -486,6 +486,10 @@ class DomainSpec(Section):
         """Name -> stage, in the order that they train."""
         first: dict[Literal["stage_one", "stage_two"], StageSpec] = {"stage_one": self.stage_one}
         return first | ({"stage_two": self.stage_two} if self.stage_two else {})
+
+    def stages_end_with(self, stage: str) -> bool:
+        """Whether the bundle of `stage` is what is registered; add_task is a last stage too."""
+        return stage != "stage_one" or self.stage_two is None
 
     def task(self, name: str) -> TaskSpec:
         """The task called `name`. Raises KeyError when there is none."""

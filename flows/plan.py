@@ -113,7 +113,7 @@ class Plan:
             "tasks": [task.content for task in spec.tasks],
             **spec.model_dump(mode="json", include={"mta", "stage_one", "precision", "trunk_cache", "seed"}),
             "evaluation": spec.evaluation.max_validation_rows,
-            "last": spec.stage_two is None,  # the last stage's bundle holds the backbone
+            "last": spec.stages_end_with(stage),  # the last stage's bundle holds the backbone
         }
         if stage != "stage_one":
             own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
@@ -139,8 +139,10 @@ class Plan:
         split = self.spec.split.model_dump(mode="json")
         keys = {}
         for task in self.spec.tasks:
-            told_by = task.source.model_dump(include={"template": True, "columns": {"input", "group"}})
-            keys[task.name] = digest_of(split, told_by, task.test and task.test.model_dump(mode="json"))
+            column = "group" if self.spec.split.by == "group" else "input"  # a row's side is told from this
+            told_by = [task.source.columns.get(column), task.source.template if column == "input" else None]
+            own_test = task.test and task.test.model_dump(mode="json")
+            keys[task.name] = digest_of(split, own_test, *([told_by] if any(told_by) else []))
         return keys
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:

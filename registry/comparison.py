@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from registry.promotion import decide
+from registry.promotion import Decision, decide
 
 Scorecard = Mapping[str, Any]
 
@@ -39,7 +39,10 @@ def compare(
             "rows": 0 if name in other else len(held[0] & held[1]),
         }
     ours, theirs = ({k: v for k, v in card["row_scores"].items() if k not in other} for card in (second, first))
-    decision = decide(ours, theirs, max_task_drop, confidence, seed, aggregates(second, first))
+    if other and not ours.keys() & theirs.keys():
+        decision = Decision(False, "no task is scored by the same metric on both sides")
+    else:
+        decision = decide(ours, theirs, max_task_drop, confidence, seed, aggregates(second, first))
     reason = decision.reason
     for name, (metric, former) in other.items():
         reason += f"; {name} is not compared: it is scored by {metric}, and was by {former}"

@@ -151,7 +151,7 @@ def count_checks(task: TaskSpec) -> list[Check]:
                    "one label has {found} of the training rows; at most {limit} may be",
                    "add rows of the other labels, or raise quality > max_label_share"),
             _count("labels differ in more than case", "block", "labels_by_case", None, 0,
-                   "{values} differ only by case", "write them alike with source > label_map"),
+                   "{values} differ only by case, or as 1 and 1.0 do", "write them alike with source > label_map"),
             _count("every label is trained", "warn", "untrained_labels", None, 0,
                    "labels without a training row: {values}", "add rows, or take them out of labels"),
         ]  # fmt: skip

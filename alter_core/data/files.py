@@ -4,7 +4,7 @@ import csv
 import difflib
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BufferedReader, TextIOWrapper
 from typing import IO, Any, cast
@@ -189,11 +189,11 @@ def _separated(file: File, separator: str, problems: Problems) -> Rows:
                             f"has {len(values)} fields where the header has {len(header)}; quote a field that holds "
                             f"{'a comma' if separator == ',' else 'a tab'} or a line end",
                         )
-                elif separator == "\t" and any("\t" in value and "\n" in value for value in values):
+                elif separator == "\t" and _holds_rows(values):
                     problems.add(
                         f"{file.name}:{start}",
-                        f"a quote opens here and closes in line {reader.line_num}, over tabs; where quotes are plain "
-                        "text, put the field into quotes and double its own",
+                        f"a quote opens here and closes in line {reader.line_num}, over what look like rows; where "
+                        "quotes are plain text, put the field into quotes and double its own",
                     )
                 else:
                     yield start, dict(zip(header, values, strict=True))
@@ -207,6 +207,16 @@ def _separated(file: File, separator: str, problems: Problems) -> Rows:
             ) from error
         finally:
             text.detach()
+
+
+def _holds_rows(values: Sequence[str]) -> bool:
+    """Whether a field's lines would be rows of as many fields: quotes are plain text there, and two of them met."""
+    for place, value in enumerate(values):
+        lines = value.split("\n")
+        before, after = place + lines[0].count("\t"), len(values) - 1 - place + lines[-1].count("\t")
+        if len(lines) > 1 and before == after == len(values) - 1:
+            return True
+    return False
 
 
 class _Checked:

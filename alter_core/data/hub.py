@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from alter_core.data.files import missing_column
 from alter_core.data.places import Roots
-from alter_core.errors import DataError, WorkspaceError
+from alter_core.errors import DataError
 from alter_core.spec import SourceSpec
 from alter_core.workspace import digest_of_files
 
@@ -45,30 +46,15 @@ def hub_rows(source: SourceSpec, columns: tuple[str, ...], roots: Roots) -> Iter
     import datasets
 
     datasets.disable_progress_bars()
-    folder = local_folder(source, roots)
-    if folder is None:
-        yield from _rows(source, columns, folder, roots, None)
-        return
-    # The library's cache tells local files apart by name and time alone: rows written anew within a second, or unpacked
-    # with the time of others, would be the former ones.
-    parent = Path(datasets.config.HF_DATASETS_CACHE)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkspaceError(f"cannot write under {parent}: {error.strerror}; set HF_HOME to another folder") from error
-    with tempfile.TemporaryDirectory(prefix="alter-", dir=parent) as cache:
-        yield from _rows(source, columns, folder, roots, cache)
-
-
-def _rows(
-    source: SourceSpec, columns: tuple[str, ...], folder: Path | None, roots: Roots, cache: str | None
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    import datasets
-
     shown = f"hub data set {source.hub}"
     split = source.split or "train"
+    with ExitStack() as stack:
+        yield from _named(_opened(source, split, roots, shown, stack), columns, shown)
+
+
+def _opened(source: SourceSpec, split: str, roots: Roots, shown: str, stack: ExitStack) -> Any:
     try:
-        data = _loaded(source, folder, split, roots, cache)
+        return _loaded(source, local_folder(source, roots), split, roots, stack)
     except DataError:
         raise
     except (ConnectionError, TimeoutError) as error:
@@ -79,6 +65,12 @@ def _rows(
     except Exception as error:  # the library raises many kinds; its first line tells config, split and revision errors
         told = (str(error).strip() or "the library does not say why").splitlines()[0][:300]
         raise DataError(f"{shown}: cannot be read: {told}; check source > hub, config, split and revision") from error
+
+
+def _named(data: Any, columns: tuple[str, ...], shown: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of some columns, with class labels as their names."""
+    import datasets
+
     for column in columns:
         if column not in data.column_names:
             raise DataError(missing_column(shown, column, data.column_names))
@@ -95,11 +87,13 @@ def _rows(
             yield number, dict(zip(columns, values, strict=True))
 
 
-def _loaded(source: SourceSpec, folder: Path | None, split: str, roots: Roots, cache: str | None) -> Any:
+def _loaded(source: SourceSpec, folder: Path | None, split: str, roots: Roots, stack: ExitStack) -> Any:
     import datasets
 
     if folder is None:
-        data = datasets.load_dataset(source.hub, source.config, split=split, revision=source.revision)
+        data = datasets.load_dataset(
+            source.hub, source.config, split=split, revision=source.revision, keep_in_memory=False
+        )
         commit = _commit(source)
         if commit and not any(Path(file["filename"]).parent.name == commit for file in data.cache_files):
             # Without the hub the library takes what it has of the data set, of whatever revision.
@@ -118,4 +112,9 @@ def _loaded(source: SourceSpec, folder: Path | None, split: str, roots: Roots, c
                 raise DataError(f"{source.hub}: there is no split {split!r}; it has {', '.join(data)}")
             return data[split]
         return data
+    # The library's cache tells local files apart by name and time alone: rows written anew within a second, or unpacked
+    # with the time of others, would be the former ones.
+    parent = Path(datasets.config.HF_DATASETS_CACHE)
+    parent.mkdir(parents=True, exist_ok=True)
+    cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="alter-", dir=parent))
     return datasets.load_dataset(str(folder), source.config, split=split, cache_dir=cache)

@@ -57,13 +57,13 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
     id_column = named.get("id")
     group_column = named.get("group", "group") if by_group else None
     fields = template_columns(source.template) if source.template else ()
-    labels = _label_map(source)
-    wanted = {column: {_comparable(v) for v in _many(value)} for column, value in source.where.items()}
+    labels = {clean(key): label for key, label in source.label_map.items()}
+    wanted = {column: {comparable(v) for v in _many(value)} for column, value in source.where.items()}
 
     def make(row: Mapping[str, Any]) -> Canonical | None:
         try:
             for column, values in wanted.items():
-                if _comparable(row[column]) not in values:
+                if comparable(row[column]) not in values:
                     return None
             target = row[target_column]
             if type(target) is not str:
@@ -76,7 +76,7 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
                 if not isinstance(text, str):
                     raise RowError(f"column {input_column!r} must hold text, got {_kind(text, input_column)}")
             own_id = clean(_text(row[id_column], id_column)) if id_column else ""
-            group = clean(_text(row[group_column], group_column)) if group_column else ""
+            group = comparable(_text(row[group_column], group_column)) if group_column else ""
         except KeyError as error:
             raise MissingColumn(error.args[0], tuple(row)) from None
         text, target = clean(text), clean(target)
@@ -103,17 +103,11 @@ def _many(value: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _label_map(source: SourceSpec) -> dict[str, str]:
-    """The spec's, its keys as tidy as the targets that are looked up."""
-    labels = {clean(key): label for key, label in source.label_map.items()}
-    for key in tuple(labels):
-        if whole := _WHOLE.fullmatch(key):
-            labels.setdefault(whole[1], labels[key])
-    return labels
+def comparable(value: Any) -> str:
+    """Values of filters and groups are compared as text, which is all that a CSV file knows: 1.0 is 1, and True true.
 
-
-def _comparable(value: Any) -> str:
-    """Values of a filter are compared as text: a CSV file knows no others, and has own spellings of 1 and true."""
+    A column of whole numbers becomes one of floats where it has a gap.
+    """
     text = clean(value if isinstance(value, str) else as_text(value))
     if text.lower() in ("true", "false"):
         return text.lower()
@@ -122,12 +116,8 @@ def _comparable(value: Any) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A text, number or truth value as text. A column of whole numbers with a gap is one of floats: 1.0 is 1."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
-        return str(int(value))
-    return str(value)
+    """A text, number or truth value as rows hold it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _text(value: Any, column: str) -> str:

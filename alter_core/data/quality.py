@@ -137,8 +137,10 @@ def _samples(dataset: TaskDataset, task: str) -> list[dict[str, str]]:
 
 def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[str, float]) -> Iterator[Item]:
     keys = {"labels": "labels", "words": "words", "input lengths": "length_bins"}
-    counts = {"training rows": "rows"} | ({"test rows": "test_rows"} if task.test and "test_rows" in before else {})
+    counts = {"training rows": "rows", "test rows": "test_rows"}  # the latter where they are a source of their own
     for kind, key in counts.items():
+        if not (key in now and key in before):
+            continue
         least, gone = (1 - task.quality.max_row_drop) * before[key], 1 - now[key] / max(before[key], 1)
         if now[key] < least:
             text = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alter_core.data.checks import Check, count_checks, label_check, row_checks
 from alter_core.data.dataset import SPLITS, TaskDataset
 from alter_core.data.language import share_in_other_languages
+from alter_core.data.mapping import comparable
 from alter_core.data.problems import SHOWN, listed
 from alter_core.data.profile import PROFILED, Profile, profile
 from alter_core.data.suite import Result, Suite
@@ -108,7 +109,8 @@ def _profile(train: "pd.DataFrame", manifest: dict[str, Any]) -> Profile:
         for name in ("input", "target")
     }
     told = profile(train["input"].tolist(), lengths["input"], lengths["target"], manifest["label_counts"]["train"])
-    return told | {"rows": manifest["rows"]["train"], "test_rows": manifest["rows"]["test"]}
+    own_test = {"test_rows": manifest["rows"]["test"]} if "test" in manifest["sources"] else {}
+    return told | {"rows": manifest["rows"]["train"], **own_test}
 
 
 class _Rows:
@@ -198,7 +200,7 @@ def _facts(manifest: dict[str, Any], labels: tuple[str, ...]) -> tuple[dict[str,
     train = manifest["label_counts"]["train"]
     by_case: dict[str, list[str]] = {}
     for label in sorted({label for counts in manifest["label_counts"].values() for label in counts}):
-        by_case.setdefault(label.casefold(), []).append(label)
+        by_case.setdefault(comparable(label).casefold(), []).append(label)
     clashing = [label for same in by_case.values() if len(same) > 1 for label in same]
     untrained = [label for label in labels if label not in train]
     facts = {

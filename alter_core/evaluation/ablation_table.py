@@ -131,7 +131,7 @@ def to_markdown(table: Facts) -> str:
     lines += [
         f"{arm['title']} diverged at seed {', '.join(map(str, arm['diverged']))}: its other seeds are not compared."
         for arm in table["arms"]
-        if arm["diverged"]
+        if arm["diverged"] and arm not in _whole(table["arms"])
     ]
     lines += ["Seconds are those of one training's steps.", "", reading(table)]
     return "\n".join(lines) + "\n"

@@ -74,6 +74,8 @@ def add_task(
         fresh.add(id(gate.logits[-1]))
         layer.forget()
     mta.router.tasks.append(name)
+    if home is not None:
+        mta.config = mta.config.model_copy(update={"homes": {**mta.config.homes, name: home}})
     new = []
     for parameter_name, parameter in mta.model.named_parameters():
         parameter.requires_grad_(id(parameter) in fresh)

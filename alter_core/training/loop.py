@@ -111,10 +111,9 @@ def train(job: Training) -> tuple[Progressed, Named]:
     mta.model.eval()
     done.losses["after"] = validation_losses(job, forward)
     job.log(phase="validate", when="after", losses=done.losses["after"])
-    if not np.isfinite(list(done.losses["after"].values())).all():  # the last step's doing, which no loss follows
+    if not all(bool(p.isfinite().all()) for _, p in trained):  # the last step's doing, which no loss follows
         raise Diverged(
-            f"{job.name}: validation losses are no numbers after step {done.step}; lower learning_rate, or set "
-            "precision: fp32"
+            f"{job.name}: weights are no numbers after step {done.step}; lower learning_rate, or set precision: fp32"
         )
     done.gate_tables["after"] = mta.gate_table()
     session.close()

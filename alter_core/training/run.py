@@ -60,7 +60,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     precision = checkpoints.precision_begun(job.checkpoints, key) or precision
     log(phase="start", text=f"{job.stage} on {accelerator.device}, {precision}", bf16_gain=gain)
     torch.manual_seed(job.seed)  # before adapters are made
-    mta, tokenizer, added = _load(job)
+    mta, tokenizer, added = _load(job, stage)
     spec = spec.model_copy(update={"tasks": tuple(spec.task(name) for name in mta.tasks)})  # task ids are the model's
     trains_backbone = "backbone" in stage.parts and job.task is None
     own = _to_compute_dtype(mta, torch.float32 if trains_backbone else dtype_of(precision))
@@ -135,8 +135,10 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         shutil.rmtree(bundle, ignore_errors=True)  # of a job that was killed just before its result
         metadata = {"spec": spec.model_dump(mode="json"), "dataset": dataset.digest, "stage": job.stage, "key": key}
         source = str(backbone_record(job.backbone)["source"])
+        # What is registered must load anywhere; what only the next stage reads can do with the workspace's backbone.
+        last = job.spec.stages_end_with(job.stage)
         result["bundle_digest"] = save_bundle(
-            mta, tokenizer, bundle, metadata, backbone="hold" if _is_last(job) else "refer", source=source
+            mta, tokenizer, bundle, metadata, backbone="hold" if last else "refer", source=source
         )
         write_json(job.output / "result.json", result)
         checkpoints.drop_checkpoints(job.checkpoints)
@@ -185,13 +187,8 @@ def job_key(job: TrainingJob, stage: StageSpec, dataset_digest: str) -> str:
     start = bundle_digest(job.start) if job.start else None
     backbone = backbone_record(job.backbone)["digest"]
     own = stage.model_dump(mode="json")
-    return digest_of(job.stage, job.task, own, spec, tasks, _is_last(job), dataset_digest, backbone, start, job.seed)
-
-
-def _is_last(job: TrainingJob) -> bool:
-    """Whether the bundle is what is registered, which must load anywhere; what only the next stage reads can do with
-    the workspace's backbone."""
-    return job.stage != "stage_one" or job.spec.stage_two is None
+    last = job.spec.stages_end_with(job.stage)
+    return digest_of(job.stage, job.task, own, spec, tasks, last, dataset_digest, backbone, start, job.seed)
 
 
 def trained_digest(trained: Named) -> str:
@@ -209,7 +206,7 @@ def _finished(output: Path, key: str) -> dict[str, Any] | None:
     return result if result.get("job_key") == key and (output / "bundle" / MANIFEST).exists() else None
 
 
-def _load(job: TrainingJob) -> tuple[MTAModel, Any, Named]:
+def _load(job: TrainingJob, stage: StageSpec) -> tuple[MTAModel, Any, Named]:
     """The model to train, its tokenizer, and what alone may train where the job adds a task."""
     names = job.spec.task_names
     if job.start is None:
@@ -222,10 +219,10 @@ def _load(job: TrainingJob) -> tuple[MTAModel, Any, Named]:
             f"{job.start} holds the tasks {', '.join(mta.tasks)}, and the job needs {', '.join(sorted(wanted))}",
             ["set warm_start: backbone, or add one task at a time with `alter add-task`"],
         )
-    return mta, tokenizer, _add_task(mta, job.task, job.spec) if job.task else []
+    return mta, tokenizer, _add_task(mta, job.task, job.spec, stage) if job.task else []
 
 
-def _add_task(mta: MTAModel, task: str, spec: DomainSpec) -> Named:
+def _add_task(mta: MTAModel, task: str, spec: DomainSpec, stage: StageSpec) -> Named:
     """The new task's parameters. Raises SpecError where the model as trained makes no use of them."""
     if not mta.layers:
         raise SpecError(f"{task} cannot be added: mta > layers: none leaves no place for an adapter; train all tasks")
@@ -240,10 +237,8 @@ def _add_task(mta: MTAModel, task: str, spec: DomainSpec) -> Named:
             f"{task} cannot be added: the last stage has active: shared, so that no task adapter is in use; train all "
             "tasks with a stage of active: all"
         )
-    stages = spec.stages.values()  # as the tasks before it were taught
-    start = next((stage.start for stage in stages if "task_adapters" in stage.parts), None)
-    keep = next((stage.keep for stage in stages if stage.gate == "soft"), NEW_ROW_KEEP)
-    return mta.add_task(task, home if home != task else None, start, keep)
+    keep = next((each.keep for each in spec.stages.values() if each.gate == "soft"), NEW_ROW_KEEP)
+    return mta.add_task(task, home if home != task else None, stage.start, keep)  # as those before it were taught
 
 
 def _digest_of_others(mta: MTAModel, added: Named) -> str:

@@ -1,5 +1,6 @@
 """What ingestion promises: tidy rows, stable splits and ids, a digest that knows content alone."""
 
+import csv
 import gzip
 import json
 import os
@@ -178,13 +179,22 @@ def test_every_format_gives_the_same_rows(made: MadeDomain) -> None:
     assert len(set(digests.values())) == 1, digests
 
 
-def test_a_number_is_one_label_however_its_column_is_typed(made: MadeDomain) -> None:
+def test_a_number_in_two_spellings_is_told_before_it_is_two_labels(made: MadeDomain) -> None:
     for name, kind in (("whole", pa.int64()), ("gaps", pa.float64())):
         columns = {"input": [f"{name} {n}" for n in range(60)], "target": pa.array([n % 2 for n in range(60)], kind)}
         pq.write_table(pa.table(columns), made.folder / f"{name}.parquet")
-    assert made.ingest({"source": {"path": "*.parquet"}}).labels == {"task": ("0", "1")}
-    mapped = {"path": "*.parquet", "label_map": {"0.0": "no", "1": "yes"}}
-    assert made.ingest({"source": mapped}).labels == {"task": ("no", "yes")}
+    [blocking] = made.validate({"source": {"path": "*.parquet"}}).wrong("block")
+    assert "'0', '0.0', '1', '1.0' differ only by case, or as 1 and 1.0 do" in blocking.text
+    mapped = {"path": "*.parquet", "label_map": {"0.0": "0", "1.0": "1"}}
+    assert made.ingest({"source": mapped}).labels == {"task": ("0", "1")}
+
+
+def test_a_tab_and_a_line_end_in_a_quoted_field_of_a_tsv_are_kept(made: MadeDomain, rows_of: RowsOf) -> None:
+    with (made.folder / "rows.tsv").open("w", newline="") as file:
+        rows = csv.writer(file, delimiter="\t")
+        rows.writerow(["input", "target"])
+        rows.writerows([f"def f{n}():\n\treturn 1\n\n\treturn 2", ("yes", "no")[n % 2]] for n in range(100))
+    assert made.ingest({"source": {"path": "rows.tsv"}}).manifest["tasks"]["task"]["read"] == 100
 
 
 def test_filters_know_truth_and_numbers_in_every_spelling(made: MadeDomain) -> None:
@@ -199,7 +209,9 @@ def test_filters_know_truth_and_numbers_in_every_spelling(made: MadeDomain) -> N
 def test_groups_and_mapped_labels_are_one_in_every_writing(made: MadeDomain, rows_of: RowsOf) -> None:
     rows = good_rows(600)
     for n, row in enumerate(rows):
-        row["group"] = (f"caf\u00e9 {n % 60}", f" cafe\u0301  {n % 60}")[n % 2]
+        group, spelling = n % 60, n // 60 % 2
+        words, numbers = (f"caf\u00e9 {group}", f" cafe\u0301  {group}"), (group, f"{group}.0")
+        row["group"] = (words if group < 30 else numbers)[spelling]
         row["target"] = ("n\u00e9gatif  one", "ne\u0301gatif one", "pos")[n % 3]
     made.write("rows.jsonl", rows)
     source = {"path": "rows.jsonl", "label_map": {"n\u00e9gatif one": "neg"}}

@@ -146,6 +146,8 @@ def test_test_rows_of_their_own_that_were_cut_off_block(made: MadeDomain) -> Non
     made.write("rows.jsonl", good_rows(200))
     task = {"test": {"path": "test.jsonl"}}
     made.write("test.jsonl", good_rows(100, first=500))
+    split_off = json.loads(json.dumps(_report(made).to_json()))["profile"]
+    assert not _report(made, task, champion=split_off).wrong("block")
     before = json.loads(json.dumps(_report(made, task).to_json()))["profile"]
     made.write("test.jsonl", good_rows(3, first=500))
     [blocking] = _report(made, task, champion=before).wrong("block")

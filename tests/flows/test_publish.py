@@ -52,9 +52,12 @@ def test_a_version_whose_split_was_another_may_know_the_test_rows(tmp_path: Path
     assert not another_split(plan(), version(1))
     assert another_split(plan(split={"test": 0.4}), made)
     tasks = tiny_spec(tiny_backbone)["tasks"]
-    for change in ({"template": "ticket: {input}"}, {"columns": {"group": "other"}}):
+    groups: dict[str, Any] = {"split": {"by": "group", "test": 0.2}}
+    grouped = version(1, split=json.dumps(plan(**groups).split_keys))
+    for change, by_row in (({"template": "ticket: {input}"}, True), ({"columns": {"group": "other"}}, False)):
         changed = [{**tasks[0], "source": {**tasks[0]["source"], **change}}, *tasks[1:]]
-        assert another_split(plan(tasks=changed), made)
+        assert another_split(plan(tasks=changed), made) == by_row
+        assert another_split(plan(tasks=changed, **groups), grouped) != by_row
 
 
 def test_a_stage_that_becomes_the_last_is_trained_anew_for_its_bundle_must_hold_the_backbone(

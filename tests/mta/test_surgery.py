@@ -93,6 +93,7 @@ def test_only_the_new_adapter_and_gate_rows_train() -> None:
 def test_a_task_may_start_on_the_adapter_of_another() -> None:
     mta = made("hard")
     names = {name for name, _ in mta.add_task("toxic", home="nli")}
+    assert mta.config.homes == {"toxic": "nli"}
     assert all("gate.logits.1" in name for name in names)
     batch = batch_for(mta.model)
     assert torch.equal(logits(mta, batch, ["toxic"] * 5), logits(mta, batch, ["nli"] * 5))

@@ -45,6 +45,15 @@ def test_a_task_that_is_scored_by_another_metric_is_not_compared() -> None:
     assert "intent is not compared: it is scored by accuracy, and was by exact_match" in result["decision"]["reason"]
 
 
+def test_where_all_tasks_changed_their_metric_nothing_is_compared() -> None:
+    old, new = scorecard(0.5, 1), scorecard(0.7, 2)
+    for task in old["tasks"].values():
+        task["metrics"] = {"exact_match": task["metrics"][task["metric"]]}
+        task["metric"] = "exact_match"
+    decision = compare(old, new, max_task_drop=0.02)["decision"]
+    assert decision["reason"].startswith("no task is scored by the same metric on both sides; intent is not compared")
+
+
 def test_a_fall_of_macro_f1_counts_where_rows_show_none() -> None:
     """95 rows of a class and 5 of another: who always says the first is as accurate as who is right on half of both."""
     old, new = scorecard(0.5, 1), scorecard(0.5, 1)

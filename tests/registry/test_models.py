@@ -261,7 +261,7 @@ FINISH = """
 import json, sys
 from pathlib import Path
 from registry.errors import AliasConflict
-from registry.models import LINKED, ModelStore
+from registry.models import ModelStore
 from registry.tracking import Tracker
 
 uri, artifacts, parts, key = sys.argv[1:]

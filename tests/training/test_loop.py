@@ -90,6 +90,6 @@ def test_some_steps_end_as_those_of_a_plain_loop(
 
 
 def test_a_last_step_after_which_nothing_is_a_number_is_told(domain: Domain, train: Any, tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match="no numbers after step 1"):
+    with pytest.raises(Diverged, match="weights are no numbers after step 1"):
         train(domain.job(tmp_path, steps=1, learning_rate=1e38, warmup=0))
     assert not (tmp_path / "bundle").exists()
