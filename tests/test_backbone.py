@@ -78,9 +78,12 @@ def test_an_encoder_decoder_folder_loads_as_one(tiny_backbone: Path, workspace: 
     tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
     folder = tmp_path / "t5"
     tokenizer.save_pretrained(folder)
-    T5ForConditionalGeneration(
-        T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-    ).save_pretrained(folder)
+    config = T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    with pytest.raises(BackboneError, match="no decoder_start_token_id, the token that every answer begins with"):
+        resolve(folder, workspace)
+    config.decoder_start_token_id = 0
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     model, _ = load_backbone(resolve(folder, workspace))
     assert isinstance(model, T5ForConditionalGeneration)
 

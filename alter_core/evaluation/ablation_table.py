@@ -129,9 +129,10 @@ def to_markdown(table: Facts) -> str:
     mixed = ", by the machine that a trial ran on" if len(computed) > 1 else ""
     lines += [f"Trials computed in {' and '.join(computed)}{mixed}."] if computed else []
     lines += [
-        f"{arm['title']} diverged at seed {', '.join(map(str, arm['diverged']))}: its other seeds are not compared."
+        f"{arm['title']} diverged at seed {', '.join(map(str, arm['diverged']))}."
+        + ("" if arm in _whole(table["arms"]) else " Its other seeds are not compared.")
         for arm in table["arms"]
-        if arm["diverged"] and arm not in _whole(table["arms"])
+        if arm["diverged"]
     ]
     lines += ["Seconds are those of one training's steps.", "", reading(table)]
     return "\n".join(lines) + "\n"

@@ -262,7 +262,9 @@ def test_an_ablation_goes_on_from_trials_that_diverged(
         _, arm = run(job_for(ready, tmp_path, seeds=3, **changes), lambda **_: None, lambda: False)["arms"]
         assert (arm["seeds"], arm["diverged"]) == ([0, 2], [1])
     table = json.loads((tmp_path / "ablation.json").read_text(encoding="utf-8"))
-    assert "plain multi-task diverged at seed 1," in to_markdown(table)
+    assert "plain multi-task diverged at seed 1.\n" in to_markdown(table)
+    other = {**table["arms"][1], "diverged": [], "seeds": [0, 1, 2]}
+    assert "at seed 1. Its other seeds are not compared.\n" in to_markdown({**table, "arms": [*table["arms"], other]})
 
 
 def test_without_validation_rows_nothing_is_trained(
