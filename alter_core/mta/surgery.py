@@ -75,7 +75,8 @@ def add_task(
         layer.forget()
     mta.router.tasks.append(name)
     if home is not None:
-        mta.config = mta.config.model_copy(update={"homes": {**mta.config.homes, name: home}})
+        homes = mta.config.homes
+        mta.config = mta.config.model_copy(update={"homes": {**homes, name: homes.get(home, home)}})
     new = []
     for parameter_name, parameter in mta.model.named_parameters():
         parameter.requires_grad_(id(parameter) in fresh)

@@ -94,6 +94,10 @@ def test_a_task_may_start_on_the_adapter_of_another() -> None:
     mta = made("hard")
     names = {name for name, _ in mta.add_task("toxic", home="nli")}
     assert mta.config.homes == {"toxic": "nli"}
+    made_again = made("hard")
+    made_again.add_task("toxic", home="nli")
+    made_again.add_task("tone", home="toxic")
+    assert made_again.config.homes == {"toxic": "nli", "tone": "nli"}
     assert all("gate.logits.1" in name for name in names)
     batch = batch_for(mta.model)
     assert torch.equal(logits(mta, batch, ["toxic"] * 5), logits(mta, batch, ["nli"] * 5))
