@@ -17,7 +17,7 @@ from alter_core.workspace import Workspace
 from flows.caches import Cache
 from flows.plan import find_domain
 from flows.stores import model_name, model_store, write_card
-from registry.card import decided, own_scorecard
+from registry.card import decided, number, own_scorecard
 from registry.comparison import compare as compare_cards
 from registry.errors import RegistryInputError
 from registry.models import CHAMPION, ModelStore
@@ -101,11 +101,11 @@ def print_comparison(found: Mapping[str, Any], first: str, second: str) -> None:
     out = Console(soft_wrap=True)
     table = Table("task", "metric", first, second, "difference", "shared rows")
     for name, task in found["tasks"].items():
-        cells = [_number(task[key]) for key in ("first", "second")]
+        cells = [number(task[key]) for key in ("first", "second")]
         gap = "" if task["difference"] is None else f"{task['difference']:+.3f}"
         table.add_row(name, task["metric"], *cells, gap, str(task["rows"]))
     table.add_section()
-    table.add_row("macro", "", _number(found["macro"]["first"]), _number(found["macro"]["second"]), "", "")
+    table.add_row("macro", "", number(found["macro"]["first"]), number(found["macro"]["second"]), "", "")
     out.print(table)
     verdict = "would promote" if found["decision"]["promote"] else "would not promote"
     out.print(f"the rule {verdict} {second}: {found['decision']['reason']}", markup=False, highlight=False)
@@ -143,7 +143,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have a number and no name
         return f"user {os.getuid()}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.candidate import read_scorecards
-from registry.card import known_limits, own_scorecard, shown_macro
+from registry.card import known_limits, number, own_scorecard, shown_macro
 
 SUBJECTS = {
     "zero_shot": "zero-shot",
@@ -60,7 +60,7 @@ def _score_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
         metric = facts["metric"]
         cells = [task, metric]
         if len(table.columns) > 2 + len(shown):
-            cells.append(f"{facts['majority']:.3f}" if facts.get("majority") is not None else "")
+            cells.append(number(facts.get("majority")))
         for name in shown:
             scores = cards[name]["tasks"].get(task)
             if scores is None:
@@ -72,8 +72,7 @@ def _score_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(*cells)
     blank = [""] * (len(table.columns) - 2 - len(shown))
     table.add_section()
-    macros = [shown_macro(cards[name], cards[last]) for name in shown]
-    table.add_row("macro", "", *blank, *["" if value is None else f"{value:.3f}" for value in macros])
+    table.add_row("macro", "", *blank, *[number(shown_macro(cards[name], cards[last])) for name in shown])
     return table
 
 

@@ -104,6 +104,11 @@ def shown_macro(card: Mapping[str, Any], own: Mapping[str, Any]) -> float | None
     return float(card["macro"]["value"]) if card["tasks"].keys() == own["tasks"].keys() else None
 
 
+def number(value: float | None) -> str:
+    """A score for people; empty where there is none."""
+    return "" if value is None else f"{value:.3f}"
+
+
 def render_card(facts: CardFacts) -> str:
     """The card. Text from specs and data is escaped, so that it cannot change the page. Raises KeyError naming a fact
     that must be there."""
@@ -192,7 +197,7 @@ def _scores(facts: CardFacts) -> str:
         )
     macro = mine["macro"]
     macros = [shown_macro(cards[name], mine) if name in cards else None for name in shown]
-    totals = ["" if value is None else f"{value:.3f}" for value in macros]
+    totals = list(map(number, macros))
     interval = f"{macro['low']:.3f} to {macro['high']:.3f}"
     rows.append(["**macro**", "mean of the above", "", *totals, f"**{macro['value']:.3f}**", interval])
     return "## Scores on held-out rows\n\n" + table(header, rows, left=2)
@@ -200,9 +205,9 @@ def _scores(facts: CardFacts) -> str:
 
 def _other(cards: Mapping[str, Any], name: str, task: str, metric: str, mine: Mapping[str, Any]) -> str:
     if name == "majority":
-        return "" if mine.get("majority") is None else f"{mine['majority']:.3f}"
+        return number(mine.get("majority"))
     value = cards[name]["tasks"].get(task, {}).get("metrics", {}).get(metric)
-    return "" if value is None else f"{value['value']:.3f}"
+    return number(value and value["value"])
 
 
 def _use(facts: CardFacts) -> str:

@@ -57,7 +57,7 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
     id_column = named.get("id")
     group_column = named.get("group", "group") if by_group else None
     fields = template_columns(source.template) if source.template else ()
-    labels = {clean(key): label for key, label in source.label_map.items()}
+    labels = {clean(key): clean(label) for key, label in source.label_map.items()}
     wanted = {column: {comparable(v) for v in _many(value)} for column, value in source.where.items()}
 
     def make(row: Mapping[str, Any]) -> Canonical | None:
@@ -81,7 +81,7 @@ def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
             raise MissingColumn(error.args[0], tuple(row)) from None
         text, target = clean(text), clean(target)
         if labels:
-            target = clean(labels.get(target, target))
+            target = labels.get(target, target)
         if not text:
             empty = f"columns {', '.join(map(repr, fields))} are" if fields else f"column {input_column!r} is"
             raise RowError(f"{empty} empty; {_MISSING}")
@@ -108,7 +108,7 @@ def comparable(value: Any) -> str:
 
     A column of whole numbers becomes one of floats where it has a gap.
     """
-    text = clean(value if isinstance(value, str) else as_text(value))
+    text = clean(as_text(value))
     if text.lower() in ("true", "false"):
         return text.lower()
     whole = _WHOLE.fullmatch(text)
@@ -117,16 +117,16 @@ def comparable(value: Any) -> str:
 
 def as_text(value: Any) -> str:
     """A text, number or truth value as rows hold it."""
+    if isinstance(value, str):
+        return str.__str__(value)  # an enumeration of texts says its name, not its text
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _text(value: Any, column: str) -> str:
     """Text, a number or a truth value as text. Raises RowError for anything else."""
-    if isinstance(value, str):
-        return str.__str__(value)  # an enumeration of texts says its name, not its text
     if isinstance(value, float) and not abs(value) < EXACT:  # JSON's large whole numbers are read as such, and NaN
         raise RowError(f"column {column!r} holds {value}, a number that is not exact; write it as text in the source")
-    if isinstance(value, bool | int | float):
+    if isinstance(value, str | bool | int | float):
         return as_text(value)
     raise RowError(f"column {column!r} must hold text or a number, got {_kind(value, column)}")
 

@@ -142,29 +142,27 @@ def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[s
         if not (key in now and key in before):
             continue
         least, gone = (1 - task.quality.max_row_drop) * before[key], 1 - now[key] / max(before[key], 1)
-        if now[key] < least:
-            text = (
-                f"{now[key]:,} {kind} where the champion had {before[key]:,}, {gone:.0%} fewer; "
-                f"quality > max_row_drop is {task.quality.max_row_drop:g}"
-            )
-            remedy = "see that the source is whole; if so many rows are meant to go, raise max_row_drop"
-            yield Item(task.name, f"{kind} since the champion", "block", text, remedy)
-        else:
-            yield Item(task.name, f"{kind} since the champion", "ok")
+        text = (
+            f"{now[key]:,} {kind} where the champion had {before[key]:,}, {gone:.0%} fewer; "
+            f"quality > max_row_drop is {task.quality.max_row_drop:g}"
+        )
+        remedy = "see that the source is whole; if so many rows are meant to go, raise max_row_drop"
+        yield _item(task, f"{kind} since the champion", "block", now[key] < least, text, remedy)
     told = {"no more": before["labels"].keys() - now["labels"], "new": now["labels"].keys() - before["labels"]}
     changed = [f"{how}: {listed(sorted(labels))}" for how, labels in told.items() if labels]
-    yield Item(
-        task.name,
-        "labels since the champion",
-        "warn" if changed else "ok",
-        f"labels of the training rows since the champion: {'; '.join(changed)}" if changed else "",
-        "see that this is meant; a task that lists its labels blocks on others" if changed else "",
-    )
+    text = f"labels of the training rows since the champion: {'; '.join(changed)}"
+    remedy = "see that this is meant; a task that lists its labels blocks on others"
+    yield _item(task, "labels since the champion", "warn", bool(changed), text, remedy)
     limit = task.quality.max_drift
     for name, distance in distances.items():
-        outcome: Outcome = "warn" if distance > limit else "ok"
         text = f"{name} are {distance:.2f} from the champion's training rows; quality > max_drift is {limit:g}"
         rows = tuple(largest_changes(now, before, keys[name])) if name != "input lengths" else ()
         remedy = "see that the source still means the same; the champion knew other rows"
-        wrong = outcome == "warn"
-        yield Item(task.name, f"drift of {name}", outcome, text if wrong else "", remedy if wrong else "", rows)
+        yield _item(task, f"drift of {name}", "warn", distance > limit, text, remedy, rows)
+
+
+def _item(
+    task: TaskSpec, check: str, severity: Outcome, wrong: bool, text: str, remedy: str, rows: tuple[str, ...] = ()
+) -> Item:
+    """The result of a comparison with the champion; its words stand there only where something is wrong."""
+    return Item(task.name, check, severity, text, remedy, rows) if wrong else Item(task.name, check, "ok", rows=rows)
