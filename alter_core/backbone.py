@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alter_core.errors import BackboneError
+from alter_core.errors import AlterError, BackboneError
 from alter_core.spec import BackboneSpec
 from alter_core.workspace import Workspace, digest_of, digest_of_files, write_json, written_whole
 
@@ -67,7 +67,7 @@ def resolve_backbone(
         return target
     import torch
 
-    with quiet(), _explained(source):
+    with quiet(), _explained(source.given):
         config = _config(source)
         if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
             raise BackboneError(
@@ -77,13 +77,30 @@ def resolve_backbone(
         parameters = _count(config, source)
         workspace.need(parameters * 5, f"converting {spec.model}")  # the copy in fp32 at most, and some room
         tell(1, 4, text=f"reading {parameters / 1e6:,.0f} million parameters")
-        model = _loader(config).from_pretrained(
-            **source.where, config=config, dtype=torch.float32 if source.gguf else "auto", use_safetensors=True
+        model, about = _loader(config).from_pretrained(
+            **source.where,
+            config=config,
+            dtype=torch.float32 if source.gguf else "auto",
+            use_safetensors=True,
+            output_loading_info=True,
         )
+        if missing := sorted(about["missing_keys"]):  # transformers fills them with random numbers
+            raise BackboneError(
+                f"backbone {spec.model}: its files lack {len(missing)} of the weights that its configuration asks for; "
+                "save the whole model again, head included, or mend its config.json",
+                [*missing[:5], *([f"and {len(missing) - 5} more"] if len(missing) > 5 else [])],
+            )
         if source.gguf:
             model = _unquantised(model)
         tell(2, 4, text="reading the tokenizer")
         tokenizer = _tokenizer(source)
+        words = model.get_input_embeddings().num_embeddings
+        if beyond := [f"{token} is {number}" for token, number in _special_tokens(tokenizer) if number >= words]:
+            raise BackboneError(
+                f"backbone {spec.model}: its tokenizer has tokens that its {words} embeddings do not reach; resize "
+                "them (`resize_token_embeddings`), or save it with its own tokenizer",
+                beyond,
+            )
         tell(3, 4, text="writing safetensors")
         with written_whole(target) as folder:
             model.save_pretrained(folder, max_shard_size="100GB")
@@ -112,7 +129,7 @@ def find_tokenizer(spec: BackboneSpec, workspace: Workspace, base: Path | None =
     converted = _converted(source, workspace)
     if (converted / RECORD).is_file():
         source = _Source(spec.model, converted, None, source.identity)
-    with quiet(), _explained(source):
+    with quiet(), _explained(source.given):
         return _tokenizer(source)
 
 
@@ -129,9 +146,10 @@ def load_backbone(folder: Path, dtype: "torch.dtype | None" = None) -> tuple[Any
 
     from alter_core.mta.bundle_parts import own_memory
 
+    again = "run `alter run` again to make it"
     if not (folder / RECORD).is_file():
-        raise BackboneError(f"{folder} is no converted backbone: {RECORD} is missing; run `alter run` again to make it")
-    with quiet():
+        raise BackboneError(f"{folder} is no converted backbone: {RECORD} is missing; {again}")
+    with quiet(), _explained(str(folder), f"remove that folder and {again}"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         loader = _loader(config)
         model = loader.from_pretrained(folder, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True)
@@ -158,7 +176,10 @@ def _find(spec: BackboneSpec, base: Path, weights: bool = True) -> _Source:
     given = spec.model
     if given.startswith("package:"):
         return _gguf(given, _package_file(given))
-    path = base / Path(given).expanduser()
+    try:
+        path = base / Path(given).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise BackboneError(f"backbone {given}: {error}; write the folder out") from error
     if path.is_dir():
         return _folder(given, path)
     if path.is_file():
@@ -216,6 +237,7 @@ def _hub(given: str, revision: str | None, weights: bool) -> _Source:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -224,6 +246,8 @@ def _hub(given: str, revision: str | None, weights: bool) -> _Source:
     patterns = [pattern for pattern in _HUB_FILES if weights or pattern != "*.safetensors"]
     try:
         path = Path(snapshot_download(given, revision=revision, allow_patterns=patterns))
+    except HFValidationError as error:
+        raise BackboneError(f"backbone {given}: there is no such folder, and it is no hub id: {error}") from error
     except LocalEntryNotFoundError as error:
         offline = constants.HF_HUB_OFFLINE
         why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
@@ -297,6 +321,10 @@ def _tokenizer(source: _Source) -> Any:
     return tokenizer
 
 
+def _special_tokens(tokenizer: Any) -> list[tuple[str, int]]:
+    return list(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
 def _unquantised(model: Any) -> Any:
     """The weights are plain floats by now; transformers would still refuse to save them as a quantised model."""
     model.hf_quantizer = None
@@ -311,19 +339,22 @@ def _unquantised(model: Any) -> Any:
 
 
 @contextmanager
-def _explained(source: _Source) -> Iterator[None]:
-    """transformers' own errors, as ours."""
+def _explained(
+    given: str, advice: str = "check that its files are whole, or choose another backbone"
+) -> Iterator[None]:
+    """Errors of transformers and what it stands on, as ours: of files that others made it may raise any."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except AlterError:
+        raise
+    except Exception as error:
         text = (str(error).strip().splitlines() or ["transformers does not say why"])[0]
         if isinstance(error, KeyError):
             text = f"its files speak of {text}, which this version of transformers does not know"
-        advice = "check that its files are whole, or choose another backbone"
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             text = "it needs code of its own to load, which is never run here"
             advice = "choose a model that transformers knows"
-        raise BackboneError(f"backbone {source.given}: cannot be loaded: {text}; {advice}") from error
+        raise BackboneError(f"backbone {given}: cannot be loaded: {text}; {advice}") from error
 
 
 @contextmanager

@@ -37,6 +37,11 @@ def encode_targets(tokenizer: Any, task: TaskSpec, targets: Sequence[str]) -> li
     return [[*body[:limit], tokenizer.eos_token_id] for body in bodies]
 
 
+def longest_answer(task: TaskSpec) -> int:
+    """Most tokens of a free answer: its text and the end token."""
+    return task.effective_max_target_tokens + 1
+
+
 def room(config: Any) -> int | None:
     """Most tokens, a prompt with its answer, that a backbone of `config` can read; None: it has no end to them."""
     most: int | None = getattr(config, "max_position_embeddings", None)

@@ -51,7 +51,7 @@ SOURCE_KINDS: Mapping[str, tuple[str, ...]] = {
 """Kind of a source -> the keys that it alone has; the other keys go with every kind."""
 
 
-_PASSWORD = re.compile(r"://[^/@]*:(?!\$\{[^}]*\}@)[^@/]*@|[?&](password|passwd|pwd)=(?!\$\{)", re.I)
+_PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{[^}]*\}@)[^@]*@|[?&](password|passwd|pwd)=(?!\$\{)", re.I)
 """A password in a database's URL that is written out."""
 
 
@@ -272,7 +272,7 @@ class StageSpec(Section):
     """One stage of training. A stage is data, run by one loop."""
 
     trains: tuple[Part, ...]
-    """What trains: backbone, shared_adapters, task_adapters (adapters: both), gates. The rest is frozen."""
+    """What trains: backbone, shared_adapters, task_adapters (adapters: those in use), gates. The rest is frozen."""
     active: Literal["all", "shared", "task"] = "all"
     """Which adapters exist in this stage; the others contribute nothing."""
     start: Literal["pretrained", "shared", "zero"] | None = None
@@ -315,16 +315,12 @@ class StageSpec(Section):
     """Stop after so many validation scores without a better one, and keep the best; unset: never."""
 
     @model_validator(mode="after")
-    def _length_is_given(self) -> "StageSpec":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of epochs, steps")
-        if not self.trains:
-            raise ValueError("trains: name at least one part")
-        return self
-
-    @model_validator(mode="after")
-    def _what_trains_is_in_use(self) -> "StageSpec":
+    def _is_a_stage(self) -> "StageSpec":
         wrong = []
+        if (self.epochs is None) == (self.steps is None):
+            wrong.append("give exactly one of epochs, steps")
+        if not self.trains:
+            wrong.append("trains: name at least one part")
         if "gates" in self.trains and self.gate == "hard":
             wrong.append("trains: gates train where they are soft only; set gate: soft, or drop gates")
         for part, other in (("task_adapters", "shared"), ("shared_adapters", "task")):
@@ -336,8 +332,9 @@ class StageSpec(Section):
 
     @property
     def parts(self) -> frozenset[str]:
-        """`trains`, with adapters spelt out as shared_adapters and task_adapters."""
-        spelt = {"adapters": ("shared_adapters", "task_adapters")}
+        """`trains`, with adapters spelt out as those that are in use: weight decay would shrink the others."""
+        in_use = {"shared": ("shared_adapters",), "task": ("task_adapters",)}
+        spelt = {"adapters": in_use.get(self.active, ("shared_adapters", "task_adapters"))}
         return frozenset(part for given in self.trains for part in spelt.get(given, (given,)))
 
 
@@ -366,7 +363,7 @@ class ScheduleSpec(Section):
     """When the domain is produced unattended."""
 
     cron: str
-    """Five fields, as in crontab."""
+    """Five fields, as in crontab; also L as the day (a month's last) and 5#4 as the weekday (its fourth Friday)."""
     timezone: str = "UTC"
     """IANA name, such as Europe/Berlin."""
     active: bool = True
@@ -394,6 +391,15 @@ class ScheduleSpec(Section):
         except CronSimError as error:
             problem = str(error)
             raise ValueError(f"{value!r} is no time that cron knows: {problem[:1].lower()}{problem[1:]}") from None
+        # Prefect's own reading of cron knows less; it is not installed wherever specs are read.
+        day, weekday = value.upper().split()[2::2]
+        numbered = ["#" in term for term in weekday.split(",")]
+        if any("L" in term and term != "L" for term in day.split(",")):
+            raise ValueError(f"Prefect cannot start at {value!r}: of days with L it knows L alone, a month's last day")
+        if "L" in weekday:
+            raise ValueError(f"Prefect cannot start at {value!r}: it knows no last weekday; 5#4 is the fourth Friday")
+        if any(numbered) and not all(numbered):
+            raise ValueError(f"Prefect cannot start at {value!r}: write all weekdays with # or none")
         return value
 
 
@@ -422,7 +428,7 @@ class DomainSpec(Section):
     """When a candidate becomes champion."""
     warm_start: Literal["backbone", "champion"] = "backbone"
     """What stage one starts from when something has changed: the pretrained backbone, or the champion of the day, where
-    its backbone, tasks and `mta` are the same."""
+    its backbone, tasks, split and `mta` are the same."""
     schedule: ScheduleSpec | None = None
     """When the domain is produced unattended; unset: only by hand."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

@@ -111,7 +111,8 @@ class Workspace:
 def written_whole(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; when the block ends well, it takes the target's name in one step.
 
-    The block may make a file or a folder. A folder that stands at `target` is replaced; on an error nothing stays.
+    The block may make a file or a folder. It is on the disk before it gets its name: a power cut leaves no empty file
+    there. A folder that stands at `target` is replaced, in two steps; on an error nothing stays.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +126,10 @@ def written_whole(target: Path) -> Iterator[Path]:
         made = scratch / target.name
         yield made
         _as_readable_as_their_folder(made)
+        for path in [made, *made.rglob("*")] if made.is_dir() else [made]:
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         if target.is_dir() and not target.is_symlink():
             target.rename(scratch / "replaced")
         made.replace(target)

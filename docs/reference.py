@@ -151,13 +151,14 @@ def _any_of(schemas: Sequence[Mapping[str, Any]]) -> str:
     told = ", ".join(single[:-1]) + (" or " if len(single) > 1 else "") + "".join(single[-1:])
     for each in schemas:
         if each.get("type") == "array":
-            told += ", or a list of them" if _kind(each["items"]) == told else f", or a {_kind(each)}"
+            same = _kind(each["items"]) == told
+            told = ", or a ".join(filter(None, [told, "list of them" if same else _kind(each)]))
     return told
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    told = " ".join(f"{word} {schema[key]:g}" for key, word in words.items() if key in schema)
+    told = " ".join(f"{word} {schema[key]:.12g}" for key, word in words.items() if key in schema)
     return f" {told}" if told else ""
 
 

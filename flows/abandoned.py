@@ -5,6 +5,7 @@ Only for the one who holds the domain's lock in a workspace: then no other flow 
 
 import os
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -15,12 +16,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from flows import publish
 from flows.jobs import end_leftovers
+from flows.notify import notify
 from flows.plan import Plan
 from flows.steps import say
 
@@ -33,7 +35,9 @@ def workspace_tag(plan: Plan) -> str:
 
 
 def close_abandoned(plan: Plan) -> None:
-    """Stop what still works, mark MLflow runs KILLED and flow runs Crashed, and tag this flow run as ours."""
+    """Stop what still works, mark MLflow runs KILLED and flow runs Crashed, which people are told of, and tag this flow
+    run as ours.
+    """
     if jobs := end_leftovers(plan.lock_file.parent, beside=plan.run_folder("ablation")):
         say(f"stopped {jobs} processes of an earlier run of {plan.spec.name} that was killed")
     for server in orphaned_servers():
@@ -54,11 +58,11 @@ def close_abandoned(plan: Plan) -> None:
         )
         for run in silent:
             if str(run.id) != own and run.name.startswith(f"{plan.spec.name} "):
-                client.set_flow_run_state(
-                    run.id,
-                    Crashed(message="its process ended without a word; the domain's next run goes on from there"),
-                    force=True,
+                crashed: State[Any] = Crashed(
+                    message="its process ended without a word; this domain's next run goes on from there"
                 )
+                client.set_flow_run_state(run.id, crashed, force=True)
+                notify(None, run, crashed)  # its own hook went with its process
                 say(f"marked the flow run {run.name!r} as Crashed: its process is gone")
 
 

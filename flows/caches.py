@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import typer
 from filelock import FileLock, Timeout
 
 from alter_core.workspace import Workspace
-from flows.plan import ABLATION_LOCK
+from flows.plan import ABLATION_LOCK, LOCK
 
 DAY = 86_400.0
 
@@ -41,21 +43,47 @@ def plan_caches(workspace: Workspace, days: float) -> list[Cache]:
 
 
 def remove_caches(workspace: Workspace, caches: Sequence[Cache]) -> int:
-    """Delete them, but for those of a domain that is being produced; bytes that were freed."""
+    """Delete them and give the bytes that were freed.
+
+    A domain that is being produced or compared keeps its own, and while there is one the caches that domains share stay
+    as well: which of them it reads is not known here. That is said on stderr.
+    """
+    own = [cache for cache in caches if cache.path.parent.parent == workspace.runs]
+    shared = [cache for cache in caches if cache not in own]
     freed = 0
-    for cache in caches:
-        if cache.path.parent.parent != workspace.runs:
-            shutil.rmtree(cache.path, ignore_errors=True)
-            freed += cache.bytes
-            continue
-        own = cache.path / ABLATION_LOCK
-        with ExitStack() as locks, suppress(Timeout):
-            locks.enter_context(FileLock(cache.path.parent / ".lock", timeout=0))  # a production's, see Plan.lock_file
-            if own.exists():
-                locks.enter_context(FileLock(own, timeout=0))
-            shutil.rmtree(cache.path, ignore_errors=True)
-            freed += cache.bytes
+    for cache in own:
+        with ExitStack() as locks:
+            if not _held(locks, cache.path.parent / LOCK) and not _held(locks, *cache.path.glob(ABLATION_LOCK)):
+                freed += _remove(cache)
+    if shared:
+        with ExitStack() as locks:  # no domain begins meanwhile
+            working = workspace.runs.glob(f"*/{LOCK}"), workspace.runs.glob(f"*/*/{ABLATION_LOCK}")
+            if busy := _held(locks, *chain(*working)):
+                names = ", ".join(sorted({lock.relative_to(workspace.runs).parts[0] for lock in busy}))
+                typer.echo(
+                    f"the {len(shared)} data sets, trunk caches and downloads stay, because a run of {names} may use "
+                    "them now; run `alter gc --yes` again when it has ended",
+                    err=True,
+                )
+            else:
+                freed += sum(map(_remove, shared))
     return freed
+
+
+def _held(locks: ExitStack, *files: Path) -> list[Path]:
+    """Those of the lock files that others hold; the rest are held until `locks` closes."""
+    busy = []
+    for file in files:
+        try:
+            locks.enter_context(FileLock(file, timeout=0))
+        except Timeout:
+            busy.append(file)
+    return busy
+
+
+def _remove(cache: Cache) -> int:
+    shutil.rmtree(cache.path, ignore_errors=True)
+    return cache.bytes
 
 
 def _stats(entry: Path) -> Iterator[os.stat_result]:

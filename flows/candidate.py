@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -11,6 +10,7 @@ from typing import Any
 
 from alter_core.data.ingest import shown_source
 from alter_core.training.cost import trained_in_all
+from flows.jobs import step_rows
 from flows.plan import Plan, code_digest
 from registry.card import CardFacts, own_scorecard
 from registry.comparison import aggregates
@@ -116,7 +116,7 @@ class Candidate:
                 "trained": trained_in_all(costs.values()),
             },
             "costs": costs,
-            "training": {name: _losses(Path(facts["folder"]) / "metrics.jsonl") for name, facts in self.stages.items()},
+            "training": {name: _losses(Path(facts["folder"])) for name, facts in self.stages.items()},
             "profile": quality["profile"],
             "lengths": {name: profile["token_counts"] for name, profile in quality["profile"].items()},
             "gates": self.last["gates"],
@@ -135,15 +135,8 @@ def another_split(plan: Plan, version: Version) -> bool:
     return any(before.get(task, key) != key for task, key in plan.split_keys.items())
 
 
-def _losses(metrics: Path) -> list[dict[str, float]]:
-    """Loss per step; of a step that was done again after a kill, the last."""
-    by_step = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        with suppress(json.JSONDecodeError):  # a disk that was full for a while leaves half a row
-            row = json.loads(line)
-            if row["phase"] == "train":
-                by_step[row["step"]] = row["loss"]
-    return [{"step": step, "loss": by_step[step]} for step in sorted(by_step)]
+def _losses(stage: Path) -> list[dict[str, float]]:
+    return [{"step": row["step"], "loss": row["loss"]} for row in step_rows(stage / "metrics.jsonl")]
 
 
 def read_scorecards(paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:

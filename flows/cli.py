@@ -105,4 +105,5 @@ def ui(
 
 def main() -> None:
     """Entry point of the console script."""
-    ending.run(app, resumed=("run", "add-task", "ablate"))
+    own = () if "--deployed" in sys.argv else ("run",)  # a deployed run does not stop with the command that waits
+    ending.run(app, resumed=(*own, "add-task", "ablate"))

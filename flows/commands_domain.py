@@ -65,7 +65,14 @@ def ablate(
     domain: Domain,
     data_root: DataRoot = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every arm.")] = 3,
-    arms: Annotated[list[str] | None, typer.Option("--arm", help="An arm to run; unset: all.")] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            help="An arm to run: zero_shot, plain_multi_task, mta_two_stages, mta_stage_one, mta_one_stage, "
+            "peft_lora, single_task, peft_poly or a variant's name; unset: all.",
+        ),
+    ] = None,
     rows: Annotated[
         int | None, typer.Option(min=1, help="At most so many rows of each source; unset: as the spec says.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from alter_core.errors import SpecError
+from alter_core.errors import AlterError, SpecError
 from alter_core.workspace import Workspace, written_whole
 from flows import make_prefect_home
 from flows.exit_codes import WRONG
@@ -42,6 +42,8 @@ def deploy(
     from flows.declarations import prefect_yaml
     from flows.deploy import deploy as apply
 
+    if prune and (domains or yaml_file):
+        raise AlterError("--prune looks at all deployments of the server: give neither DOMAIN nor --yaml with it")
     if yaml_file is not None:
         text = prefect_yaml(all_or(domains), work_pool, data_root)
         with written_whole(yaml_file) as scratch:

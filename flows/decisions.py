@@ -4,7 +4,6 @@ import getpass
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +18,73 @@ from flows.plan import find_domain
 from flows.stores import model_name, model_store, write_card
 from registry.card import decided, number, own_scorecard
 from registry.comparison import compare as compare_cards
-from registry.errors import RegistryInputError
+from registry.errors import RegistryError
 from registry.models import CHAMPION, ModelStore
 from registry.retention import Removal, plan_removals, remove
 
 
 def compare(domain: str, first: str, second: str) -> dict[str, Any]:
-    """Two versions side by side, and what the promotion rule says of the second. Raises RegistryInputError."""
+    """Two versions side by side, and what the promotion rule says of the second. Raises RegistryError, also where the
+    files of one are gone."""
     return _compared(model_store(Workspace.default()), domain, first, second)
 
 
 def promote(domain: str, which: str, reason: str | None) -> str:
     """Make a version champion; what to tell the person.
 
-    Where the promotion rule says no, `reason` is needed, and is kept with the version. Raises AlterError without it.
+    Where the promotion rule says no, or cannot be asked, `reason` is needed, and is kept with the version. Raises
+    AlterError without it, and for a version that was never verified; RegistryError where its bundle is gone.
     """
-    store, name = model_store(Workspace.default()), model_name(domain)
+    workspace = Workspace.default()
+    store, name = model_store(workspace), model_name(domain)
     version, champion = store.get(name, which), store.alias(name, CHAMPION)
     number = int(version["version"])
     if champion and champion["version"] == number:
         return f"{name} version {number} is the champion already"
-    said = "there was no champion"
+    if "decision_reason" not in version["tags"]:  # which a production writes when the version was verified
+        raise AlterError(
+            f"{name} version {number} was registered, but its production did not end, so that it was never verified; "
+            f"run the domain again, which brings it to its end: alter run {domain}"
+        )
+    store.bundle_path(name, number, workspace.downloads)  # before the alias moves to what nobody could load
+    said, agrees = "there was no champion", True
     if champion:
-        decision = _compared(store, domain, str(champion["version"]), str(number))["decision"]
-        said = decision["reason"]
-        if not decision["promote"] and not reason:
+        said, agrees = _asked(store, domain, champion["version"], number)
+        if not agrees and not reason:
             raise AlterError(
                 f"the promotion rule says no to {name} version {number} against version {champion['version']}: {said}. "
                 f"To promote it all the same, say why: alter promote {domain} {which} --reason TEXT"
             )
     store.set_champion(name, number, champion["version"] if champion else None)
-    store.tag(name, number, {"promoted_by": _user(), "promotion_reason": reason or said})
-    with suppress(RegistryInputError):  # of a version that was registered without its facts
-        write_card(store, name, number, store.facts(name, number, Workspace.default().downloads))
-    return f"{name} version {number} is champion now: {reason or said}"
+    decided_today = {
+        "champion_before": champion["version"] if champion else "none",
+        "decision": "promote" if agrees else "keep",
+        "decision_reason": said,
+    }
+    store.tag(name, number, {**decided_today, "promoted_by": _user(), "promotion_reason": reason or said})
+    return f"{name} version {number} is champion now: {reason or said}{_told_in_card(store, name, number)}"
 
 
 def rollback(domain: str) -> str:
-    """Give the champion's place back to the one before; what to tell the person. Raises RegistryInputError."""
-    name = model_name(domain)
-    left, back = model_store(Workspace.default()).rollback(name)
-    return f"{name} version {back} is champion again; version {left} stays registered"
+    """Give the champion's place back to the one before; what to tell the person.
+
+    Raises RegistryInputError where there is none before, and RegistryError where its bundle is gone.
+    """
+    workspace = Workspace.default()
+    store, name = model_store(workspace), model_name(domain)
+    for before in store.earlier_champions(name)[-1:]:
+        try:
+            store.bundle_path(name, before, workspace.downloads)
+        except RegistryError as error:
+            if error.transient:
+                raise
+            raise RegistryError(
+                f"{name} is not rolled back, as the champion before cannot be loaded: {error.headline}. "
+                f"`alter promote {domain} VERSION --reason TEXT` makes another one champion"
+            ) from error
+    left, back = store.rollback(name)
+    told = f"{name} version {back} is champion again; version {left} stays registered"
+    return told + _told_in_card(store, name, left)
 
 
 def plan_gc(keep: int) -> list[Removal]:
@@ -85,15 +110,15 @@ def report(domain: str, which: str) -> str:
 
 def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:
     """Write a task as a plain transformers model. Raises MTAError, RegistryInputError, BundleError."""
+    from alter_core.mta.bundle import load_bundle
     from alter_core.mta.folding import export as write
-    from flows.stores import load_predictor
 
     if target.exists():  # told before the model is loaded, which takes seconds
         raise AlterError(f"{target} exists already; name a folder that is not there yet")
-    predictor = load_predictor(domain, which)
-    if predictor.mta is None:
-        raise AlterError(f"{domain} {which} holds no MTA layers, so nothing is there to fold")
-    write(predictor.mta, predictor.tokenizer, task, target, approximate=approximate)
+    workspace = Workspace.default()
+    bundle = model_store(workspace).bundle_path(model_name(domain), which, workspace.downloads)
+    mta, tokenizer, _ = load_bundle(bundle)  # and no predictor, which rounds to what computes fastest here
+    write(mta, tokenizer, task, target, approximate=approximate)
 
 
 def print_comparison(found: Mapping[str, Any], first: str, second: str) -> None:
@@ -121,7 +146,29 @@ def _compared(store: ModelStore, domain: str, first: str, second: str) -> dict[s
     name, cache = model_name(domain), Workspace.default().downloads
     cards = [_own_card(store.facts(name, which, cache)) for which in (first, second)]
     rule = _rule(domain)
-    return compare_cards(cards[0], cards[1], rule.max_task_drop, rule.confidence)
+    seed = store.recorded_seed(name, second, cache)
+    return compare_cards(cards[0], cards[1], rule.max_task_drop, rule.confidence, seed)
+
+
+def _asked(store: ModelStore, domain: str, champion: int, version: int) -> tuple[str, bool]:
+    """What the promotion rule says of a version against the champion, and whether it agrees; it does not where it
+    cannot compare them, as a champion's files may be gone."""
+    try:
+        decision = _compared(store, domain, str(champion), str(version))["decision"]
+    except RegistryError as error:
+        if error.transient:
+            raise
+        return f"it cannot compare them: {error.headline}", False
+    return decision["reason"], decision["promote"]
+
+
+def _told_in_card(store: ModelStore, name: str, version: int) -> str:
+    """Write a version's card anew after a decision, which stands by then: what to tell where the card could not be."""
+    try:
+        write_card(store, name, version, store.facts(name, version, Workspace.default().downloads))
+    except RegistryError as error:
+        return f" (the card of version {version} stays as it was: {error.headline})"
+    return ""
 
 
 def _own_card(facts: Mapping[str, Any]) -> Mapping[str, Any]:

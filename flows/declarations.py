@@ -15,7 +15,7 @@ import yaml
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.utilities.callables import parameter_schema
 
-from alter_core.errors import AlterError
+from alter_core.errors import AlterError, SpecError
 from alter_core.spec import DomainSpec, load_domain
 from alter_core.workspace import Workspace
 from flows.plan import domain_folders, find_domain, named_once
@@ -64,6 +64,13 @@ def declare(
     if wrong:
         raise AlterError("\n".join(map(str, wrong)))
     schedules = staggered({**_found(), **specs})
+    for name in sorted(specs.keys() & schedules.keys()):
+        try:
+            schedules[name].of_prefect()
+        except SpecError as error:
+            wrong.append(SpecError(f"{found[name]}: {error}"))
+    if wrong:
+        raise AlterError("\n".join(map(str, wrong)))
     schema = parameter_schema(produce).model_dump(exclude_unset=True)
     root = {"data_root": str(data_root.absolute())} if data_root else {}
     return [

@@ -18,9 +18,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from alter_core.errors import AlterError
+from alter_core.spec import load_domain
 from flows.declarations import DEFAULT_POOL, ENTRYPOINT, FLOW, SLUG, Declared, declare, full_name
 from flows.ending import is_of_sigterm
 from flows.exit_codes import TERMINATED
+from flows.plan import domain_folders, find_domain
 from flows.schedules import Schedule
 from flows.zombies import TAG, apply_automation, zombie_automation
 
@@ -31,7 +33,7 @@ class Change:
 
     name: str
     what: str
-    """created, changed, unchanged, removed, or orphan: a deployment whose spec is not among those given."""
+    """created, changed, unchanged, removed, or orphan: a deployment whose spec is gone."""
     detail: str = ""
 
 
@@ -46,8 +48,8 @@ def deploy(
     """Make the server's deployments equal to the domains' specs; a second call changes nothing.
 
     work_pool: where flow runs start; None for deployments that `alter serve` runs itself. A pool called `alter` is made
-    as one of processes when it is missing. whole: the domains are all there are, so that other deployments of ours are
-    orphans: reported, and deleted with `prune`. Raises AlterError when no server answers or the pool is not there.
+    as one of processes when it is missing. whole: other deployments of ours are looked at as well, and those whose spec
+    is gone are reported, and deleted with `prune`. Raises AlterError when no server answers or the pool is not there.
     """
     declare(domains, work_pool, data_root)  # a wrong spec is told before the server is touched
     with server_client() as client:
@@ -172,25 +174,34 @@ def _reschedule(client: SyncPrefectClient, known: DeploymentResponse, wanted: Sc
 
 
 def _create(schedule: Schedule) -> DeploymentScheduleCreate:
-    cron = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-    return DeploymentScheduleCreate(schedule=cron, active=schedule.active, slug=SLUG)
+    return DeploymentScheduleCreate(schedule=schedule.of_prefect(), active=schedule.active, slug=SLUG)
 
 
 def _orphans(client: SyncPrefectClient, names: set[str], prune: bool) -> list[Change]:
-    """Deployments of ours that no spec asks for."""
+    """Deployments of ours whose spec is gone. Those of specs in other folders are somebody else's to look after."""
     ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
     changes = []
     for known in ours:
-        if known.name in names or known.entrypoint != ENTRYPOINT:
+        given = str(known.parameters.get("domain"))
+        if known.name in names or known.entrypoint != ENTRYPOINT or _has_spec(given, known.name):
             continue
+        gone = f"{given} holds no spec of that name"
         if prune:
             client.delete_deployment(known.id)
-            changes.append(Change(known.name, "removed", "no spec of that name is there"))
+            changes.append(Change(known.name, "removed", gone))
         else:
-            changes.append(
-                Change(known.name, "orphan", "no spec of that name is there; `alter deploy --prune` removes it")
-            )
+            detail = f"{gone} on this machine; if it is on no other, `alter deploy --prune` removes the deployment"
+            changes.append(Change(known.name, "orphan", detail))
     return changes
+
+
+def _has_spec(given: str, name: str) -> bool:
+    """Whether a deployment's `domain`, a path or a shipped name, still leads to a spec of the deployment's name."""
+    try:
+        there = Path(given).exists() if Path(given).is_absolute() else given in domain_folders()
+        return there and load_domain(find_domain(given)).name == name
+    except (AlterError, OSError):
+        return True  # it is there, and this user may not read it, or it is wrong until somebody mends it
 
 
 def _when(schedule: Schedule | None) -> str:

@@ -25,6 +25,17 @@ STOP_SECONDS = 20  # for a job to finish its step and write a checkpoint; Prefec
 JOB_FILE = "job.json"
 
 
+def step_rows(metrics: Path) -> list[Row]:
+    """The rows of a stage's steps, in order; of a step that was done again after a kill, the last."""
+    by_step = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):  # a disk that was full for a while leaves half a row
+            row = json.loads(line)
+            if row["phase"] == "train":
+                by_step[row["step"]] = row
+    return [by_step[step] for step in sorted(by_step)]
+
+
 def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row: Callable[[Row], None]) -> None:
     """Write `job` to folder/job.json, run `command` on it, and call `on_row` for each row the job appends to metrics.
 

@@ -6,10 +6,14 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import typer
 from prefect import tags
+from prefect.client.schemas.objects import FlowRun
+from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +25,7 @@ from flows.plan import Plan, named_once
 from flows.zombies import TAG
 
 POLL_SECONDS = 2.0
+LATE = timedelta(minutes=1)  # a worker asks for runs every ten to fifteen seconds
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,16 @@ def produce_each(plans: Sequence[Plan], parameters: Mapping[str, Any], told: Cal
 
 
 def produce_deployed(
-    plans: Sequence[Plan], parameters: Mapping[str, Any], told: Callable[[Ended], None]
+    plans: Sequence[Plan],
+    parameters: Mapping[str, Any],
+    told: Callable[[Ended], None],
+    say: Callable[[str], None],
 ) -> list[Ended]:
     """The domains as flow runs of their deployments, side by side as far as workers go; waits for all.
 
     parameters: those that shall be other than the deployment's. A domain that is not deployed ends with a message.
-    Raises AlterError when no server answers.
+    `say` hears which runs are waited for, and which of them nothing takes; that runs go on when the waiting is cut
+    short is said on stderr. Raises AlterError when no server answers.
     """
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
@@ -98,26 +107,61 @@ def produce_deployed(
         ended[one.domain] = one
 
     with server_client() as client:
-        waiting: dict[str, Any] = {}
-        for plan in plans:
-            name = plan.spec.name
-            try:
-                run: Any = run_deployment(
-                    full_name(name), parameters=dict(parameters), timeout=0, as_subflow=False, tags=[TAG]
+        waiting: dict[str, FlowRun] = {}
+        late: set[str] = set()
+        try:
+            for plan in plans:
+                name = plan.spec.name
+                try:
+                    run: Any = run_deployment(
+                        full_name(name), parameters=dict(parameters), timeout=0, as_subflow=False, tags=[TAG]
+                    )
+                    waiting[name] = run
+                    say(f"{name}: waits for its flow run {_place(run)}")
+                except ObjectNotFound:
+                    tell(Ended(name, None, f"it is not deployed yet: run `alter deploy {plan.file}` first", WRONG))
+            while waiting:
+                for name, started in list(waiting.items()):
+                    run = client.read_flow_run(started.id)
+                    state = run.state
+                    if state is not None and state.is_final():
+                        del waiting[name]
+                        code = 0 if state.is_completed() else FAILED
+                        tell(Ended(name, None, f"{state.name}: {state.message or ''}".strip(": "), code))
+                    elif name not in late and is_late(run):
+                        late.add(name)
+                        say(f"{name}: {_taker(run)}")
+                if waiting:
+                    time.sleep(POLL_SECONDS)
+        finally:
+            if waiting:  # Ctrl-C, SIGTERM, or a server that is away
+                runs = ", ".join(f"{name} ({_place(run)})" for name, run in waiting.items())
+                typer.echo(
+                    f"\nno longer waiting; the flow runs go on without this command: {runs}. `alter status` shows "
+                    "them, and Prefect's UI cancels them",
+                    err=True,
                 )
-                waiting[name] = run.id
-            except ObjectNotFound:
-                tell(Ended(name, None, f"it is not deployed yet: run `alter deploy {plan.file}` first", WRONG))
-        while waiting:
-            for name, run_id in list(waiting.items()):
-                state = client.read_flow_run(run_id).state
-                if state is not None and state.is_final():
-                    del waiting[name]
-                    code = 0 if state.is_completed() else FAILED
-                    tell(Ended(name, None, f"{state.name}: {state.message or ''}".strip(": "), code))
-            if waiting:
-                time.sleep(POLL_SECONDS)
     return [ended[plan.spec.name] for plan in plans]
+
+
+def is_late(run: FlowRun) -> bool:
+    """Whether a flow run that should have begun has been taken by nothing."""
+    if run.state is None or not run.state.is_scheduled():
+        return False
+    due = run.next_scheduled_start_time or run.expected_start_time
+    return run.state.name == "Late" or (due is not None and due < datetime.now(UTC) - LATE)
+
+
+def _taker(run: FlowRun) -> str:
+    """That nothing has taken the flow run, and what would."""
+    if pool := run.work_pool_name:
+        return f"no worker of pool {pool!r} has taken it; `prefect worker start --pool {pool}` starts one"
+    return "no `alter serve` has taken it; start one"
+
+
+def _place(run: FlowRun) -> str:
+    """Where people see a flow run."""
+    return url_for("flow-run", run.id) or str(run.id)
 
 
 def exit_code(ended: Sequence[Ended]) -> int:

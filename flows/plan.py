@@ -13,6 +13,8 @@ from alter_core.errors import SpecError
 from alter_core.spec import DomainSpec, load_domain
 from alter_core.workspace import Workspace, digest_of, digest_of_files
 
+LOCK = ".lock"
+"""In the folder of a domain's runs: held while it is produced."""
 ABLATION_LOCK = ".ablation.lock"
 """In the folder of a domain's ablation, which works beside productions: held while it does."""
 StageName = Literal["stage_one", "stage_two", "add_task"]
@@ -97,7 +99,7 @@ class Plan:
 
     @property
     def lock_file(self) -> Path:
-        return self.workspace.runs / self.spec.name / ".lock"
+        return self.workspace.runs / self.spec.name / LOCK
 
     def stages(self) -> Iterator[StageName]:
         """What is trained, in order."""

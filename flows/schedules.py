@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from prefect.client.schemas.schedules import CronSchedule
+
 from alter_core.errors import SpecError
 from alter_core.spec import DomainSpec
 
@@ -16,6 +18,15 @@ class Schedule:
     cron: str
     timezone: str
     active: bool
+
+    def of_prefect(self) -> CronSchedule:
+        """The same as Prefect has it, but for `active`. Raises SpecError for what it does not take."""
+        try:
+            return CronSchedule(cron=self.cron, timezone=self.timezone)
+        except ValueError:
+            raise SpecError(
+                f"schedule: Prefect does not take cron {self.cron!r} in the time zone {self.timezone!r}; write another"
+            ) from None
 
 
 def staggered(specs: Mapping[str, DomainSpec]) -> dict[str, Schedule]:

@@ -56,7 +56,6 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
     """
     from prefect import serve as serve_deployments
     from prefect.client.schemas.actions import DeploymentScheduleCreate
-    from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
@@ -70,7 +69,7 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
     for one in declare(domains, None, data_root):
         schedules = []
         if one.schedule:
-            cron = CronSchedule(cron=one.schedule.cron, timezone=one.schedule.timezone)
+            cron = one.schedule.of_prefect()
             schedules = [DeploymentScheduleCreate(schedule=cron, active=one.schedule.active, slug=SLUG)]
         deployments.append(
             RunnerDeployment.from_flow(

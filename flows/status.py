@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -23,11 +24,12 @@ from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
 from flows.declarations import domain_tag
 from flows.deploy import server_errors
+from flows.many import is_late
 from flows.plan import find_domain
 from flows.stores import model_store
 from registry.models import CHAMPION
 
-_BEGUN = [state for state in StateType if state is not StateType.SCHEDULED]
+_ON = ([StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED], [StateType.PENDING])
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,18 @@ class DomainStatus:
     problem: str | None
     """What is wrong with its spec."""
     state: str | None
-    """Of the last flow run: Completed, Failed, Crashed, Cancelled, Running."""
+    """Of the flow run that is on, else of the last that ended: Completed, Failed, Crashed, Cancelled, Running."""
     message: str | None
     """What that state says."""
     started: str | None
     run: str | None
     """Name of that flow run."""
     next: str | None
-    """The next scheduled start."""
+    """The next scheduled start, or the one that is late."""
+    late: bool
+    """Whether that start is due and nothing has taken it."""
+    scheduled: bool
+    """Whether its spec has an active schedule."""
     champion: int | None
     macro: float | None
     """The champion's macro score."""
@@ -63,12 +69,13 @@ def status(domains: Sequence[str]) -> list[DomainStatus]:
     rows = []
     with server_errors(), get_client(sync_client=True) as client:
         for given in domains:
-            name, problem = given, None
+            name, problem, scheduled = given, None, False
             try:
-                name = load_domain(find_domain(given)).name
+                spec = load_domain(find_domain(given))
+                name, scheduled = spec.name, spec.schedule is not None and spec.schedule.active
             except AlterError as error:
                 problem = f"{error.headline}; `alter check {given}` shows them" if error.problems else error.headline
-            last = _first(client, name, _BEGUN, FlowRunSort.START_TIME_DESC)
+            last = _on(client, name) or _last_ended(client, name)
             coming = _first(client, name, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
             champion = store.alias(name, CHAMPION)
             rows.append(
@@ -80,6 +87,8 @@ def status(domains: Sequence[str]) -> list[DomainStatus]:
                     started=_text(last.start_time) if last else None,
                     run=last.name if last else None,
                     next=_text(coming.next_scheduled_start_time) if coming else None,
+                    late=coming is not None and is_late(coming),
+                    scheduled=scheduled,
                     champion=champion["version"] if champion else None,
                     macro=champion["macro"] if champion else None,
                     promoted=champion["tags"].get("promoted") if champion else None,
@@ -105,7 +114,7 @@ def print_status(rows: Sequence[DomainStatus]) -> None:
             escape(row.domain),
             row.state or "never ran",
             _short(row.started),
-            _short(row.next) or "by hand",
+            _next(row),
             "none" if row.champion is None else f"version {row.champion}",
             "" if row.macro is None else f"{row.macro:.3f}",
         )
@@ -115,13 +124,62 @@ def print_status(rows: Sequence[DomainStatus]) -> None:
             out.print(f"{row.domain}: {row.problem}", markup=False, highlight=False, soft_wrap=True)
         elif row.state in ("Failed", "Crashed", "Cancelled") and row.message:
             out.print(f"{row.run}: {row.message.strip()}", markup=False, highlight=False, soft_wrap=True)
+        if advice := _advice(row):
+            out.print(advice, markup=False, highlight=False, soft_wrap=True)
 
 
-def _first(client: SyncPrefectClient, name: str, states: Sequence[StateType], order: FlowRunSort) -> FlowRun | None:
+def _next(row: DomainStatus) -> str:
+    if row.next is None:
+        return "not served" if row.scheduled else "by hand"
+    return f"late since {_short(row.next)}" if row.late else _short(row.next)
+
+
+def _advice(row: DomainStatus) -> str | None:
+    """What to do where a start that is asked for does not come."""
+    if row.late:
+        return f"{row.domain}: nothing has taken the run that is due; start a worker of its pool, or `alter serve`"
+    if row.next is None and row.scheduled:
+        return (
+            f"{row.domain}: its spec has a schedule, and no start is planned; `alter deploy` with a worker, or `alter "
+            "serve`, plans them"
+        )
+    return None
+
+
+def _on(client: SyncPrefectClient, name: str) -> FlowRun | None:
+    """The flow run that runs, else one that a worker has taken: it may yet be refused because the other runs."""
+    for states in _ON:
+        if run := _first(client, name, states, FlowRunSort.START_TIME_DESC):
+            return run
+    return None
+
+
+def _last_ended(client: SyncPrefectClient, name: str) -> FlowRun | None:
+    """The flow run that ended last, but for those that were cancelled before they began: a domain that still ran has
+    these refused.
+    """
+    ends = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
+    began = FlowRunFilterStartTime(is_null_=False)
+    found = [
+        _first(client, name, ends, FlowRunSort.END_TIME_DESC),
+        _first(client, name, [StateType.CANCELLED], FlowRunSort.END_TIME_DESC, began),
+    ]
+    never = datetime.min.replace(tzinfo=UTC)
+    return max((run for run in found if run), key=lambda run: run.end_time or never, default=None)
+
+
+def _first(
+    client: SyncPrefectClient,
+    name: str,
+    states: Sequence[StateType],
+    order: FlowRunSort,
+    began: FlowRunFilterStartTime | None = None,
+) -> FlowRun | None:
     found = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             tags=FlowRunFilterTags(all_=[domain_tag(name)]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+            start_time=began,
         ),
         sort=order,
         limit=1,

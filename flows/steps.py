@@ -27,7 +27,7 @@ from alter_core.mta import bundle_digest
 from alter_core.training.job import TrainingJob
 from alter_core.workspace import write_json
 from flows import artifacts, display
-from flows.jobs import Row, module_command, run_job, training_command
+from flows.jobs import Row, module_command, run_job, step_rows, training_command
 from flows.plan import Plan, StageName
 from flows.settings import checkpoint_seconds
 
@@ -163,6 +163,7 @@ def train(
     folder = plan.run_folder(f"{stage}-{key}")
     result = folder / "result.json"
     reused = result.exists()
+    sent: set[int] = set()
     if reused:
         say(f"{stage}: reused, because its rows, settings, backbone and code are unchanged (key {key})")
     else:
@@ -195,11 +196,14 @@ def train(
             if monotonic() - last >= LOG_SECONDS:
                 last = monotonic()
                 if _logged(log, pending):
+                    sent.update(row["step"] for row in pending)
                     pending.clear()
 
         run_job(training_command("alter_core.training.job", processes), job.model_dump(mode="json"), folder, on_row)
-        if not _logged(log, pending):
-            say(f"MLflow did not answer: the last {len(pending)} steps of {stage} are missing from its metrics")
+    # With those of an earlier run that trained the stage or a part of it: a version's MLflow run tells all of them.
+    rest = [row for row in step_rows(folder / "metrics.jsonl") if row["step"] not in sent]
+    if not _logged(log, rest):
+        say(f"MLflow did not answer: {len(rest)} steps of {stage} are missing from its metrics")
     facts: Facts = json.loads(result.read_text(encoding="utf-8"))
     artifacts.gate_tables(plan, stage, facts["gates"])
     return {**facts, "key": key, "folder": str(folder), "bundle": str(folder / "bundle"), "reused": reused}

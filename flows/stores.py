@@ -37,12 +37,9 @@ def model_store(workspace: Workspace) -> ModelStore:
 def open_tracker(plan: Plan, experiment: str | None = None) -> Tracker:
     """MLflow runs of the plan's domain, in the experiment of its name where no other is given."""
     uri = tracking_uri(plan.workspace)
-    own = uri == plan.workspace.mlflow_uri  # named by the environment or not: MLflow would use the current folder
-    return Tracker(
-        uri,
-        plan.workspace.mlflow_artifacts.as_uri() if own else None,
-        experiment or plan.spec.name,
-    )
+    # A server has a place of its own; beside a database, whichever it is, MLflow would use the current folder.
+    place = None if _is_server(uri) else plan.workspace.mlflow_artifacts.as_uri()
+    return Tracker(uri, place, experiment or plan.spec.name)
 
 
 def model_name(domain: str) -> str:
@@ -93,7 +90,7 @@ def serve_ui(host: str, port: int) -> int:
     """MLflow's UI on this workspace's store until it is stopped; its exit code. Raises AlterError for a server's."""
     workspace = Workspace.default()
     uri = tracking_uri(workspace)
-    if uri.startswith(("http://", "https://")):
+    if _is_server(uri):
         shown = without_password(uri)
         raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {shown} in a browser")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
@@ -104,3 +101,7 @@ def serve_ui(host: str, port: int) -> int:
         return server.wait()
     finally:
         stop_tree(server)
+
+
+def _is_server(uri: str) -> bool:
+    return uri.lower().startswith(("http://", "https://"))

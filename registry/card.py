@@ -59,8 +59,8 @@ class CardFacts(TypedDict, total=False):
     costs: Mapping[str, Mapping[str, float]]
     """stage -> {"train_seconds", "flops", "peak_memory_mb", "trained_parameters", "steps"}"""
     decision: Mapping[str, Any]
-    """{"promote", "reason", "numbers"} of `registry.promotion.decide`, and {"by", "person_reason"} when a person
-    decided otherwise."""
+    """{"promote", "reason", "numbers"} of `registry.promotion.decide`, {"by", "person_reason"} when a person decided,
+    and {"rolled_back"}, the time, when a person took that back."""
     versions: Mapping[str, str]
     """What made it: run_key, spec digest, code version, MLflow run, flow run, libraries: name -> value."""
     training: Mapping[str, Sequence[Mapping[str, float]]]
@@ -75,14 +75,18 @@ class CardFacts(TypedDict, total=False):
 
 def decision_of(tags: Mapping[str, str]) -> dict[str, Any]:
     """What a version's tags say was decided, as a card tells it; nothing before the rule was asked."""
-    if "decision_reason" not in tags:
-        return {}
     promoted_by = tags.get("promoted_by")
+    if "decision_reason" not in tags and not promoted_by:
+        return {}
     person = {"by": promoted_by, "person_reason": tags.get("promotion_reason", "")} if promoted_by else {}
+    promote = bool(promoted_by) or tags.get("decision") == "promote"
+    rolled_back = tags.get("rolled_back", "")
+    back = {"rolled_back": rolled_back} if promote and rolled_back > tags.get("promoted", "") else {}
     return {
-        "promote": bool(promoted_by) or tags.get("decision") == "promote",
-        "reason": tags["decision_reason"],
+        "promote": promote,
+        "reason": tags.get("decision_reason", "the rule was not asked"),
         **person,
+        **back,
     }
 
 
@@ -165,6 +169,8 @@ def _decision(facts: CardFacts) -> str:
     if not decision:
         return ""
     verdict = "Promoted to champion" if decision["promote"] else "Stays a candidate"
+    if back := decision.get("rolled_back"):
+        verdict = f"Rolled back on {plain(back[:10])}; it had been promoted to champion"
     against = facts.get("champion_version")
     than = f" against champion version {against}" if against is not None else ""
     text = f"**{verdict}**{than}: {plain(decision['reason'])}."

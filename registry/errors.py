@@ -60,7 +60,8 @@ _BUSY_WORDS = ("database is locked", "connection refused", "max retries exceeded
 
 @contextmanager
 def reported(doing: str, uri: str) -> Iterator[None]:
-    """Turn what MLflow raises while `doing` something on the store at `uri` into a RegistryError."""
+    """Turn what MLflow raises while `doing` something on the store at `uri` into a RegistryError: its own errors, and
+    those of its database or of a package that is not there, which it lets through while it opens a store."""
     from mlflow.exceptions import MlflowException
 
     uri = without_password(uri)
@@ -79,6 +80,33 @@ def reported(doing: str, uri: str) -> Iterator[None]:
             who = f"the account {account!r}" if account else "a caller without an account"
             raise RegistryInputError(f"cannot {doing}: the MLflow server at {uri} refuses {who}; {advice}") from error
         raise RegistryError(f"cannot {doing} in the MLflow store at {uri}: {_short(text)}") from error
+    except ModuleNotFoundError as error:
+        other = (
+            ", or name a PostgreSQL database as postgresql+psycopg://... (MLFLOW_TRACKING_URI), whose driver comes "
+            "with the extra `postgres`"
+        )
+        raise RegistryInputError(
+            f"cannot {doing}: the MLflow store at {uri} needs the Python package {error.name}, which is not there; "
+            f"install it{'' if uri.startswith(('http', 'sqlite')) else other}"
+        ) from error
+    except _of_database() as error:
+        text = without_password(str(getattr(error, "orig", None) or error))  # without the statement and its values
+        if any(word in text.lower() for word in _BUSY_WORDS):
+            raise StoreUnavailable(
+                f"cannot {doing}: the database at {uri} does not answer or is busy: {_short(text)}; "
+                "check that it runs, then try again"
+            ) from error
+        raise RegistryError(
+            f"cannot {doing}: the database at {uri} answers: {_short(text)}; check that it is MLflow's "
+            "(MLFLOW_TRACKING_URI names another), and that this user may read and write it"
+        ) from error
+
+
+def _of_database() -> type[Exception]:
+    """Asked for when something was raised: it takes a while to import, and a server's client does without."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError
 
 
 def without_password(text: str) -> str:

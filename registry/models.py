@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ class ModelStore(Versions):
     def set_champion(self, domain: str, version: int, expected_previous: int | None) -> None:
         """Make `version` the champion if the champion still is `expected_previous` (None: there is none).
 
+        A challenger that is older waits no longer: what was decided of it was against a champion before this one.
         Raises AliasConflict when it is another one by now: decide again against that one.
         """
         with self._locked(domain):
@@ -166,7 +168,7 @@ class ModelStore(Versions):
                     self._set_history(domain, [*self._history(domain), current])
                 self.client.set_registered_model_alias(domain, CHAMPION, str(version))
                 challenger = self.alias(domain, CHALLENGER)
-                if challenger and challenger["version"] == version:
+                if challenger and challenger["version"] <= version:
                     self.client.delete_registered_model_alias(domain, CHALLENGER)
                 self._tag(domain, version, promoted=_now())
 
@@ -211,11 +213,17 @@ class ModelStore(Versions):
             self._tag(domain, version, **tags)
 
     def set_card(self, domain: str, version: int, card: str) -> None:
-        """Make `card` the description of a version, and of the run that made it."""
+        """Make `card` the description of a version, and of the run that made it, if that is there still."""
+        from mlflow.exceptions import MlflowException
+
         with reported(f"describe {domain} version {version}", self.tracking_uri):
             self.client.update_model_version(domain, str(version), description=as_description(card))
             run = self.client.get_model_version(domain, str(version)).run_id
-            self.client.set_tag(run, "mlflow.note.content", as_description(card))
+            try:
+                self.client.set_tag(run, "mlflow.note.content", as_description(card))
+            except MlflowException as error:  # a person may delete runs in MLflow's UI
+                if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                    raise
 
     def _tag(self, domain: str, version: int, **tags: Any) -> None:
         for key, value in tags.items():
@@ -240,4 +248,5 @@ def _shown(version: int | None) -> str:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    """UTC, so finely that the tags of two decisions tell which came first."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,7 @@ def open_client(tracking_uri: str) -> Any:
     """An MlflowClient on `tracking_uri` (sqlite:///FILE, or an http server), with nothing global set.
 
     An embedded store is made when it is missing, in a folder that is there. Raises StoreUnavailable, RegistryError, and
-    RegistryInputError without that folder.
+    RegistryInputError without that folder, for a folder instead of a file, or without the driver of a database.
     """
     from mlflow.tracking import MlflowClient
 
@@ -30,13 +30,38 @@ def open_client(tracking_uri: str) -> Any:
         # After the import, which sets its own levels: every migration of a new database would be a line.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-    if (file := sqlite_file(tracking_uri)) and not file.parent.is_dir():
+    file = sqlite_file(tracking_uri)
+    if file and not file.parent.is_dir():
         raise RegistryInputError(
             f"there is no folder {file.parent} for the MLflow store {file.name}; make it, or name another one "
             "(MLFLOW_TRACKING_URI)"
         )
-    with reported("open", tracking_uri):
+    if file and file.is_dir():  # MLflow would try again for minutes
+        raise RegistryInputError(
+            f"{file} is a folder, and an MLflow store is a file; name a file in it, such as mlflow.db "
+            "(MLFLOW_TRACKING_URI)"
+        )
+    with reported("open", tracking_uri), _alone(file) if file else nullcontext():
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process at a time, as whoever opens a store makes or migrates its tables, and MLflow has no lock for that.
+
+    Raises StoreUnavailable when another one takes too long.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(FileLock(file.parent / f".{file.name}.lock", timeout=2 * LOCK_SECONDS))
+        except Timeout:
+            raise StoreUnavailable(
+                f"the MLflow store {file} is being made or migrated by another process for more than "
+                f"{2 * LOCK_SECONDS:.0f} s; wait for it, then try again"
+            ) from None
+        except OSError:  # who may not write beside the store only reads it
+            pass
+        yield
 
 
 def sqlite_file(tracking_uri: str) -> Path | None:

@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 import yaml
 
 from registry.errors import RegistryError, RegistryInputError, reported
-from registry.packaging import FACTS, bundle_digest
+from registry.packaging import FACTS, MANIFEST, bundle_digest
 from registry.store import LOCK_PREFIX, open_client
 
 Version = dict[str, Any]
@@ -139,6 +139,12 @@ class Versions:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
+    def recorded_seed(self, domain: str, which: int | str, cache: Path | None = None) -> int:
+        """The seed of the spec that a version was made with, as its bundle tells; 0 where it tells none. Raises as
+        `bundle_path`."""
+        manifest = json.loads((self.bundle_path(domain, which, cache) / MANIFEST).read_text(encoding="utf-8"))
+        return int(manifest.get("metadata", {}).get("spec", {}).get("seed", 0))
+
     def _files(self, version: Version, cache: Path | None) -> Path:
         """Folder of a version's stored model."""
         place = urlsplit(str(self.logged_model(version).artifact_location))
@@ -165,9 +171,19 @@ class Versions:
         return target
 
     def logged_model(self, version: Version) -> Any:
-        """MLflow's own record of a version's files."""
+        """MLflow's own record of a version's files. Raises RegistryError where a person deleted it."""
+        from mlflow.exceptions import MlflowException
+
         with reported(f"read {version['uri']}", self.tracking_uri):
-            return self.client.get_logged_model(version["model_id"])
+            try:
+                return self.client.get_logged_model(version["model_id"])
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise RegistryError(
+                    f"{version['name']} version {version['version']} is registered, but its model "
+                    f"{version['model_id']} was deleted in MLflow: choose another version, or produce the domain again"
+                ) from error
 
     def logged_models(self, domain: str) -> list[Any]:
         """MLflow's records of all models that were stored for `domain`, registered or not."""

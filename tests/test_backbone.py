@@ -110,6 +110,59 @@ def test_pickled_weights_are_refused_with_the_remedy(tiny_backbone: Path, worksp
         resolve(folder, workspace)
 
 
+def without_head(folder: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(folder, tie_word_embeddings=False)
+    model.base_model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def with_(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def cut_off(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def with_a_token_too_many(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "<one more>"})
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (without_head, r"lack 1 of the weights(.|\n)*lm_head\.weight"),
+        (lambda folder: with_(folder, num_hidden_layers=9), r"lack \d+ of the weights(.|\n)*and \d+ more"),
+        (lambda folder: with_(folder, num_attention_heads=0), "cannot be loaded"),
+        (lambda folder: with_(folder, hidden_size="32"), "cannot be loaded"),
+        (cut_off, "cannot be loaded"),
+        (with_a_token_too_many, "embeddings do not reach(.|\n)*<one more> is"),
+    ],
+)
+def test_weights_that_are_not_whole_are_refused(
+    spoil: Any, says: str, tiny_backbone: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "spoilt"
+    shutil.copytree(tiny_backbone, folder)
+    spoil(folder)
+    with pytest.raises(BackboneError, match=says):
+        resolve(folder, workspace)
+    assert not list(workspace.backbones.glob("*"))
+
+
+@pytest.mark.parametrize("lost", ["tokenizer.json", "model.safetensors"])
+def test_a_converted_folder_that_is_not_whole_is_told(lost: str, tiny_backbone: Path, workspace: Workspace) -> None:
+    folder = resolve(tiny_backbone, workspace)
+    (folder / lost).unlink()
+    with pytest.raises(BackboneError, match=r"cannot be loaded: .*; remove that folder and run `alter run` again"):
+        load_backbone(folder)
+
+
 def test_a_model_with_code_of_its_own_is_refused(tiny_backbone: Path, workspace: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "custom"
     shutil.copytree(tiny_backbone, folder)
@@ -133,6 +186,8 @@ def test_a_model_with_code_of_its_own_is_refused(tiny_backbone: Path, workspace:
         ("package:yaml/../yaml/__init__.py", "holds no such file"),
         ("/no/such/folder", "no such folder"),
         ("nobody/no-such-model", "HF_HUB_OFFLINE is set(.|\n)*unset HF_HUB_OFFLINE"),
+        ("nobody/two..dots", "no such folder, and it is no hub id"),
+        ("~nobody-has-this-name/model", "write the folder out"),
     ],
 )
 def test_a_model_that_cannot_be_found_is_refused_with_the_remedy(

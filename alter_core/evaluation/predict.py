@@ -18,7 +18,7 @@ from alter_core.evaluation.recorded_spec import recorded_spec
 from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.modes import evaluating
-from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets, room
+from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets, longest_answer, room
 from alter_core.spec import DomainSpec
 from alter_core.training.precision import choose_precision, dtype_of
 
@@ -72,6 +72,7 @@ class Predictor:
         self._labels = _labels(spec)
         encoded = {name: encode_targets(tokenizer, spec.task(name), labels) for name, labels in self._labels.items()}
         tries = LabelTries(encoded, next(model.parameters()).device)
+        self._longest_label = {name: max(map(len, ids)) for name, ids in encoded.items()}
         self._roots = {name: tries.roots.get(name, FREE) for name in spec.task_names}
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         routing = mta.routing if mta else None
@@ -152,8 +153,7 @@ class Predictor:
         for name in dict.fromkeys(tasks):
             task = self.spec.task(name)
             rows = [row for row, given in enumerate(tasks) if given == name]
-            # A label's own length bounds its steps; a free answer needs room for the end token beside its text.
-            limit = task.effective_max_target_tokens + 1
+            limit = self._longest_label.get(name) or longest_answer(task)
             answer = 0 if self.model.config.is_encoder_decoder else limit
             most = room(self.model.config)
             longest = None if most is None else most - answer

@@ -52,9 +52,14 @@ def save_bundle(
     hold: the backbone's weights go in. refer: only a digest of each of them as it was before training does, with
     `source` (where to find it) and the weights that changed since. `metadata` must be JSON.
 
-    Raises BundleError when `directory` exists, metadata is no JSON, or the tokenizer has parts besides JSON.
+    Raises BundleError when `directory` exists, metadata is no JSON, the tokenizer has parts besides JSON, or a bundle
+    would refer to a backbone that has no digests.
     """
     directory = Path(directory)
+    if backbone == "refer" and not mta.backbone_digests:
+        raise BundleError(
+            "a bundle can refer only to a backbone that was read: inject with fingerprint=True, or hold it"
+        )
     if directory.exists():
         raise BundleError(f"{directory} exists already: a bundle is never written over; name another folder")
     with written_whole(directory) as work:

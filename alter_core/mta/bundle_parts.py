@@ -147,6 +147,13 @@ def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
     if not isinstance(dtype, torch.dtype):
         raise BundleError(f"the bundle's backbone has the unknown dtype {about['dtype']!r}: copy the bundle anew")
     try:
+        kind = transformers.AutoConfig.from_pretrained(place).model_type
+        if found.config_class is not None and kind != found.config_class.model_type:
+            # Transformers would take defaults for what the configuration lacks, seven billion parameters of them.
+            raise BundleError(
+                f"the bundle's backbone is a {about['class']}, and {place} holds a model of type {kind}: pass the one "
+                "that it was trained on"
+            )
         model: nn.Module = found.from_pretrained(place, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         told = (str(error).strip().splitlines() or ["transformers does not say why"])[0]

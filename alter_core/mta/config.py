@@ -50,13 +50,16 @@ class MTAConfig(Section):
     """Hidden width of a bottleneck adapter."""
 
     @model_validator(mode="after")
-    def _layers_are_words_or_numbers(self) -> "MTAConfig":
+    def _fits_together(self) -> "MTAConfig":
+        wrong = []
         for name in ("layers", "encoder_layers"):
             value = getattr(self, name)
             if isinstance(value, str) and not _LAYER_WORDS.fullmatch(value):
-                raise ValueError(f"{name}: {value!r} is not last_K, all, none or a list of block numbers")
+                wrong.append(f"{name}: {value!r} is not last_K, all, none or a list of block numbers")
             if isinstance(value, tuple) and (not value or min(value) < 0 or len(set(value)) != len(value)):
-                raise ValueError(f"{name}: {list(value)} must be one or more different block numbers, from 0")
+                wrong.append(f"{name}: {list(value)} must be one or more different block numbers, from 0")
         if self.shared_place == "beneath" and self.shared_adapters != 1:
-            raise ValueError(f"shared_place: beneath needs shared_adapters: 1, got {self.shared_adapters}")
+            wrong.append(f"shared_place: beneath needs shared_adapters: 1, got {self.shared_adapters}")
+        if wrong:
+            raise ValueError("; and ".join(wrong))
         return self

@@ -38,15 +38,14 @@ def fold(mta: MTAModel, task: str, *, approximate: bool = False, probe: Batch | 
     """
     number = task_number(mta, task)
     reasons = inexact(mta, task)
+    bottlenecks = [layer for layer in mta.layers if _has_bottleneck(layer)]
     if reasons and not approximate:
+        way = "approximate=True"
+        way += " with a probe" if bottlenecks else " (`alter export --approximate`)"
         raise MTAError(
             f"task {task!r} cannot be folded exactly",
-            [
-                *reasons,
-                "approximate=True (`alter export --approximate`) folds it all the same; `fold_loss` measures the cost",
-            ],
+            [*reasons, f"{way} folds it all the same; `fold_loss` measures the cost"],
         )
-    bottlenecks = [layer for layer in mta.layers if _has_bottleneck(layer)]
     if bottlenecks and probe is None:
         raise MTAError(
             f"task {task!r}: folding bottleneck adapters needs a probe to fit on, which only alter_core.mta.fold "
@@ -163,7 +162,7 @@ def _folded(mta: MTAModel, layer: MTALayer, task: str, number: int, probe: Batch
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, -2).float()))
     try:
-        with mta.routing([task] * next(iter(probe.values())).shape[0]):
+        with evaluating(mta.model), mta.routing([task] * next(iter(probe.values())).shape[0]):
             mta.model(**probe)
     finally:
         hook.remove()

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from alter_core.mta.layer import MTALayer
+
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -17,3 +19,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+            if isinstance(module, MTALayer):  # or it would hold an FFN for each task while it trains on
+                module.forget()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -109,7 +110,8 @@ class Router:
                 [f"known tasks: {known}"],
             )
         else:
-            values = list(task_ids)
+            # NumPy's whole numbers too, which are no int
+            values = [int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for v in task_ids]
         numbers = {name: i for i, name in enumerate(self.tasks)}
         ids = [numbers.get(v, -1) if isinstance(v, str) else v for v in values]
         wrong = [

@@ -50,8 +50,10 @@ def add_task(
     frozen, and as old rows never reach the new adapter, the other tasks' logits stay bit-identical whatever is trained
     now.
 
-    Raises MTAError when `name` exists, or `home` does not.
+    Raises MTAError when `name` exists, or `home` does not, and unless 0 < keep < 1; the model is then as it was.
     """
+    if not 0 < keep < 1:
+        raise MTAError(f"add_task: keep must lie between 0 and 1, both excluded; got {keep}")
     if name in mta.tasks:
         raise MTAError(f"task {name!r} exists already", [f"known tasks: {', '.join(mta.tasks)}"])
     if home is not None and home not in mta.tasks:

@@ -1,28 +1,34 @@
 """Checkpoints: all that a stage needs to go on as if it had never stopped. Safetensors and JSON, whole or not there.
 
-    <checkpoints>/state/   checkpoint.json (job key, step, scores and gate tables so far, precision)
-                           now.safetensors (trained weights, optimizer moments), best.safetensors (best weights so far)
+    <checkpoints>/state-N/   checkpoint.json (job key, step, scores and gate tables so far, precision)
+                             now.safetensors (trained weights, optimizer moments), best.safetensors (best so far)
 
-What the rest is: the sampler's position is the step, and random numbers (dropout) are seeded by the step.
+A new one is whole before the last one goes, so that a kill leaves one at any moment. What the rest is: the sampler's
+position is the step, and random numbers (dropout) are seeded by the step.
 """
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from alter_core.mta.bundle_parts import storable
 from alter_core.training.precision import Precision
 from alter_core.training.stages import Named
 from alter_core.workspace import written_whole
 
-_FOLDER = "state"
+_FOLDER = "state-"
 _FORMAT = 1
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
 @dataclass
@@ -74,23 +80,37 @@ def save_checkpoint(
     for name, parameter in trained:
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"moment.{key}.{name}"] = value
-    for half_written in folder.glob(f".{_FOLDER}.*"):  # by a process that was killed; the folder is this job's alone
+    for half_written in folder.glob(f".{_FOLDER}*"):  # by a process that was killed; the folder is this job's alone
         shutil.rmtree(half_written, ignore_errors=True)
+    earlier = _newest_first(folder)
+    number = int(earlier[0].name.removeprefix(_FOLDER)) + 1 if earlier else 0
     record = {"format": _FORMAT, "job_key": job_key, "precision": precision, "progressed": asdict(progressed)}
-    with written_whole(folder / _FOLDER) as made:
+    with written_whole(folder / f"{_FOLDER}{number}") as made:
         made.mkdir()
-        save_file(_storable(tensors), made / "now.safetensors")
+        save_file(storable(tensors), made / "now.safetensors")
         if best is not None:
-            save_file(_storable(best), made / "best.safetensors")
+            save_file(storable(best), made / "best.safetensors")
         (made / "checkpoint.json").write_text(json.dumps(record), encoding="utf-8")
+    for one in earlier:
+        shutil.rmtree(one, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, job_key: str) -> Checkpoint | None:
-    """The checkpoint of this very job, or None: one of other work is left alone, to be written over."""
-    state = folder / _FOLDER
-    record = _record(folder, job_key)
-    if record is None:
-        return None
+def load_checkpoint(folder: Path, job_key: str, log: Callable[..., None]) -> Checkpoint | None:
+    """The newest readable checkpoint of this very job, or None: one of other work is left alone, to be written over.
+
+    A damaged one (a disk that failed) must not end every later run: `log` is told, and the work is done again.
+    """
+    for state in _newest_first(folder):
+        try:
+            record = _record(state, job_key)
+            if record is not None:
+                return _read(state, record)
+        except _UNREADABLE as error:
+            log(phase="start", text=f"checkpoint {state} is damaged and left out: {error}")
+    return None
+
+
+def _read(state: Path, record: Mapping[str, Any]) -> Checkpoint:
     tensors = load_file(state / "now.safetensors")
     best = state / "best.safetensors"
 
@@ -107,8 +127,13 @@ def load_checkpoint(folder: Path, job_key: str) -> Checkpoint | None:
 
 def precision_begun(folder: Path, job_key: str) -> Precision | None:
     """The precision of this very job's checkpoint, or None: a measurement may fall out differently, a job may not."""
-    record = _record(folder, job_key)
-    return record["precision"] if record else None
+    for state in _newest_first(folder):
+        with suppress(*_UNREADABLE):
+            record = _record(state, job_key)
+            if record is not None:
+                precision: Precision = record["precision"]
+                return precision
+    return None
 
 
 def drop_checkpoints(folder: Path) -> None:
@@ -142,14 +167,13 @@ def copy_weights(trained: Named) -> dict[str, Tensor]:
     return {name: p.detach().cpu().clone() for name, p in trained}
 
 
-def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+def _newest_first(folder: Path) -> list[Path]:
+    """The folders of checkpoints; more than one where a kill came between a new one and the end of the last."""
+    found = [path for path in folder.glob(f"{_FOLDER}*") if path.name.removeprefix(_FOLDER).isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_FOLDER)), reverse=True)
 
 
-def _record(folder: Path, job_key: str) -> dict[str, Any] | None:
+def _record(state: Path, job_key: str) -> dict[str, Any] | None:
     """What checkpoint.json holds, where it is of this very job."""
-    try:
-        record: dict[str, Any] = json.loads((folder / _FOLDER / "checkpoint.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    record: dict[str, Any] = json.loads((state / "checkpoint.json").read_text(encoding="utf-8"))
     return record if record["format"] == _FORMAT and record["job_key"] == job_key else None

@@ -36,11 +36,15 @@ class TargetForward:
         self.is_encoder_decoder = len(mta.sides) > 1
         self.side: Side = "encoder" if self.is_encoder_decoder else "decoder"
         self.blocks = mta.sides[self.side]
-        self.first = min((layer.block for layer in mta.layers if layer.side == self.side), default=len(self.blocks))
+        self.first = self.first_of(self.side)
         decoder = mta.sides["decoder"]
         # Only there does nothing above the FFN look at other tokens.
         self._last = [la for la in mta.layers if la.side == "decoder" and la.block == len(decoder) - 1]
         self._at: Tensor | None = None
+
+    def first_of(self, side: Side) -> int:
+        """The first block of `side` with an MTA layer; how many blocks there are where none has one."""
+        return min((la.block for la in self.mta.layers if la.side == side), default=len(self.mta.sides[side]))
 
     @property
     def decoder_start(self) -> int | None:

@@ -42,7 +42,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
     """
     stage, mta, accelerator = job.stage, job.mta, job.accelerator
     forward = TargetForward(mta)
-    found = checkpoints.load_checkpoint(job.checkpoint_folder, job.job_key)
+    found = checkpoints.load_checkpoint(job.checkpoint_folder, job.job_key, job.log)
     done = found.progressed if found else Progressed()
     session = Session(job, done)
     packed = forward.can_pack()
@@ -70,7 +70,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
     )
 
     due = set(scores_due(stage, steps))
-    _training_mode(forward, stage)
+    set_training_mode(forward, stage)
     session.begin()
     while done.step < steps and not done.stopped_early:
         step = done.step
@@ -180,15 +180,14 @@ def _reduced(job: Training, trained: Named, loss: Tensor) -> tuple[float, bool]:
     return float(flat[0]), bool(flat[1] > 0)
 
 
-def _training_mode(forward: TargetForward, stage: StageSpec) -> None:
+def set_training_mode(forward: TargetForward, stage: StageSpec) -> None:
     """Dropout where something trains; a frozen trunk stays as it is cached, and what reads the tokens before it."""
     model = forward.model
-    model.train()
+    model.train("backbone" in stage.parts)
     if "backbone" not in stage.parts:
-        stack = model.get_encoder() if forward.is_encoder_decoder else model.base_model
-        stack.eval()
-        for block in list(forward.blocks)[forward.first :]:
-            block.train()
+        for side, blocks in forward.mta.sides.items():
+            for block in list(blocks)[forward.first_of(side) :]:
+                block.train()
     if stage.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 

@@ -22,7 +22,7 @@ from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bu
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.mta.manifest import MANIFEST
 from alter_core.mta.surgery import NEW_ROW_KEEP
-from alter_core.prompts import check_room
+from alter_core.prompts import check_room, longest_answer
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.attention import attention, choose_attention
@@ -72,10 +72,14 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     rows = encode_rows(dataset, "train", spec, tokenizer, only=job.task, progress=tell)
     limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
     validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell)
-    for task, longest in zip(
-        mta.tasks, rows.longest_by_task(len(mta.tasks), answers=not forward.is_encoder_decoder), strict=True
-    ):
-        check_room(mta.model.config, task, longest)
+    prompts, whole = (rows.longest_by_task(len(mta.tasks), answers) for answers in (False, True))
+    for number, task in enumerate(spec.tasks):
+        longest = whole[number]
+        if forward.is_encoder_decoder:
+            longest = prompts[number]
+        elif not task.task_type.labelled:  # in use its answer may be as long as its task allows
+            longest = prompts[number] + longest_answer(task)
+        check_room(mta.model.config, task.name, longest)
     if accelerator.num_processes > stage.rows_per_step:
         raise SpecError(
             f"{job.stage}: {accelerator.num_processes} processes share rows_per_step: {stage.rows_per_step}, so that "

@@ -22,7 +22,7 @@ def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> tuple[Named, bool
     Raises SpecError when nothing would train, MTAError when adapters cannot take the stage's start.
     """
     torch.manual_seed(seed)  # adapters that start anew draw random numbers
-    before = mta.gate_table()
+    before = mta.gate_table(), _in_use(mta)
     mta.use_adapters(task=stage.active != "shared", shared=stage.active != "task")
     if stage.start:
         mta.start_adapters(stage.start)
@@ -36,7 +36,12 @@ def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> tuple[Named, bool
             f"nothing would train: trains names {', '.join(stage.trains)}, which hold no parameters here",
             ["task_adapters and gates need MTA layers; shared_adapters need mta.shared_adapters of 1 or more"],
         )
-    return trained, stage.start is not None or mta.gate_table() != before
+    return trained, stage.start is not None or (mta.gate_table(), _in_use(mta)) != before
+
+
+def _in_use(mta: MTAModel) -> list[tuple[bool, bool]]:
+    """Which adapters take part, layer by layer; of one that lies beneath, the gates tell nothing."""
+    return [(layer.gate.task_active, layer.gate.shared_active) for layer in mta.layers]
 
 
 def make_optimizer(trained: Named, stage: StageSpec) -> AdamW:

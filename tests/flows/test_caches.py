@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from alter_core.workspace import Workspace
 from flows.caches import plan_caches, remove_caches
-from flows.plan import ABLATION_LOCK
+from flows.plan import ABLATION_LOCK, LOCK
 
 
 def filled(workspace: Workspace, *folders: Path, days: float) -> None:
@@ -56,6 +56,26 @@ def test_an_ablation_that_works_keeps_its_own(tmp_path: Path) -> None:
     with FileLock(folder / ABLATION_LOCK):
         assert remove_caches(workspace, plan) == 0
     assert remove_caches(workspace, plan) == 1000
+
+
+@pytest.mark.parametrize("lock", [LOCK, f"ablation/{ABLATION_LOCK}"])
+def test_what_domains_share_stays_while_one_works(
+    tmp_path: Path, lock: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace(tmp_path)
+    shared = [workspace.datasets / "a", workspace.trunk_cache / "b", workspace.downloads / "c"]
+    idle, busy = workspace.runs / "idle" / "stage_one-a", workspace.runs / "tiny" / "ablation"
+    filled(workspace, *shared, idle, busy, days=40)
+    plan = plan_caches(workspace, 30)
+    with FileLock(workspace.runs / "tiny" / lock):
+        assert remove_caches(workspace, plan) == 1000
+    assert all(folder.exists() for folder in (*shared, busy))
+    assert not idle.exists()
+    assert "the 3 data sets, trunk caches and downloads stay, because a run of tiny" in capsys.readouterr().err
+    left = [cache for cache in plan if cache.path.exists()]
+    assert remove_caches(workspace, left) == 4000
+    assert not any(folder.exists() for folder in (*shared, busy))
+    assert capsys.readouterr().err == ""
 
 
 def test_files_that_vanish_while_they_are_counted_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

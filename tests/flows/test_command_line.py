@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -167,12 +168,61 @@ def test_a_server_that_is_away_is_named_with_what_to_look_at(url: str) -> None:
         raise RuntimeError("of another kind")
 
 
+def test_ctrl_c_does_not_say_that_a_deployed_run_goes_on_from_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, alter: Alter
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.commands_unattended.all_or", stopped)
+    monkeypatch.setattr("flows.commands_produce.make_prefect_home", lambda: None)
+    assert "from the last checkpoint" in alter("run", "x")[2]
+    assert alter("run", "x", "--deployed") == (130, "", "\nstopped\n")
+
+
+@pytest.mark.parametrize("more", [("tiny",), ("--yaml", "prefect.yaml")])
+def test_prune_is_refused_beside_what_it_would_be_without_effect(
+    alter: Alter, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    code, _, err = alter("deploy", "--prune", *more)
+    assert code == 2
+    assert "give neither DOMAIN nor --yaml" in err
+    assert not (tmp_path / "prefect.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("when", "cell", "advice"),
+    [
+        ({"next": None, "late": False, "scheduled": False}, "by hand", ""),
+        ({"next": None, "late": False, "scheduled": True}, "not served", "no start is planned"),
+        ({"next": "2026-01-02T03:00:00", "late": False, "scheduled": True}, "2026-01-02 03:00", ""),
+        (
+            {"next": "2026-01-02T03:00:00", "late": True, "scheduled": True},
+            "late since 2026-01-02 03:00",
+            "start a worker",
+        ),
+    ],
+)
+def test_the_status_says_when_a_start_that_is_asked_for_does_not_come(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, when: dict[str, Any], cell: str, advice: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    others = ("problem", "state", "message", "started", "run", "champion", "macro", "promoted")
+    flows.status.print_status([flows.status.DomainStatus(domain="x", **dict.fromkeys(others), **when)])
+    table, _, below = capsys.readouterr().out.partition("└")
+    assert f" {cell} " in table
+    assert advice in below if advice else "x:" not in below
+
+
 @pytest.mark.parametrize(("champion", "code"), [(None, 2), (3, 0)])
 def test_the_status_of_a_domain_of_which_nothing_is_known_ends_with_2(
     alter: Alter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, champion: int | None, code: int
 ) -> None:
     nothing = dict.fromkeys(("state", "message", "started", "run", "next", "macro", "promoted"))
-    row = flows.status.DomainStatus(domain="x", problem="there is no domain 'x'", champion=champion, **nothing)
+    unplanned = {"late": False, "scheduled": False}
+    row = flows.status.DomainStatus(
+        domain="x", problem="there is no domain 'x'", champion=champion, **nothing, **unplanned
+    )
     monkeypatch.setattr(flows.status, "status", lambda _: [row])
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     ended, out, _ = alter("status", "x")

@@ -94,6 +94,7 @@ def test_a_task_is_exported_as_a_plain_model_with_the_same_answer(
     done = alter("export", str(home / "tiny"), "--task", "thing", "--to", str(tmp_path / "plain"))
     assert done.returncode == 0, done.stderr
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", local_files_only=True)
+    assert model.dtype == torch.float32  # the backbone's own, whatever computes fastest here
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain", local_files_only=True)
     spec = load_domain(home / "tiny")
     (prompt,), _ = encode_prompts(tokenizer, spec.task("thing"), [text])
@@ -149,6 +150,10 @@ def test_a_stage_two_setting_reuses_stage_one(
     outcome = json.loads(done.stdout)
     assert outcome["version"] == 2
     assert set(outcome["scorecards"]) == {"zero_shot", "stage_one", "stage_two", "champion"}
+    client = ModelStore(f"sqlite:///{home / 'alter' / 'mlflow' / 'mlflow.db'}").client
+    runs = [client.get_model_version("tiny", number).run_id for number in ("1", "2")]
+    told = [[(m.step, m.value) for m in client.get_metric_history(run, "stage_one.loss")] for run in runs]
+    assert sorted(told[0]) == sorted(told[1]) != []  # of a stage that was reused, too
     aliases = {row["version"]: row["aliases"] for row in versions(alter)}
     assert aliases == (
         {1: [], 2: ["champion"]} if outcome["status"] == "champion" else {1: ["champion"], 2: ["challenger"]}

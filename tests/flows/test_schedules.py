@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from alter_core.errors import SpecError
-from alter_core.spec import DomainSpec
+from alter_core.errors import AlterError, SpecError
+from alter_core.spec import DomainSpec, ScheduleSpec
+from flows import declarations
 from flows.declarations import declare
-from flows.schedules import STAGGER_MINUTES, shifted, staggered
+from flows.schedules import STAGGER_MINUTES, Schedule, shifted, staggered
 from tests.conftest import tiny_spec, write_domain
 
 
@@ -72,3 +74,40 @@ def test_a_domain_deployed_alone_starts_when_it_does_among_all(tmp_path: Path, m
     (alone,) = declare(["bb"], None)
     assert alone.schedule is not None
     assert alone.schedule.cron == f"{STAGGER_MINUTES} 3 * * 1"
+
+
+def cron_that_we_read(text: str) -> bool:
+    try:
+        return bool(ScheduleSpec(cron=text))
+    except ValidationError:
+        return False
+
+
+def test_prefect_takes_every_cron_that_a_spec_may_hold() -> None:
+    fields = (
+        ("0", "*/20", "5/25", "0,57", "10-12/2", "007"),
+        ("3", "*", "*/5", "1,2-4"),
+        ("*", "1", "31", "L", "1,L", "LW", "1,LW", "L/2", "1-L", "5/3", "*/40"),
+        ("*", "2", "jan,MAR", "4-6/2", "dec/2"),
+        ("*", "0", "7", "mon-FRI", "5L", "L5", "5,6L", "1#2", "1#2,3#4", "1#2,3", "1,3#2", "fri-sun", "5-7", "*/2"),
+    )
+    plain = [choices[0] for choices in fields]
+    one_apart = [[*plain[:i], choice, *plain[i + 1 :]] for i, choices in enumerate(fields) for choice in choices]
+    pairs = [[*plain[:2], day, month, weekday] for day in fields[2] for month in fields[3] for weekday in fields[4]]
+    taken = [text for text in map(" ".join, [*one_apart, *pairs]) if cron_that_we_read(text)]
+    assert {"0 3 L * *", "0 3 1,L * *", "0 3 * * 1#2,3#4", "0 3 31 * *"} <= set(taken)
+    for text in taken:
+        Schedule(text, "UTC", True).of_prefect()
+
+
+def test_a_cron_that_prefect_does_not_take_is_told_before_the_server_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("aa", "bb"):
+        write_domain(tmp_path / "domains" / name, {**tiny_spec(Path("backbone")), "name": name})
+    monkeypatch.setattr(
+        declarations, "staggered", lambda specs: {name: Schedule("0 3 LW * *", "UTC", True) for name in specs}
+    )
+    with pytest.raises(AlterError, match=r"(?s)aa/domain\.yaml: .*'0 3 LW \* \* *'.*bb/domain\.yaml: "):
+        declare(["aa", "bb"], None)

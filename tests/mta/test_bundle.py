@@ -106,6 +106,20 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
         load_bundle(tmp_path / "bundle")
 
 
+def test_a_backbone_of_another_class_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    save_bundle(made(), None, tmp_path / "bundle", backbone="refer")
+    tiny("gpt2").save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(BundleError, match=r"is a LlamaForCausalLM, and .*gpt2 holds a model of type gpt2"):
+        load_bundle(tmp_path / "bundle", tmp_path / "gpt2")
+
+
+def test_a_backbone_that_was_not_read_cannot_be_referred_to(tmp_path: Path) -> None:
+    mta = inject(tiny("llama"), MTAConfig(layers="last_1", rank=2), TASKS, fingerprint=False)
+    with pytest.raises(BundleError, match="fingerprint=True"):
+        save_bundle(mta, None, tmp_path / "bundle", backbone="refer")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_the_digest_tells_bundles_apart(tmp_path: Path) -> None:
     mta = made()
     first = save_bundle(mta, None, tmp_path / "a")

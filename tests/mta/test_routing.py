@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,12 @@ class TestBadIds:
         mta = made(architecture)
         with pytest.raises(TaskIdError, match=f"{count} task ids .* 4 rows"):
             logits(mta, batch_for(mta.model, rows=4), [0] * count)
+
+
+def test_whole_numbers_of_numpy_are_ids() -> None:
+    mta = made("llama")
+    batch = batch_for(mta.model, rows=3)
+    assert torch.equal(logits(mta, batch, np.array([0, 2, 1])), logits(mta, batch, [0, 2, 1]))
 
 
 def test_the_context_is_cleared_after_an_error() -> None:

@@ -234,10 +234,13 @@ def test_a_task_that_comes_back_gets_a_column_of_its_own_name() -> None:
     [
         (lambda m: m.add_task("nli"), "exists already"),
         (lambda m: m.add_task("toxic", home="mood"), "'mood' is no task"),
+        (lambda m: m.add_task("toxic", keep=1.0), "keep must lie between 0 and 1"),
         (lambda m: m.remove_task("mood"), "no task 'mood'"),
         (lambda m: [m.remove_task(t) for t in TASKS], "only task"),
     ],
 )
 def test_a_change_that_cannot_be_says_why(act: Any, says: str) -> None:
+    mta = made("hard")
     with pytest.raises(MTAError, match=says):
-        act(made("hard"))
+        act(mta)
+    mta.gate_table()  # raises where a half of the layers has changed

@@ -2,7 +2,7 @@
 
 from markdown_it import MarkdownIt
 
-from registry.card import CardFacts, decided, known_limits, plain, render_card
+from registry.card import CardFacts, decided, decision_of, known_limits, plain, render_card
 from tests.registry.facts import EVIL, card_facts, scorecard
 
 
@@ -55,6 +55,20 @@ def test_a_version_that_is_decided_again_is_shown_against_the_champion_of_then()
     same = render_card(decided(card_facts(), {**tags, "champion_before": "7"}))
     assert "against champion version 7" in same
     assert "champion |" in same
+
+
+def test_a_person_who_promoted_what_the_rule_was_never_asked_about_stands_in_the_card() -> None:
+    card = render_card(decided(card_facts(), {"promoted_by": "Ada", "promotion_reason": "try"}))
+    assert "**Promoted to champion** against champion version 7: the rule was not asked. Decided by Ada: try" in card
+
+
+def test_a_rollback_is_told_until_the_version_is_promoted_again_or_the_rule_keeps_it_back() -> None:
+    tags = {"decision": "promote", "decision_reason": "better", "promoted": "2026-01-01T10:00:00Z"}
+    back = {**tags, "rolled_back": "2026-01-02T10:00:00Z"}
+    card = render_card(decided(card_facts(), back))
+    assert "**Rolled back on 2026-01-02; it had been promoted to champion** against champion version 7: better." in card
+    assert "rolled_back" not in decision_of({**back, "promoted": "2026-01-03T10:00:00Z"})
+    assert decision_of({**back, "decision": "keep"}) == {"promote": False, "reason": "better"}
 
 
 def test_macro_scores_over_other_tasks_do_not_stand_side_by_side() -> None:

@@ -1,14 +1,17 @@
 """Registered versions and the aliases that users load."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from sqlalchemy.exc import OperationalError
 
 from flows.stores import need_versions
 from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable, reported
@@ -37,6 +40,39 @@ def test_a_store_is_not_made_in_a_folder_that_is_not_there(tmp_path: Path) -> No
     with pytest.raises(RegistryInputError, match=r"there is no folder .*gone for the MLflow store x\.db; make it"):
         open_client(f"sqlite:///{tmp_path}/gone/x.db")
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_store_is_not_opened_while_another_process_makes_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.store.LOCK_SECONDS", 0.05)
+    with FileLock(tmp_path / ".mlflow.db.lock"):  # another holder, be it of this process or not
+        with pytest.raises(StoreUnavailable, match=r"mlflow\.db is being made or migrated by another process.*wait"):
+            open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_folder_or_a_file_that_is_no_database_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("hello" * 500)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RegistryError, match=r"notes\.db answers: file is not a database; check that it is MLflow's"):
+        open_client(f"sqlite:///{tmp_path}/notes.db")
+    with pytest.raises(RegistryInputError, match=r"folder is a folder, and an MLflow store is a file; name a file in"):
+        open_client(f"sqlite:///{tmp_path}/folder")
+
+
+@pytest.mark.parametrize(("scheme", "driver"), [("postgresql", "psycopg2"), ("mysql", "MySQLdb")])
+def test_a_database_without_its_driver_is_told(scheme: str, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, driver, None)  # as if it was not there, wherever it is
+    with pytest.raises(RegistryInputError, match=rf"needs .* {driver}, .*postgresql\+psycopg://.*`postgres`") as caught:
+        open_client(f"{scheme}://me:s3cret@127.0.0.1:1/mlflow")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_busy_database_may_be_asked_again() -> None:
+    with pytest.raises(StoreUnavailable, match=r"busy: database is locked; check that it runs, then try again"):
+        with reported("look", "sqlite:///x.db"):
+            raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
 
 
 def test_all_versions_that_are_not_there_are_told_at_once(
@@ -226,6 +262,17 @@ def test_champion_is_an_alias_that_moves(store: Store, parts: Path) -> None:
     assert champion
     assert champion["version"] == 2
     assert champion["aliases"] == ["champion"]  # no longer its own challenger
+
+
+def test_a_challenger_that_is_older_than_the_new_champion_waits_no_longer(store: Store, parts: Path) -> None:
+    for key in ("k1", "k2", "k3"):
+        store.register(parts, key)
+    store.models.set_challenger("tiny", 3)
+    store.models.set_champion("tiny", 1, None)
+    assert store.models.get("tiny", 3)["aliases"] == ["challenger"]
+    store.models.set_challenger("tiny", 2)
+    store.models.set_champion("tiny", 3, 1)
+    assert store.models.alias("tiny", "challenger") is None
 
 
 def test_a_champion_that_changed_in_between_is_not_overwritten(store: Store, parts: Path) -> None:

@@ -96,14 +96,14 @@ def test_sigterm_writes_a_checkpoint_and_the_next_process_goes_on(
     result, rows = train(job)
     assert [row["step"] for row in rows if row["phase"] == "resume"] == [done]
     assert result["trained_digest"] == expected["trained_digest"]
-    assert not (job.checkpoints / "state").exists()
+    assert not job.checkpoints.exists()
 
 
 def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next_and_the_last(
     domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = domain.job(tmp_path, steps=3, checkpoint_seconds=0)
-    left = [job.checkpoints / name for name in (".state.1", ".state.2")]
+    left = [job.checkpoints / name for name in (".state-1.a", ".state-2.b")]
     left[0].mkdir(parents=True)
     save = checkpoint.save_checkpoint
 
@@ -156,6 +156,51 @@ def test_scores_and_checkpoints_are_no_training_time(
     assert result["cost"]["train_seconds"] < 1000
     assert result["cost"]["wall_seconds"] > 8000
     assert [row["rows_per_second"] for row in rows if row["phase"] == "train"][-1] > 4 * 8 / 1000
+
+
+@pytest.mark.parametrize("damaged", ["checkpoint.json", "now.safetensors"])
+@pytest.mark.parametrize("older", [False, True], ids=["alone", "beside the one before"])
+def test_a_damaged_checkpoint_is_told_and_left_out(
+    damaged: str, older: bool, domain: Domain, train: Train, tmp_path: Path
+) -> None:
+    from alter_core.errors import Stopped
+    from alter_core.training.run import run
+
+    expected, _ = train(domain.job(tmp_path / "smooth", steps=6))
+    job = domain.job(tmp_path / "stopped", steps=6)
+    steps: list[int] = []
+
+    def log(**fields: Any) -> None:
+        steps.extend([fields["step"]] if fields["phase"] == "train" else [])
+
+    done = []
+    for more in (1, 1):
+        limit = len(steps) + more
+        with pytest.raises(Stopped):
+            run(job, log, lambda limit=limit: len(steps) >= limit)
+        done.append(steps[-1])
+        (state,) = job.checkpoints.iterdir()
+        if not (tmp_path / "kept").exists():
+            shutil.copytree(state, tmp_path / "kept" / state.name)
+    file = state / damaged
+    file.write_bytes(file.read_bytes()[: 0 if damaged == "checkpoint.json" else 100])
+    if older:  # a kill came before it went
+        shutil.copytree(tmp_path / "kept", job.checkpoints, dirs_exist_ok=True)
+    result, rows = train(job)
+    assert [row["step"] for row in rows if row["phase"] == "resume"] == (done[:1] if older else [])
+    assert [row for row in rows if f"{state} is damaged" in str(row.get("text"))]
+    assert result["trained_digest"] == expected["trained_digest"]
+    assert not job.checkpoints.exists()
+
+
+def test_what_the_backbone_has_no_room_for_in_use_is_refused_in_training(
+    domain: Domain, train: Train, tmp_path: Path
+) -> None:
+    tasks = [task.model_dump(mode="json") for task in domain.spec.tasks]
+    for task in tasks:
+        task["max_target_tokens"] = 10_000  # of free answers; a label is as long as it is
+    with pytest.raises(SpecError, match=r"prompt and answer take up to 10\d\d\d tokens"):
+        train(domain.job(tmp_path, tasks=tasks, steps=1))
 
 
 def uncached(job: TrainingJob) -> TrainingJob:

@@ -10,7 +10,10 @@ from alter_core.backbone import load_backbone
 from alter_core.errors import SpecError
 from alter_core.mta import MTAConfig, inject, load_bundle
 from alter_core.spec import StageSpec
+from alter_core.training.forward import TargetForward
+from alter_core.training.loop import set_training_mode
 from alter_core.training.stages import count_steps, enter_stage, rate_at, scores_due, stage_for_added
+from tests.mta.conftest import tiny
 from tests.training.conftest import Domain
 
 RECIPES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
@@ -94,6 +97,10 @@ def test_a_stage_that_would_train_nothing_is_refused(domain: Domain) -> None:
     [
         ({"trains": ["gates"], "gate": "hard"}, "gates train where they are soft only"),
         (
+            {"trains": ["gates"], "gate": "hard", "steps": None},
+            "exactly one of epochs, steps; and trains: gates train where",
+        ),
+        (
             {"trains": ["task_adapters"], "active": "shared"},
             "task_adapters take no part in a stage with active: shared",
         ),
@@ -106,6 +113,32 @@ def test_a_stage_that_would_train_nothing_is_refused(domain: Domain) -> None:
 def test_a_stage_whose_parts_are_not_in_use_is_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         stage(**fields)
+
+
+def test_adapters_that_are_not_in_use_do_not_train() -> None:
+    assert stage(trains=["adapters"], active="shared", steps=1).parts == {"shared_adapters"}
+    assert stage(trains=["adapters"], active="task", steps=1).parts == {"task_adapters"}
+    assert stage(trains=["adapters"], steps=1).parts == {"shared_adapters", "task_adapters"}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "t5", "bart"])
+def test_what_is_frozen_below_the_first_mta_layer_drops_nothing(architecture: str) -> None:
+    encoder = {"encoder_layers": "last_1"} if architecture in ("t5", "bart") else {}
+    mta = inject(tiny(architecture), MTAConfig(layers="last_1", **encoder), ["a", "b"])
+    set_training_mode(TargetForward(mta), stage(trains=["task_adapters"], steps=1))
+    blocks = {side: [block.training for block in blocks] for side, blocks in mta.sides.items()}
+    assert set(map(tuple, blocks.values())) == {(False, True)}
+    above = {id(module) for blocks in mta.sides.values() for module in blocks[1].modules()}
+    assert not [name for name, module in mta.model.named_modules() if module.training and id(module) not in above]
+
+
+def test_switching_adapters_off_that_lie_beneath_changes_the_model() -> None:
+    config = MTAConfig(layers="last_1", adapter="lora", shared_adapters=1, shared_adapter="ffn", shared_place="beneath")
+    mta = inject(tiny("llama"), config, ["a", "b"])
+    both = stage(trains=["task_adapters"], steps=1)
+    assert enter_stage(mta, both.model_copy(update={"active": "task"}), seed=0)[1]
+    assert enter_stage(mta, both, seed=0)[1]
+    assert not enter_stage(mta, both, seed=0)[1]
 
 
 def test_a_score_on_no_validation_rows_is_refused_before_any_training(
