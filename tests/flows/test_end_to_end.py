@@ -205,6 +205,8 @@ def test_what_a_person_decided_stands_in_the_card_and_the_report(
     assert "the support team prefers it" in text
     assert "Not promoted" not in text
     assert alter("rollback", "tiny").returncode == 0
+    assert alter("report", "tiny", "--version", str(other), "--output", str(page)).returncode == 0
+    assert "Rolled back:" in page.read_text(encoding="utf-8")
 
 
 def registered(home: Path) -> set[str]:
