@@ -1,5 +1,6 @@
 """Section: what every part of a spec shares."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -23,6 +24,17 @@ class Section(BaseModel):
         if isinstance(value, list) and any(isinstance(each, bool) for each in value):
             raise PydanticCustomError("switch_in_a_list", "must hold numbers alone")
         return value
+
+
+Misfit = tuple[tuple[str | int, ...], str]
+"""A place under a section, as keys and positions, and what does not fit there; no keys: the section as a whole."""
+
+
+def misfits(found: Sequence[Misfit]) -> PydanticCustomError:
+    """The error that a section's validator raises for values that do not fit each other. `alter_core.spec_problems`
+    tells each at its own line; elsewhere it is one text."""
+    text = "; and ".join(f"{' > '.join(map(str, place))}: {problem}" if place else problem for place, problem in found)
+    return PydanticCustomError("misfits", "{text}", {"text": text, "found": list(found)})
 
 
 def _kinds(annotation: Any) -> set[Any]:

@@ -2,10 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -13,12 +13,13 @@ from alter_core.data.template import template_columns
 from alter_core.data.text import clean
 from alter_core.errors import SpecError
 from alter_core.mta.config import MTAConfig
-from alter_core.section import Section
+from alter_core.section import Misfit, Section, misfits
 from alter_core.spec_problems import explained
 from alter_core.task_types import TASK_TYPES, MetricName, TaskType, TaskTypeName
 from alter_core.workspace import digest_of
 from alter_core.yaml_text import read_mapping
 
+SectionT = TypeVar("SectionT", bound=Section)
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gates"]
@@ -92,32 +93,41 @@ class SourceSpec(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SourceSpec":
-        wrong = []
+        wrong: list[Misfit] = []
         given = [kind for kind in SOURCE_KINDS if getattr(self, kind)]
         if len(given) != 1:
-            wrong.append(f"give exactly one of {', '.join(SOURCE_KINDS)}; got {', '.join(given) or 'none'}")
+            wrong.append(((), f"give exactly one of {', '.join(SOURCE_KINDS)}; got {', '.join(given) or 'none'}"))
         if bool(self.sql) != bool(self.query):
-            wrong.append("sql and query go together: give both, or neither")
-        for kind, keys in SOURCE_KINDS.items():
-            unread = [key for key in keys if getattr(self, key) and (key, kind) != ("query", "sql")]
-            if unread and len(given) == 1 and kind not in given:
-                wrong.append(f"{', '.join(unread)}: read with {kind} only, and this source has {given[0]}: drop one")
+            wrong.append((("sql" if self.sql else "query",), "sql and query go together: give both, or neither"))
+        if len(given) == 1:
+            unread = [(key, kind) for kind, keys in SOURCE_KINDS.items() if kind not in given for key in keys]
+            wrong += [
+                ((key,), f"read with {kind} only, and this source has {given[0]}: drop one")
+                for key, kind in unread
+                if getattr(self, key) and (key, kind) != ("query", "sql")
+            ]
         if self.query and not re.match(r"\s*(select|with)\b", self.query, re.I):
-            wrong.append("query: a source only reads; write one SELECT")
+            wrong.append((("query",), "a source only reads; write one SELECT"))
         if self.sql and _PASSWORD.search(self.sql):
-            wrong.append("sql: a password does not belong in a spec; write ${VAR} and set VAR in the environment")
+            wrong.append(
+                (("sql",), "a password does not belong in a spec; write ${VAR} and set VAR in the environment")
+            )
         if self.template is not None:
             try:
                 template_columns(self.template)
             except ValueError as error:
-                wrong.append(str(error))
+                wrong.append((("template",), str(error)))
             if "input" in self.columns:
-                wrong.append("template builds the input, and columns > input names a column for it: drop one")
-        unknown = sorted(set(self.columns) - {"input", "target", "id", "group"})
-        if unknown:
-            wrong.append(f"columns: keys are input, target, id, group; got {', '.join(unknown)}")
+                wrong.append(
+                    (("template",), "it builds the input, and columns > input names a column for it: drop one")
+                )
+        wrong += [
+            (("columns", key), "no such column here; keys are input, target, id, group")
+            for key in self.columns
+            if key not in ("input", "target", "id", "group")
+        ]
         if wrong:
-            raise ValueError("; and ".join(wrong))
+            raise misfits(wrong)
         return self
 
 
@@ -207,7 +217,7 @@ class TaskSpec(Section):
     def _written_as_targets_are(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         labels = value and tuple(map(clean, value))
         if labels and not all(labels):
-            raise ValueError("labels: one of them is empty; drop it")
+            raise ValueError("one of them is empty; drop it")
         return labels
 
     @field_validator("metrics")
@@ -221,11 +231,11 @@ class TaskSpec(Section):
     def _labels_fit_the_type(self) -> "TaskSpec":
         if self.labels is not None:
             if not self.task_type.labelled:
-                raise ValueError(f"labels: a task of type {self.type} has none; drop them, or set another type")
+                problem = f"a task of type {self.type} has none; drop them, or set another type"
+                raise misfits([(("labels",), problem)])
             if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
-                raise ValueError(
-                    f"labels: two or more different ones are needed, got {', '.join(self.labels) or 'none'}"
-                )
+                problem = f"two or more different ones are needed, got {', '.join(self.labels) or 'none'}"
+                raise misfits([(("labels",), problem)])
         return self
 
     @property
@@ -316,18 +326,19 @@ class StageSpec(Section):
 
     @model_validator(mode="after")
     def _is_a_stage(self) -> "StageSpec":
-        wrong = []
+        wrong: list[Misfit] = []
         if (self.epochs is None) == (self.steps is None):
-            wrong.append("give exactly one of epochs, steps")
+            wrong.append(((), "give exactly one of epochs, steps"))
         if not self.trains:
-            wrong.append("trains: name at least one part")
+            wrong.append((("trains",), "name at least one part"))
         if "gates" in self.trains and self.gate == "hard":
-            wrong.append("trains: gates train where they are soft only; set gate: soft, or drop gates")
+            wrong.append((("trains",), "gates train where they are soft only; set gate: soft, or drop gates"))
         for part, other in (("task_adapters", "shared"), ("shared_adapters", "task")):
             if part in self.trains and self.active == other:
-                wrong.append(f"trains: {part} take no part in a stage with active: {other}; drop one of the two")
+                problem = f"{part} take no part in a stage with active: {other}; drop one of the two"
+                wrong.append((("trains",), problem))
         if wrong:
-            raise ValueError("; and ".join(wrong))
+            raise misfits(wrong)
         return self
 
     @property
@@ -438,50 +449,18 @@ class DomainSpec(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything random."""
 
-    @model_validator(mode="after")
-    def _names_are_consistent(self) -> "DomainSpec":
-        names = [task.name for task in self.tasks]
-        if not names:
-            raise ValueError("tasks: give at least one")
-        wrong = []
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            wrong.append(f"tasks: the name {', '.join(twice)} is used more than once; rename all but one")
-        if self.warm_start == "champion" and self.stage_one.start is not None:
-            wrong.append(
-                "warm_start: champion brings trained adapters, and stage_one > start would undo them: drop one"
-            )
-        homes = dict.fromkeys(name for pair in self.mta.homes.items() for name in pair)
-        if strange := [repr(name) for name in homes if name not in names]:
-            wrong.append(f"mta > homes: {', '.join(strange)} is no task; tasks are {', '.join(names)}")
-        wrong += [
-            f"mta > homes: {task} starts on the adapter of {home}, whose own home is {self.mta.homes[home]}: name that"
-            for task, home in self.mta.homes.items()
-            if self.mta.homes.get(home, home) != home
-        ]
-        for name, stage in self.stages.items():
-            wrong += [f"{name} > {problem}" for problem in self._misfits(stage)]
-        if wrong:
-            raise ValueError("; and ".join(wrong))
-        return self
+    @field_validator("tasks")
+    @classmethod
+    def _one_or_more(cls, value: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        if not value:
+            raise ValueError("give at least one")
+        return value
 
-    def _misfits(self, stage: StageSpec) -> Iterator[str]:
-        """What `stage` asks of adapters that `mta` does not give."""
-        mta, trains = self.mta, f"trains: {', '.join(stage.trains)}"
-        if mta.layers == "none" and mta.encoder_layers in (None, "none"):
-            if "backbone" not in stage.parts:
-                yield f"{trains}: mta > layers: none leaves the backbone alone to train; name it, or give layers"
-            return
-        if stage.parts == {"shared_adapters"} and not mta.shared_adapters:
-            yield f"{trains}: there are none; set mta > shared_adapters: 1"
-        beside = mta.shared_adapters if mta.shared_place == "beside" else 0
-        own = len({mta.homes.get(task, task) for task in self.task_names})
-        weighed = {"all": own + beside, "shared": beside, "task": own}[stage.active]
-        if stage.parts == {"gates"} and weighed < 2:
-            yield f"{trains}: they would weigh {weighed} adapter, and learn nothing; train adapters, or drop the stage"
-        if stage.start == "shared" and mta.shared_adapters != 1:
-            yield f"start: shared needs mta > shared_adapters: 1, got {mta.shared_adapters}"
-        if stage.start == "pretrained" and mta.shared_place == "beneath":
-            yield "start: pretrained: under shared_place: beneath task adapters lie on the shared one; write zero"
+    @model_validator(mode="after")
+    def _sections_fit(self) -> "DomainSpec":
+        if wrong := list(_misfits(self.task_names, self.mta, self.stages.items(), self.warm_start)):
+            raise misfits(wrong)
+        return self
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -523,6 +502,73 @@ class DomainSpec(Section):
         return digest_of(self.model_dump(mode="json", exclude={"schedule", "description"}))
 
 
+def _misfits(
+    names: Sequence[str], mta: MTAConfig | None, stages: Iterable[tuple[str, StageSpec]], warm_start: str
+) -> Iterator[Misfit]:
+    """What does not fit between sections. mta: None where it could not be read; such stages are left out."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield ("tasks", number, "name"), f"{name!r} is used more than once; rename all but one"
+    stages = tuple(stages)
+    if warm_start == "champion" and any(name == "stage_one" and stage.start is not None for name, stage in stages):
+        yield ("warm_start",), "champion brings trained adapters, and stage_one > start would undo them: drop one"
+    if mta is None:
+        return
+    for task, home in mta.homes.items():
+        for strange in sorted({task, home} - set(names)):
+            yield ("mta", "homes", task), f"{strange!r} is no task; tasks are {', '.join(names)}"
+        if mta.homes.get(home, home) != home:
+            yield (
+                ("mta", "homes", task),
+                f"starts on the adapter of {home}, whose own home is {mta.homes[home]}: name that",
+            )
+    for name, stage in stages:
+        yield from (((name, key), problem) for key, problem in _stage_misfits(names, mta, stage))
+
+
+def _stage_misfits(names: Sequence[str], mta: MTAConfig, stage: StageSpec) -> Iterator[tuple[str, str]]:
+    """Keys of `stage` that ask of adapters what `mta` does not give, and why."""
+    trains = ", ".join(stage.trains)
+    if mta.layers == "none" and mta.encoder_layers in (None, "none"):
+        if "backbone" not in stage.parts:
+            yield "trains", f"{trains}: mta > layers: none leaves the backbone alone to train; name it, or give layers"
+        return
+    if stage.parts == {"shared_adapters"} and not mta.shared_adapters:
+        yield "trains", f"{trains}: there are none; set mta > shared_adapters: 1"
+    beside = mta.shared_adapters if mta.shared_place == "beside" else 0
+    own = len({mta.homes.get(task, task) for task in names})
+    weighed = {"all": own + beside, "shared": beside, "task": own}[stage.active]
+    if stage.parts == {"gates"} and weighed < 2:
+        yield (
+            "trains",
+            f"{trains}: they would weigh {weighed} adapter, and learn nothing; train adapters, or drop the stage",
+        )
+    if stage.start == "shared" and mta.shared_adapters != 1:
+        yield "start", f"shared needs mta > shared_adapters: 1, got {mta.shared_adapters}"
+    if stage.start == "pretrained" and mta.shared_place == "beneath":
+        yield "start", "pretrained: under shared_place: beneath task adapters lie on the shared one; write zero"
+
+
+def _misfits_of_readable(values: Mapping[str, Any]) -> list[Misfit]:
+    """What does not fit between those sections of a spec that are right each for itself."""
+    tasks = values.get("tasks")
+    given = [task.get("name") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+    names = [name for name in given if isinstance(name, str)]
+    if not names or len(names) < len(tasks or ()):
+        return []
+    stages = [(key, _readable(StageSpec, values.get(key))) for key in ("stage_one", "stage_two")]
+    mta = _readable(MTAConfig, values.get("mta", {}))
+    right = [(key, stage) for key, stage in stages if stage]
+    return list(_misfits(names, mta, right, values.get("warm_start", "backbone")))
+
+
+def _readable(section: type[SectionT], value: Any) -> SectionT | None:
+    try:
+        return section.model_validate(value)
+    except ValidationError:
+        return None
+
+
 def load_domain(path: Path) -> DomainSpec:
     """Read a domain.yaml, or the one in a folder. Raises SpecError with every problem at once."""
     file = path / "domain.yaml" if path.is_dir() else path
@@ -530,7 +576,9 @@ def load_domain(path: Path) -> DomainSpec:
     try:
         spec = DomainSpec.model_validate(values)
     except ValidationError as error:
-        problems += explained(error, DomainSpec, values, node)
+        # pydantic looks between sections once each of them is right, and not before.
+        between = _misfits_of_readable(values) if any(item["loc"] for item in error.errors()) else []
+        problems += explained(error, DomainSpec, values, node, between)
     if problems:
         problems.sort(key=lambda problem: int(problem.removeprefix("line ").partition(":")[0]))
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -2,11 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+
+from alter_core.section import Misfit
 
 # pydantic's own words for these name Python's types and our classes.
 _KINDS = {
@@ -24,14 +26,18 @@ _KINDS = {
 }
 
 
-def explained(error: ValidationError, schema: type[BaseModel], values: Any, root: yaml.Node | None) -> list[str]:
+def explained(
+    error: ValidationError, schema: type[BaseModel], values: Any, root: yaml.Node | None, more: Sequence[Misfit] = ()
+) -> list[str]:
     """A line for each place that is wrong. Where a value may be of several kinds, pydantic reports each of them.
 
-    schema: what was to be read; values: what was read; root: the file's YAML, which knows the lines.
+    schema: what was to be read; values: what was read; root: the file's YAML, which knows the lines; more: what is
+    wrong besides.
     """
     told: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False):
+    items = [each for item in error.errors(include_url=False) for each in _spread(item)]
+    for item in [*items, *(_at(place, problem) for place, problem in more)]:
         if no_text := _keys_that_are_no_text(item, values, root):
             told |= no_text
             continue
@@ -45,6 +51,19 @@ def explained(error: ValidationError, schema: type[BaseModel], values: Any, root
         elif place not in kinds:
             told[place] = f"{told[place]}; and {message}" if place in told else message
     return [f"{place}: {message}" for place, message in told.items()]
+
+
+def _spread(item: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """An error of pydantic's; one for each place where a section's values do not fit each other."""
+    if item["type"] != "misfits":
+        yield item
+        return
+    for place, problem in item["ctx"]["found"]:
+        yield _at((*item["loc"], *place), problem)
+
+
+def _at(place: tuple[str | int, ...], problem: str) -> Mapping[str, Any]:
+    return {"type": "value_error", "loc": place, "msg": problem}
 
 
 def _said(value: Any) -> str:

@@ -37,8 +37,25 @@ def test_a_misspelt_key_gets_its_line_and_a_close_match(tmp_path: Path) -> None:
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     text = problems_of(tmp_path, spec_text(name="Bad Name", seed=-1, mta={"layers": "some"}))
     assert "3 problems" in text
-    for part in ("name: 'Bad Name'", "seed", "mta: layers: 'some'"):
+    for part in ("name: 'Bad Name'", "seed", "mta > layers: 'some'"):
         assert part in text
+
+
+def test_values_that_do_not_fit_each_other_are_told_at_their_own_lines(tmp_path: Path) -> None:
+    stage = {"trains": ["gates", "shared_adapters"], "active": "task"}
+    text = spec_text(stage_two=stage, mta={"layers": "all", "homes": {"colour": "nowhere", "match": "nobody"}})
+    lines = {row.strip(): number for number, row in enumerate(text.splitlines(), 1)}
+    told = problems_of(tmp_path, text)
+    # Those between sections too, though stage_two is not right for itself.
+    assert "5 problems" in told
+    assert f"line {lines['colour: nowhere']}: mta > homes > colour: 'nowhere' is no task; tasks are colour," in told
+    assert f"line {lines['match: nobody']}: mta > homes > match: 'nobody' is no task" in told
+    assert f"line {lines['stage_two:']}: stage_two: give exactly one of epochs, steps" in told
+    trains = next(
+        number for number, row in enumerate(text.splitlines(), 1) if "trains" in row and number > lines["stage_two:"]
+    )
+    assert f"line {trains}: stage_two > trains: gates train where they are soft only" in told
+    assert "; and shared_adapters take no part in a stage with active: task" in told
 
 
 def test_a_repeated_key_is_an_error(tmp_path: Path) -> None:
@@ -152,7 +169,8 @@ def test_yaml_that_cannot_be_written_down_again_is_refused(tmp_path: Path, text:
 def test_a_key_that_a_source_of_this_kind_does_not_read_is_refused(tmp_path: Path) -> None:
     task = tiny_spec(tmp_path)["tasks"][0] | {"source": {"path": "rows.jsonl", "split": "train", "revision": "v1"}}
     text = problems_of(tmp_path, spec_text(tasks=[task]))
-    assert "split, revision: read with hub only, and this source has path" in text
+    for key in ("split", "revision"):
+        assert f"source > {key}: read with hub only, and this source has path: drop one" in text
 
 
 @pytest.mark.parametrize(

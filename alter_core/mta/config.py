@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alter_core.section import Section
+from alter_core.section import Misfit, Section, misfits
 
 AdapterKind = Literal["ffn", "bottleneck", "lora"]
 Mixing = Literal["weight", "output"]
@@ -51,15 +51,15 @@ class MTAConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "MTAConfig":
-        wrong = []
+        wrong: list[Misfit] = []
         for name in ("layers", "encoder_layers"):
             value = getattr(self, name)
             if isinstance(value, str) and not _LAYER_WORDS.fullmatch(value):
-                wrong.append(f"{name}: {value!r} is not last_K, all, none or a list of block numbers")
+                wrong.append(((name,), f"{value!r} is not last_K, all, none or a list of block numbers"))
             if isinstance(value, tuple) and (not value or min(value) < 0 or len(set(value)) != len(value)):
-                wrong.append(f"{name}: {list(value)} must be one or more different block numbers, from 0")
+                wrong.append(((name,), f"{list(value)} must be one or more different block numbers, from 0"))
         if self.shared_place == "beneath" and self.shared_adapters != 1:
-            wrong.append(f"shared_place: beneath needs shared_adapters: 1, got {self.shared_adapters}")
+            wrong.append((("shared_place",), f"beneath needs shared_adapters: 1, got {self.shared_adapters}"))
         if wrong:
-            raise ValueError("; and ".join(wrong))
+            raise misfits(wrong)
         return self

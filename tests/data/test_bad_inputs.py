@@ -253,7 +253,8 @@ CASES = [
          {"source": {"sql": "sqlite:///rows.db", "query": "drop table rows"}}),
     Case("a template that reaches further", ("plain column names",), {"rows.jsonl": ROWS},
          {"source": {"path": "rows.jsonl", "template": "{input.__class__}"}}),
-    Case("an unknown canonical column", ("keys are input, target, id, group; got text",), {"rows.jsonl": ROWS},
+    Case("an unknown canonical column", ("columns > text: no such column here; keys are input, target",),
+         {"rows.jsonl": ROWS},
          {"source": {"path": "rows.jsonl", "columns": {"text": "input"}}}),
 ]  # fmt: skip
 
