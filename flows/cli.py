@@ -53,12 +53,12 @@ def _always(
 def check(domains: Domains = None, as_json: Json = False) -> None:
     """Read domain specs and report every problem; nothing is trained or fetched."""
     from alter_core.spec import load_domain
-    from flows.plan import domain_folders, find_domain, named_once
+    from flows.plan import all_domains, find_domain, named_once
 
     wrong: list[AlterError] = []
     found: list[dict[str, Any]] = []
     taken: dict[str, Path] = {}
-    for given in domains or sorted(domain_folders()):
+    for given in domains or all_domains():
         file = None
         try:
             file = find_domain(given)

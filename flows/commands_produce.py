@@ -24,7 +24,7 @@ Processes = Annotated[int, typer.Option(min=1, help="Training processes: one per
 def run(
     context: typer.Context,
     domains: Annotated[list[str] | None, typer.Argument(metavar="DOMAIN", help="Names, folders or specs.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every domain that is found under domains/.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every domain under domains/.")] = False,
     deployed: Annotated[
         bool, typer.Option("--deployed", help="Start the domains' deployments side by side, and wait for them.")
     ] = False,

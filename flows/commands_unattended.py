@@ -18,9 +18,9 @@ app = typer.Typer()
 
 def all_or(domains: list[str] | None) -> list[str]:
     """The domains given, else all that are found. Raises SpecError when there are none."""
-    from flows.plan import domain_folders
+    from flows.plan import all_domains
 
-    found = domains or sorted(domain_folders())
+    found = domains or all_domains()
     if not found:
         raise SpecError("no domain is found under domains/; give a folder with a domain.yaml, or its path")
     return found
@@ -86,11 +86,11 @@ def status(domains: Domains = None, as_json: Json = False) -> None:
     """What ran last, what runs next and what is champion, per domain."""
     make_prefect_home()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
-    from flows.plan import domain_folders
+    from flows.plan import all_domains
     from flows.status import print_status, status_json
     from flows.status import status as read_status
 
-    rows = read_status(domains or sorted(domain_folders()))
+    rows = read_status(domains or all_domains())
     typer.echo(status_json(rows)) if as_json else print_status(rows)
     # A model may outlive its spec, and is asked for by its name then.
     if domains and any(row.problem and not (row.state or row.next or row.champion) for row in rows):

@@ -7,7 +7,8 @@ import typer
 
 Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="A name under domains/, a folder, or a domain.yaml.")]
 Domains = Annotated[
-    list[str] | None, typer.Argument(metavar="DOMAIN", help="Names, folders or domain.yaml files; unset: all.")
+    list[str] | None,
+    typer.Argument(metavar="DOMAIN", help="Names, folders or domain.yaml files; unset: all under domains/."),
 ]
 DataRoot = Annotated[
     Path | None,

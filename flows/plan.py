@@ -22,12 +22,17 @@ StageName = Literal["stage_one", "stage_two", "add_task"]
 
 def domain_folders() -> dict[str, Path]:
     """Domains that can be called by name: those under ./domains, then those that the package ships."""
-    found: dict[str, Path] = {}
-    for root in (Path("domains"), Path(str(files("domains")))):
-        if root.is_dir():
-            for file in sorted(root.glob("*/domain.yaml")):
-                found.setdefault(file.parent.name, file.parent.absolute())
-    return found
+    return {**_folders_under(Path(str(files("domains")))), **_folders_under(Path("domains"))}
+
+
+def all_domains() -> list[str]:
+    """Names that a command is about which is given none: the domains under ./domains or, where there are none, those
+    that the package ships."""
+    return sorted(_folders_under(Path("domains"))) or sorted(domain_folders())
+
+
+def _folders_under(root: Path) -> dict[str, Path]:
+    return {file.parent.name: file.parent.absolute() for file in sorted(root.glob("*/domain.yaml"))}
 
 
 def find_domain(given: str) -> Path:

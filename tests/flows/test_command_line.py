@@ -168,6 +168,17 @@ def test_a_server_that_is_away_is_named_with_what_to_look_at(url: str) -> None:
         raise RuntimeError("of another kind")
 
 
+def test_without_a_domain_a_teams_own_are_meant_and_those_of_the_package_where_it_has_none(
+    alter: Alter, tmp_path: Path
+) -> None:
+    shipped = {row["domain"] for row in json.loads(alter("check", "--json")[1])}
+    assert "pydocs" in shipped
+    (tmp_path / "domains" / "own").mkdir(parents=True)
+    (tmp_path / "domains" / "own" / "domain.yaml").write_text(json.dumps({**tiny_spec(tmp_path), "name": "own"}))
+    assert [row["domain"] for row in json.loads(alter("check", "--json")[1])] == ["own"]
+    assert json.loads(alter("check", "pydocs", "--json")[1])[0]["domain"] == "pydocs"
+
+
 def test_ctrl_c_does_not_say_that_a_deployed_run_goes_on_from_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch, alter: Alter
 ) -> None:
