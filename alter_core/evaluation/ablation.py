@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alter_core.errors import AlterError, SpecError, TrainingError
@@ -22,9 +23,10 @@ from alter_core.evaluation.duration import Sayer, Step, all_steps, expected_seco
 from alter_core.evaluation.grid import best_rate, is_at_edge, rates_to_try
 from alter_core.evaluation.job import append_row
 from alter_core.evaluation.side_by_side import SideBySide
-from alter_core.evaluation.trials import Bench, Facts, Split, Trial
+from alter_core.evaluation.trials import Bench, Facts, Split, Trial, read_facts
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training.job import EXIT_STOPPED
+from alter_core.workspace import write_json
 
 
 class TrialChoice(BaseModel):
@@ -89,6 +91,7 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     from alter_core.data.dataset import TaskDataset
 
     dataset = TaskDataset.open(job.dataset)
+    job = job if job.only else _in_one_precision(job)
     spec = _lengthened(job)
     counts = _row_counts(spec, dataset)
     if not any(counts["validation"].values()):
@@ -173,6 +176,21 @@ def _tune(
         raise TrainingError(f"{arm.title} diverges at every rate that was tried: give lower ones with --rate", why)
     grid = {rate: None if score == -math.inf else score for rate, score in sorted(tried.items())}
     return trials[best], Tuned(best, grid, is_at_edge(tried))
+
+
+def _in_one_precision(job: AblationJob) -> AblationJob:
+    """`job` with the precision that all its trials compute in: what another one changes is as much as another seed
+    does. It is measured once; on whichever machine the ablation goes on later, it goes on as it began."""
+    from alter_core.training.precision import choose_precision
+
+    precision = job.spec.precision
+    if precision == "auto":
+        record = job.output / "precision.json"
+        begun = read_facts(record)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = begun["precision"] if begun else choose_precision("auto", device)[0]
+        write_json(record, {"precision": precision})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"precision": precision})})
 
 
 def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:

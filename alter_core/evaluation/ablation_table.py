@@ -126,8 +126,7 @@ def to_markdown(table: Facts) -> str:
         luck += "; of arms with one seed, over rows alone"
     lines += ["", f"Scores are means over seeds on the same test rows ({metrics}); intervals are 95 %, over {luck}."]
     computed = sorted({precision for arm in table["arms"] for precision in arm["precision"]})
-    mixed = ", by the machine that a trial ran on" if len(computed) > 1 else ""
-    lines += [f"Trials computed in {' and '.join(computed)}{mixed}."] if computed else []
+    lines += [f"Trials computed in {' and '.join(computed)}."] if computed else []
     lines += [
         f"{arm['title']} diverged at seed {', '.join(map(str, arm['diverged']))}."
         + ("" if arm in _whole(table["arms"]) else " Its other seeds are not compared.")

@@ -66,7 +66,7 @@ class Trial:
 
     def has(self, split: Split) -> bool:
         """Tell whether the result on `split` is there already."""
-        return _read(self.folder / f"{split}.json") is not None
+        return read_facts(self.folder / f"{split}.json") is not None
 
     def result(self, split: Split) -> Facts:
         """`validation` or `test`; the first stands beside the second, and alone where training diverged."""
@@ -83,7 +83,7 @@ class Trial:
 
         Training that diverged gives {diverged: why} and the macro score None.
         """
-        done = _read(self.folder / "validation.json")
+        done = read_facts(self.folder / "validation.json")
         if done:
             return done
         facts: Facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed}
@@ -104,7 +104,7 @@ class Trial:
 
         It holds no row's text, so that trials can be kept where rows may not be.
         """
-        done = _read(self.folder / "test.json")
+        done = read_facts(self.folder / "test.json")
         if done:
             return done
         if not self._has_weights():
@@ -132,7 +132,7 @@ class Trial:
             return {"cost": {"seconds": 0.0, "trained_parameters": 0}, "precision": None}
         results: dict[str, Facts] = {}
         if self.arm.peft:
-            results["stage_one"] = _read(self._last / "result.json") or self._train_peft()
+            results["stage_one"] = read_facts(self._last / "result.json") or self._train_peft()
         else:
             from alter_core.training.run import run
 
@@ -261,7 +261,8 @@ class Trial:
         return Predictor.from_bundle(self._last / "bundle", self.bench.backbone)
 
 
-def _read(path: Path) -> Facts | None:
+def read_facts(path: Path) -> Facts | None:
+    """What a JSON file holds; None where there is none, or half of one."""
     try:
         found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -363,14 +363,29 @@ def test_the_table_says_what_its_intervals_leave_out(finished: tuple[dict[str, A
     assert "over seeds and rows; of arms with one seed, over rows alone." in some
 
 
-def test_the_table_says_when_trials_computed_in_different_precisions(
-    finished: tuple[dict[str, Any], Path, Log],
+def test_the_table_says_in_which_precision_trials_computed(finished: tuple[dict[str, Any], Path, Log]) -> None:
+    assert "Trials computed in fp32." in to_markdown(finished[0])
+
+
+@pytest.mark.parametrize(("begun", "later"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_all_trials_compute_in_the_precision_that_was_measured_at_first(
+    begun: str, later: str, ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = finished[0]
-    assert "Trials computed in fp32." in to_markdown(table)
-    first, second, *others = table["arms"]
-    mixed = [first, {**second, "precision": ["bf16"]}, *others]
-    assert "in bf16 and fp32, by the machine" in to_markdown({**table, "arms": mixed})
+    def measured(falls_out: str) -> None:
+        """As on another machine. A trial that measured for itself would get something else yet."""
+        monkeypatch.setattr(
+            "alter_core.training.precision.choose_precision",
+            lambda wanted, _: (falls_out, 1.0) if wanted == "auto" else (wanted, None),
+        )
+        monkeypatch.setattr("alter_core.training.run.choose_precision", lambda wanted, _: (wanted, None))
+
+    spec = ready["spec"].model_copy(update={"precision": "auto"})
+    measured(begun)
+    one = {"seeds": 1, "max_rates": 1, "spec": spec}
+    run(job_for(ready, tmp_path, **one, arms=["plain_multi_task"]), Log(), lambda: False)
+    measured(later)
+    table = run(job_for(ready, tmp_path, **one, arms=["plain_multi_task", "peft_lora"]), Log(), lambda: False)
+    assert [arm["precision"] for arm in table["arms"]] == [[begun], [begun]]
 
 
 def test_a_grid_as_long_as_the_limit_is_not_widened(ready: dict[str, Any], tmp_path: Path) -> None:
