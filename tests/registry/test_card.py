@@ -130,3 +130,16 @@ def test_text_of_others_is_shown_as_it_is_and_never_as_markup() -> None:
 def test_plain_text_survives_escaping_and_markdown() -> None:
     html = MarkdownIt("commonmark", {"html": True}).renderInline(plain(EVIL))
     assert html == EVIL.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def test_a_score_over_a_handful_of_rows_is_among_the_limits() -> None:
+    facts = card_facts()
+    facts["scorecards"]["stage_two"]["tasks"]["due"]["rows"] = 29
+    assert known_limits(facts["scorecards"]) == ["due was scored on 29 test rows: its interval is too narrow."]
+
+
+def test_costs_have_the_units_of_their_rows() -> None:
+    card = render_card(card_facts())
+    assert "| floating-point operations (TFLOP) | 20.0 | 3.0 | 15% |" in card
+    assert "| peak memory (MB) | 2,000 | 1,900 | 95% |" in card
+    assert "| trained parameters (M) | 15.90 | 3.00 | 19% |" in card

@@ -70,3 +70,21 @@ def test_a_fall_of_macro_f1_counts_where_rows_show_none() -> None:
     other = compare(new, old, max_task_drop=0.02)["decision"]
     assert other["promote"]
     assert "counted there by rows, not by macro_f1: intent" in other["reason"]
+
+
+def test_rows_that_both_versions_answered_are_counted() -> None:
+    assert compare(scorecard(0.5, 1), scorecard(0.7, 2), 0.02)["shared_rows"] == 600
+
+
+def test_the_rule_is_asked_with_the_confidence_that_is_given() -> None:
+    numbers = compare(scorecard(0.5, 1), scorecard(0.7, 2), 0.02, confidence=0.6)["decision"]["numbers"]
+    assert numbers["macro"]["confidence"] == 0.6
+
+
+def test_macro_f1_is_not_compared_over_other_rows() -> None:
+    old, new = scorecard(0.5, 1), scorecard(0.5, 1)
+    for card, value in ((old, 0.82), (new, 0.487)):
+        card["tasks"]["intent"] |= {"metric": "macro_f1", "metrics": {"macro_f1": {"value": value}}}
+    assert aggregates(new, old)
+    del old["row_scores"]["intent"]["intent-0"]
+    assert aggregates(new, old) == {}

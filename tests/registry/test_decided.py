@@ -58,3 +58,20 @@ def test_the_card_of_a_champion_that_is_made_again_to_the_bit_does_not_hold_it_a
     again: Any = {**facts, "champion_version": 1, "scorecards": {**facts["scorecards"], "champion": scorecard(0.7, 4)}}
     publish.settle.fn(plan, 1, again)
     assert store.models.get("tiny", 1)["description"] == card
+
+
+def test_a_version_that_is_refused_becomes_challenger_and_carries_this_decision_alone(
+    store: Store, parts: Path, plan: Any
+) -> None:
+    store.register(parts, "k1")
+    store.models.set_champion("tiny", 1, None)
+    store.register(parts, "k2")
+    store.models.tag("tiny", 2, {"promoted_by": "Ada", "promotion_reason": "then"})
+    candidate: Any = SimpleNamespace(plan=plan, champion=store.models.get("tiny", 1))
+    assert not publish.promote.fn(candidate, 2, {"promote": False, "reason": "it falls"})
+    challenger, champion = store.models.alias("tiny", "challenger"), store.models.alias("tiny", "champion")
+    assert challenger
+    assert champion
+    assert (challenger["version"], champion["version"]) == (2, 1)
+    wanted = {"champion_before": "1", "decision": "keep", "decision_reason": "it falls", "promoted_by": ""}
+    assert wanted.items() <= challenger["tags"].items()

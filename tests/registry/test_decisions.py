@@ -4,13 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alter_core.errors import AlterError
 from flows import decisions
 from registry.comparison import compare as compare_cards
-from registry.errors import RegistryError
+from registry.errors import AliasConflict, RegistryError, StoreUnavailable
+from registry.models import ModelStore
+from tests.conftest import tiny_spec, write_domain
 from tests.registry.conftest import Store
 from tests.registry.facts import card_facts
 
@@ -132,3 +135,52 @@ def test_the_rule_is_asked_with_the_seed_of_the_version_as_its_production_asked_
     said = {seed: compare_cards(*cards, max_task_drop=0.02, seed=seed)["decision"]["numbers"] for seed in (0, 5)}
     assert said[0] != said[5]
     assert decisions.compare("tiny", "1", "2")["decision"]["numbers"] == said[5]
+
+
+def test_without_a_reason_nothing_is_promoted_against_the_rule(store: Store, made: Made) -> None:
+    made(0.6, "promote")
+    made(0.5, "keep")
+    with pytest.raises(AlterError, match="the promotion rule says no to tiny version 2 against version 1"):
+        decisions.promote("tiny", "2", None)
+    assert champion(store) == 1
+
+
+def test_a_champion_that_was_made_meanwhile_is_not_overwritten(
+    store: Store, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(0.6, "promote")
+    made(0.7, "keep")
+    made(0.8, "keep")
+    asked = decisions._asked
+
+    def meanwhile(*given: Any) -> Any:
+        store.models.set_champion("tiny", 3, 1)  # a production ends
+        return asked(*given)
+
+    monkeypatch.setattr(decisions, "_asked", meanwhile)
+    with pytest.raises(AliasConflict):
+        decisions.promote("tiny", "2", "a reason")
+    assert champion(store) == 3
+
+
+def test_the_rule_is_that_of_the_domains_spec(made: Made, tiny_backbone: Path, tmp_path: Path) -> None:
+    made(0.6, "promote")
+    made(0.7, "keep")
+    rule = {"max_task_drop": 0.5, "confidence": 0.6}
+    write_domain(tmp_path / "domains" / "tiny", {**tiny_spec(tiny_backbone), "promotion": rule})
+    numbers = decisions.compare("tiny", "1", "2")["decision"]["numbers"]
+    assert (numbers["max_task_drop"], numbers["macro"]["confidence"]) == (0.5, 0.6)
+
+
+def test_a_store_that_is_away_for_a_moment_is_no_ground_to_promote_unasked(
+    store: Store, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("busy")
+
+    made(0.6, "promote")
+    made(0.5, "keep")
+    monkeypatch.setattr(ModelStore, "facts", away)
+    with pytest.raises(StoreUnavailable):
+        decisions.promote("tiny", "2", "a reason")
+    assert champion(store) == 1

@@ -5,7 +5,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from registry.card import CardFacts
-from registry.figures import figures_of, gate_heatmaps, length_histograms, loss_curves, macro_history, png, score_bars
+from registry.figures import (
+    confusion_matrix,
+    figures_of,
+    gate_heatmaps,
+    length_histograms,
+    loss_curves,
+    macro_history,
+    png,
+    score_bars,
+)
 from tests.registry.facts import TASKS, card_facts
 
 
@@ -73,3 +82,23 @@ def test_length_bars_are_as_high_as_the_rows_of_that_length_in_the_order_of_numb
     assert sum(bar.get_height() for bar in many.patches) == 800
     assert all(bar.get_height() == 0 for axis in empty for bar in axis.patches)
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_confusion_matrix_has_targets_as_rows_that_sum_to_one() -> None:
+    axis = confusion_matrix("intent", ["bill", "card"], [[90, 10], [1, 3]]).axes[0]
+    assert (axis.get_ylabel(), axis.get_xlabel()) == ("target", "prediction")
+    assert axis.images[0].get_array().tolist() == [[0.9, 0.1], [0.25, 0.75]]
+
+
+def test_a_whisker_reaches_from_the_intervals_low_end_to_its_high_one() -> None:
+    cards = card_facts(level=0.7)["scorecards"]
+    cards["stage_two"]["tasks"]["intent"]["metrics"]["accuracy"] = {"value": 0.7, "low": 0.6, "high": 0.75}
+    whiskers = [part for lines in score_bars(cards).axes[0].collections for part in lines.get_segments()]
+    assert (0.6, 0.75) in {tuple(round(float(y), 6) for y in whisker[:, 1]) for whisker in whiskers}
+
+
+def test_a_version_that_was_never_champion_is_a_hollow_dot() -> None:
+    tags: dict[int, dict[str, str]] = {3: {}, 2: {}, 1: {"promoted": "then"}}
+    rows = [{"version": n, "macro": 0.5, "aliases": ["champion"] * (n == 3), "tags": tags[n]} for n in tags]
+    points = macro_history(rows).axes[0].collections
+    assert [tuple(point.get_facecolor()[0][:3]) == (1.0, 1.0, 1.0) for point in points] == [False, True, False]

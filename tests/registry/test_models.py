@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from registry.models import LINKED, ModelStore
 from registry.packaging import MAX_DESCRIPTION
 from registry.retention import plan_removals
 from registry.store import domain_lock, open_client
+from registry.versions import _pages
 from tests.registry.conftest import EXAMPLE, Store
 from tests.registry.facts import card_facts
 
@@ -416,3 +418,99 @@ def test_domains_and_versions_of_all(store: Store, parts: Path) -> None:
     store.register(parts, "k2", domain="a")
     assert store.models.domains() == ["a", "b"]
     assert [(row["name"], row["version"]) for row in store.models.versions()] == [("a", 2), ("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize("move", ["set_champion", "set_challenger", "rollback"])
+def test_aliases_move_under_the_models_lock(move: str, store: Store, parts: Path) -> None:
+    for number in (1, 2, 3):
+        store.register(parts, f"k{number}")
+    store.models.set_champion("tiny", 1, None)
+    store.models.set_champion("tiny", 2, 1)
+    given = {"set_champion": ("tiny", 3, 2), "set_challenger": ("tiny", 3), "rollback": ("tiny",)}[move]
+
+    def aliases() -> list[tuple[int, list[str]]]:
+        return [(row["version"], row["aliases"]) for row in ModelStore(store.uri).versions("tiny")]
+
+    before = aliases()
+    moving = threading.Thread(target=getattr(store.models, move), args=given)
+    with FileLock(store.folder / ".tiny.lock", is_singleton=False):
+        moving.start()
+        moving.join(2)
+        assert aliases() == before
+    moving.join(60)
+    assert aliases() != before
+
+
+def test_of_many_champions_the_newest_are_remembered(
+    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.models.HISTORY_LENGTH", 2)
+    for number in range(1, 5):
+        store.register(parts, f"k{number}")
+        store.models.set_champion("tiny", number, number - 1 or None)
+    assert store.models.earlier_champions("tiny") == [2, 3]
+
+
+def test_a_promotion_that_is_killed_before_the_history_is_written_moves_no_alias(
+    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (1, 2, 3):
+        store.register(parts, f"k{number}")
+    store.models.set_champion("tiny", 1, None)
+    store.models.set_champion("tiny", 2, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.models.client, "set_registered_model_tag", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.models.set_champion("tiny", 3, 2)
+    now = store.models.alias("tiny", "champion")
+    assert now
+    assert now["version"] == 2
+    assert store.models.earlier_champions("tiny") == [1]
+
+
+def test_a_run_has_the_card_of_its_version_and_the_model_its_newest_description(store: Store, parts: Path) -> None:
+    store.register(parts, "k1", card="# one", description="was")
+    store.register(parts, "k2", card="# two", description="is")
+    client, row = store.models.client, store.models.get("tiny", 2)
+    assert client.get_run(row["run_id"]).data.tags["mlflow.note.content"] == "# two"
+    assert client.get_registered_model("tiny").description == "is"
+
+
+def test_a_lock_on_a_server_is_dropped_at_its_end(store: Store) -> None:
+    client = store.models.client
+    with domain_lock(client, "http://a-server", "tiny", timeout=1):
+        assert client.get_registered_model("alter-lock-tiny")
+    with pytest.raises(MlflowException):
+        client.get_registered_model("alter-lock-tiny")
+
+
+def test_a_lock_on_a_server_that_another_has_taken_over_stays(store: Store) -> None:
+    client = store.models.client
+    with domain_lock(client, "http://a-server", "tiny", timeout=1):
+        client.delete_registered_model("alter-lock-tiny")  # somebody found it too old
+        client.create_registered_model("alter-lock-tiny", tags={"owner": "another"})
+    assert client.get_registered_model("alter-lock-tiny").tags["owner"] == "another"
+
+
+def test_a_store_that_refuses_is_not_one_without_a_champion(
+    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+    store.register(parts, "k1")
+    monkeypatch.setattr(store.models.client, "get_model_version_by_alias", refused)
+    with pytest.raises(RegistryError, match="refuses"):
+        store.models.alias("tiny", "champion")
+
+
+def test_all_pages_of_an_answer_are_read() -> None:
+    class Page(list[int]):
+        token: str | None = None
+
+    first, second = Page([1]), Page([2])
+    first.token = "more"
+    assert _pages(lambda token: second if token == "more" else first) == [1, 2]

@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 from collections.abc import Mapping
 
 import pytest
@@ -160,3 +161,25 @@ def test_the_same_seed_gives_the_same_decision_and_the_order_of_tasks_does_not_m
 def test_arguments_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         decide(scores(a=0.5), None, **{"max_task_drop": 0.02, **wrong})
+
+
+@pytest.mark.parametrize(("confidence", "deviations"), [(0.95, 1.96), (0.8, 1.2816)])
+def test_the_interval_is_as_wide_as_its_confidence_says(confidence: float, deviations: float) -> None:
+    champion, candidate = scores(a=0.5, rows=1000), scores(a=0.5, rows=1000, seed=1)
+    spread = statistics.pstdev(candidate["a"][row] - value for row, value in champion["a"].items()) / 1000**0.5
+    macro = decide(candidate, champion, 0.02, confidence).numbers["macro"]
+    assert macro["high"] - macro["low"] == pytest.approx(2 * deviations * spread, rel=0.08)
+
+
+def test_each_side_has_its_own_mean() -> None:
+    macro = ruled(scores(a=0.8, b=0.7), scores(a=0.6, b=0.6, seed=1)).numbers["macro"]
+    assert (macro["candidate"], macro["champion"]) == (pytest.approx(0.75), pytest.approx(0.6))
+
+
+def test_a_task_of_few_rows_may_not_fall_either_though_its_interval_is_wide() -> None:
+    champion = {"a": {str(n): float(n < 5) for n in range(10)}, **scores(b=0.5)}
+    candidate = {"a": {**champion["a"], "4": 0.0}, **scores(b=0.7)}
+    decision = ruled(candidate, champion)
+    assert decision.numbers["macro"]["difference"] > 0
+    assert not decision.promote
+    assert "a falls by 0.100" in decision.reason

@@ -1,11 +1,17 @@
 """What may be deleted, and what never is."""
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from alter_core.workspace import Workspace
 from registry.errors import RegistryInputError
 from registry.retention import plan_removals, remove
+from tests.command_line import caller
 from tests.registry.conftest import Store
 
 
@@ -111,3 +117,53 @@ def test_a_version_that_a_person_deleted_after_the_plan_hinders_nothing(five: St
 def test_keep_must_not_be_negative(five: Store) -> None:
     with pytest.raises(RegistryInputError, match="keep must be 0 or more"):
         plan_removals(five.models, keep=-1)
+
+
+def test_a_model_that_may_still_be_in_the_making_is_left_for_a_day(
+    five: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, run = five.models.client, five.models.get("tiny", 1)["run_id"]
+    experiment = client.get_run(run).info.experiment_id
+    client.create_logged_model(experiment, name="tiny", source_run_id=run, model_type="alter")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 23 * 3600)
+    assert plan_removals(five.models, keep=9) == []
+    monkeypatch.setattr("time.time", lambda: now + 25 * 3600)
+    assert len(plan_removals(five.models, keep=9)) == 1
+
+
+def test_versions_are_removed_under_the_models_lock(five: Store) -> None:
+    plan = plan_removals(five.models, keep=0)
+    assert plan
+    removing = threading.Thread(target=remove, args=(five.models, plan))
+    with FileLock(five.folder / ".tiny.lock", is_singleton=False):
+        removing.start()
+        removing.join(2)
+        assert len(five.models.versions("tiny")) == 5
+    removing.join(60)
+    assert len(five.models.versions("tiny")) == 5 - len(plan)
+
+
+def test_the_command_removes_nothing_without_yes(
+    five: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALTER_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", five.uri)
+    alter = caller(monkeypatch, capsys)
+    cache = Workspace(tmp_path).datasets / "a"
+    cache.mkdir(parents=True)
+    (cache / "part").write_bytes(b"x")
+    os.utime(cache / "part", (0, 0))
+
+    def left() -> list[int]:
+        return [row["version"] for row in five.models.versions("tiny")]
+
+    kept = left()
+    code, out, _ = alter("gc", "--keep", "1")
+    assert (code, left(), cache.exists()) == (0, kept, True)
+    assert "tiny version 1: older than the newest 1" in out
+    assert "nothing was removed; add --yes" in out
+    assert alter("gc", "--keep", "4", "--yes", "--days", "1e9")[0] == 0
+    assert (left(), cache.exists()) == ([5, 4, 3, 2], True)
+    assert alter("gc", "--keep", "4", "--yes")[0] == 0
+    assert not cache.exists()

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import requests
 
 from alter_core.evaluation.predict import Predictor
 from flows.code_wheel import build_wheel
+from registry.scoring_model import _problems
 from tests.conftest import tiny_rows
 from tests.registry.conftest import EXAMPLE, Store
 from tests.registry.server import environment, serving
@@ -121,3 +123,9 @@ def test_the_stored_model_holds_no_pickle(served_store: Store) -> None:
     model = served_store.models.bundle_path("tiny", "champion").parent.parent
     endings = {file.suffix for file in model.rglob("*") if file.is_file()}
     assert endings <= {"", ".json", ".safetensors", ".py", ".md", ".txt", ".yaml", ".whl"}
+
+
+def test_a_request_of_too_many_rows_is_refused() -> None:
+    rows = pd.DataFrame([{"task": "t", "input": "x"}] * 10_001)
+    assert _problems(rows) == ["10,001 rows in one request, at most 10,000 are taken: send several requests"]
+    assert _problems(rows[1:]) == []

@@ -244,3 +244,11 @@ def test_a_server_that_does_not_answer_is_reported_as_passing(monkeypatch: pytes
 def test_an_unknown_run_is_reported_with_the_store(store: Store) -> None:
     with pytest.raises(RegistryError, match="cannot end a run in the MLflow store at sqlite"):
         store.tracker().end_run("0" * 32, "FINISHED")
+
+
+def test_metrics_keep_their_steps(store: Store) -> None:
+    tracker = store.tracker()
+    run = tracker.start_run("one", {}, {})
+    tracker.log_metrics(run, [{"step": step, "metrics": {"loss": 1 / step}} for step in (1, 2)])
+    history = store.models.client.get_metric_history(run, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(1, 1.0), (2, 0.5)]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,26 @@ def test_a_score_that_is_far_off_or_no_number_is_refused(score: float) -> None:
 
 def test_a_score_within_rounding_is_the_same() -> None:
     assert compare_answers("u", answers(3), answers(3, row0={"score": 0.505}))["largest_score_difference"] < 0.02
+
+
+ASKED = [{"task": "t", "input": "x", "prediction": "yes", "score": 0.5}]
+
+
+def test_what_the_fresh_process_answers_is_what_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        answers = [{"prediction": "no", "score": 0.5, "truncated": False}]
+        Path(command[-1]).write_text(json.dumps({"answers": answers, "seconds": 1.0}))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("registry.verification.subprocess.run", other)
+    with pytest.raises(VerificationError, match="1 of 1 answers"):
+        verify_in_fresh_process("sqlite:///x", "tiny", 1, ASKED)
+
+
+def test_a_fresh_process_that_does_not_answer_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("python", 1)
+
+    monkeypatch.setattr("registry.verification.subprocess.run", slow)
+    with pytest.raises(VerificationError, match="gave no answer within 1 s"):
+        verify_in_fresh_process("sqlite:///x", "tiny", 1, ASKED, timeout=1)

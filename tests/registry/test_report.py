@@ -1,0 +1,19 @@
+"""The report page of a version, as text; test_pages.py looks at it in a browser."""
+
+from registry.card import CardFacts
+from registry.report import render_report
+from tests.registry.facts import card_facts
+
+
+def test_the_report_of_an_older_version_that_was_refused_is_about_that_one() -> None:
+    refused = {"promote": False, "reason": "title falls", "numbers": {}}
+    facts: CardFacts = {**card_facts(), "decision": refused}
+    facts["scorecards"]["stage_two"]["row_scores"]["intent"]["intent-1"] = 0.5
+    rows = [
+        {"version": n, "macro": n / 10, "aliases": ["champion"] * (n == 2), "tags": {}, "created": n * 86_400_000}
+        for n in (2, 1)
+    ]
+    text = render_report(facts, rows, 1)
+    assert '<span class="mark">version 1</span>' in text
+    assert "<strong>Not promoted:</strong> title falls." in text
+    assert "0.50 bill" in text
