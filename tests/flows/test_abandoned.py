@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.abandoned import orphaned_servers
+from flows.abandoned import orphaned_servers, workspace_tag
+from flows.plan import Plan
+from tests.conftest import tiny_spec, write_domain
 
 SERVER = [sys.executable, "-c", "import time; time.sleep(120)", "uvicorn"]
 START = f"""
@@ -53,3 +55,12 @@ def test_a_server_that_outlived_its_run_is_found_and_others_are_not(home: Path, 
     finally:
         in_use.kill()
         in_use.wait()
+
+
+def test_runs_of_another_workspace_have_another_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = str(write_domain(tmp_path / "tiny", tiny_spec(tmp_path)))
+    tags = []
+    for home in ("here", "here", "there"):
+        monkeypatch.setenv("ALTER_HOME", str(tmp_path / home))
+        tags.append(workspace_tag(Plan.read(file)))
+    assert tags[0] == tags[1] != tags[2]

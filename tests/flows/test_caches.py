@@ -87,3 +87,11 @@ def test_files_that_vanish_while_they_are_counted_are_no_error(tmp_path: Path, m
     monkeypatch.setattr(Path, "rglob", lambda *_: iter(found))
     monkeypatch.setattr(Path, "is_file", lambda self: self.name == "gone" or there(self))
     assert [cache.bytes for cache in plan_caches(workspace, 30)] == [1000]
+
+
+def test_what_was_only_read_of_late_is_in_use(tmp_path: Path) -> None:
+    workspace, now = Workspace(tmp_path), time.time()
+    folder = workspace.trunk_cache / "a"
+    filled(workspace, folder, days=90)
+    os.utime(folder / "part", (now, now - 90 * 86_400))
+    assert plan_caches(workspace, 30) == []

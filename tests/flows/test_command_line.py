@@ -19,11 +19,11 @@ from rich.console import Console
 
 import flows.status
 from alter_core.errors import AlterError, DataError, SpecError
-from flows import display, ending
+from flows import display, ending, many
 from flows.deploy import server_errors
 from flows.plan import find_domain
 from tests.command_line import Alter, caller
-from tests.conftest import tiny_spec
+from tests.conftest import tiny_spec, write_domain
 
 
 @pytest.fixture
@@ -298,3 +298,35 @@ def test_the_next_domain_has_a_pace_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 def test_time_left_is_told_in_hours_where_it_takes_hours() -> None:
     assert display.describe({"seconds_left": 18725}) == "5:12:05 left"
     assert display.describe({"seconds_left": 65}) == "1:05 left"
+
+
+def test_a_teams_own_domain_comes_before_one_of_the_package_with_its_name(alter: Alter, tmp_path: Path) -> None:
+    own = write_domain(tmp_path / "domains" / "pydocs", {**tiny_spec(Path("backbone")), "name": "pydocs"})
+    assert find_domain("pydocs") == own
+
+
+def test_options_of_run_reach_the_flow(
+    alter: Alter, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(write_domain(tmp_path / "tiny", tiny_spec(tiny_backbone)))
+    given: list[dict[str, Any]] = []
+
+    def produced(_plan: object, parameters: dict[str, Any]) -> None:
+        given.append(parameters)
+        raise KeyboardInterrupt
+
+    def deployed(_plans: object, parameters: dict[str, Any], *_: object) -> list[Any]:
+        given.append(dict(parameters))
+        return []
+
+    monkeypatch.setattr(many, "produce_here", produced)
+    monkeypatch.setattr(many, "produce_deployed", deployed)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("ALTER_DATA_ROOT", str(tmp_path))
+    alter("run", file, "--force", "--processes", "2")
+    assert [(one["force"], one["processes"]) for one in given] == [(True, 2)]
+    given.clear()
+    # A deployment has a data root of its own, which this shell's may not replace unasked.
+    alter("run", file, "--deployed")
+    alter("run", file, "--deployed", "--data-root", str(tmp_path))
+    assert ["data_root" in one for one in given] == [False, True]

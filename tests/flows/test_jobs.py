@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from alter_core.errors import AlterError, TrainingError, WorkspaceError
+from flows import jobs
 from flows.jobs import end_leftovers, run_job
 
 PRELUDE = """
@@ -121,3 +122,31 @@ time.sleep(120)
     assert len(pids) == 2
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
     assert time.monotonic() - begin < 60  # it was asked, and did not have to be killed
+
+
+def test_of_a_step_that_was_done_again_the_later_row_counts(tmp_path: Path) -> None:
+    lines = [
+        '{"phase": "train", "step": 1, "loss": 3}',
+        '{"phase": "train", "step": 2, "loss": 2}',
+        '{"phase": "tr',
+        '{"phase": "train", "step": 1, "loss": 1}',
+        '{"phase": "eval", "step": 9}',
+    ]
+    (tmp_path / "m").write_text("\n".join(lines))
+    assert [(row["step"], row["loss"]) for row in jobs.step_rows(tmp_path / "m")] == [(1, 1), (2, 2)]
+
+
+def test_a_job_that_was_asked_to_stop_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"was asked to stop \(SIGTERM\)"):
+        run(tmp_path, "sys.exit(143)")
+
+
+def test_a_job_that_does_not_stop_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "STOP_SECONDS", 0.5)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(90)"
+    process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"up\n"
+    begin = time.monotonic()
+    jobs.stop_tree(process)
+    assert time.monotonic() - begin < 60

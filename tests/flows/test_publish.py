@@ -1,18 +1,23 @@
 """What a production takes from versions that are there already, and what it says when MLflow is away."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flows import publish
 from flows.candidate import another_split
 from flows.plan import Plan
-from flows.publish import ended, stands
+from flows.publish import ended, is_unsettled, stands
 from flows.steps import _logged
 from registry.errors import RegistryInputError, StoreUnavailable
+from registry.models import STARTED_FROM
 from tests.conftest import tiny_rows, tiny_spec, write_domain
+from tests.registry.facts import scorecard
 
 
 def version(number: int, **tags: str) -> dict[str, Any]:
@@ -90,3 +95,123 @@ def test_a_store_that_is_away_ends_no_training_and_a_wrong_call_does() -> None:
     assert not _logged(away, [{}])
     with pytest.raises(RegistryInputError):
         _logged(wrong, [{}])
+
+
+Read = Callable[..., Plan]
+
+
+@pytest.fixture
+def read(tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
+    """A function that reads the plan of the tiny domain with some changes."""
+    monkeypatch.setenv("ALTER_HOME", str(tmp_path / "home"))
+
+    def make(**changes: Any) -> Plan:
+        return Plan.read(str(write_domain(tmp_path / "tiny", {**tiny_spec(tiny_backbone), **changes}, tiny_rows())))
+
+    return make
+
+
+def test_a_stage_on_anything_else_is_another_one(read: Read) -> None:
+    given = ("stage_two", "data", "backbone", "start")
+    assert read().stage_key(*given) == read().stage_key(*given)
+    others = [("stage_one", *given[1:]), ("stage_two", "x", "backbone", "start")]
+    others += [("stage_two", "data", "x", "start"), ("stage_two", "data", "backbone", "x")]
+    keys = [read().stage_key(*other) for other in (given, *others)]
+    keys += [read(**it).stage_key(*given) for it in ({"seed": 1}, {"precision": "bf16"}, {"trunk_cache": False})]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_scoring_of_anything_else_is_another_one(read: Read) -> None:
+    keys = [read().score_key(*given) for given in (("bundle", "data"), ("x", "data"), ("bundle", "x"))]
+    keys += [read(evaluation=it).score_key("bundle", "data") for it in ({"max_rows": 7}, {"baselines": []})]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_production_of_anything_else_is_another_one(read: Read) -> None:
+    plan = read()
+    keys = [plan.run_key(*given) for given in (("data", "backbone"), ("x", "backbone"), ("data", "x"))]
+    keys += [Plan.read(str(plan.file), added="thing").run_key("data", "backbone")]
+    keys += [read(seed=1).run_key("data", "backbone")]
+    assert len(set(keys)) == len(keys)
+
+
+def test_rows_are_checked_anew_beside_another_champion(read: Read) -> None:
+    data = {"digest": "d", "tasks": {}}
+    assert len({read().quality_key(data, "backbone", number) for number in (None, 1, 2)}) == 3
+
+
+def test_test_rows_of_its_own_make_a_tasks_split_another_one(read: Read, tiny_backbone: Path) -> None:
+    first, *others = tiny_spec(tiny_backbone)["tasks"]
+    (read().file.parent / "exam.jsonl").write_text('{"input": "x", "target": "red"}\n')
+    changed = read(tasks=[{**first, "test": {"path": "exam.jsonl"}}, *others])
+    assert changed.split_keys["colour"] != read().split_keys["colour"]
+    assert changed.split_keys["match"] == read().split_keys["match"]
+
+
+@pytest.mark.parametrize(
+    ("champion", "start"),
+    [
+        ({}, 7),
+        ({"split": {"colour": "another"}}, None),  # it may have learnt what are test rows now
+        ({"backbone": "another"}, None),
+        ({"tasks": ("colour", "match")}, None),
+    ],
+)
+def test_training_goes_on_from_a_champion_of_the_same_split_backbone_and_tasks_alone(
+    champion: dict[str, Any], start: int | None, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = read(warm_start="champion")
+    tasks = champion.get("tasks", plan.spec.task_names)
+    manifest = {"tasks": tasks, "config": plan.spec.mta.model_dump(mode="json")}
+    facts = {"backbone": {"digest": champion.get("backbone", "same")}}
+    models = SimpleNamespace(bundle_path=lambda *_: tmp_path, facts=lambda *_: facts)
+    monkeypatch.setattr(publish, "model_store", lambda _: models)
+    monkeypatch.setattr(publish, "read_manifest", lambda _: manifest)
+    monkeypatch.setattr(publish, "say", lambda _: None)
+    monkeypatch.setattr(publish, "Start", SimpleNamespace(at=lambda _folder, number: number))
+    tags = {"data_digest": "old", "split": json.dumps({**plan.split_keys, **champion.get("split", {})})}
+    row = {"version": 7, "tags": tags}
+    assert publish.first_start(plan, row, {"digest": "new"}, {"digest": "same"}) == start
+
+
+def test_a_champion_without_a_task_in_common_is_not_compared(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "model_store", lambda _: SimpleNamespace(bundle_path=lambda *_: Path("b")))
+    for tasks, wanted in ((["colour", "gone"], "b"), (["gone"], None)):
+        monkeypatch.setattr(publish, "read_manifest", lambda _, tasks=tasks: {"tasks": tasks})
+        assert publish.bundle_to_compare(read(), 1) == wanted
+
+
+def test_a_champion_that_carries_no_decision_was_not_cut_off_at_its_end() -> None:
+    assert not is_unsettled({"version": 1, "tags": {"run_key": "key"}}, "key")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(MemoryError(), "FAILED"), (KeyboardInterrupt(), "KILLED"), (None, "FINISHED")]
+)
+def test_a_run_in_mlflow_ends_as_its_production_did(error: BaseException | None, status: str) -> None:
+    told: list[str] = []
+    run: Any = SimpleNamespace(id="1", tracker=SimpleNamespace(end_run=lambda _id, status: told.append(status)))
+    with suppress(MemoryError, KeyboardInterrupt), ended(run):
+        if error:
+            raise error
+    assert told == [status]
+
+
+def test_what_training_started_from_is_written_down_for_gc(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def register(*_: object, **more: Any) -> int:
+        given.update(more)
+        return 1
+
+    monkeypatch.setattr(publish, "model_store", lambda _: SimpleNamespace(register=register))
+    for name in ("build_wheel", "render_card", "_log_evidence"):
+        monkeypatch.setattr(publish, name, lambda *_: None)
+    spec, card = SimpleNamespace(name="tiny", description=""), scorecard(0.7, 4)
+    plan = SimpleNamespace(spec=spec, workspace=SimpleNamespace(home=Path("x")))
+    last = {"bundle": "b"}
+    candidate: Any = SimpleNamespace(plan=plan, own=card, last=last, run_key="k", started_from=7, tags=dict)
+    run: Any = SimpleNamespace(id="r")
+    publish.register.fn(candidate, {}, run)
+    assert given["tags"][STARTED_FROM] == 7
+    assert given["metrics"]["macro"] == card["macro"]["value"]

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
 from alter_core.errors import AlterError, SpecError
 from alter_core.spec import DomainSpec, ScheduleSpec
-from flows import declarations
+from flows import declarations, deploy
 from flows.declarations import declare
 from flows.schedules import STAGGER_MINUTES, Schedule, shifted, staggered
 from tests.conftest import tiny_spec, write_domain
@@ -111,3 +113,35 @@ def test_a_cron_that_prefect_does_not_take_is_told_before_the_server_is_asked(
     )
     with pytest.raises(AlterError, match=r"(?s)aa/domain\.yaml: .*'0 3 LW \* \* *'.*bb/domain\.yaml: "):
         declare(["aa", "bb"], None)
+
+
+def test_a_schedule_reaches_prefect_with_its_time_zone() -> None:
+    found = Schedule("0 3 * * *", "Europe/Berlin", True).of_prefect()
+    assert (found.cron, found.timezone) == ("0 3 * * *", "Europe/Berlin")
+
+
+def test_of_a_deployments_schedules_only_the_specs_own_is_changed() -> None:
+    calls: list[Any] = []
+    client: Any = SimpleNamespace(
+        delete_deployment_schedule=lambda _, schedule: calls.append(("deleted", schedule)),
+        update_deployment_schedule=lambda _, one, **to: calls.append((one, to["schedule"].timezone)),
+    )
+    ours = SimpleNamespace(slug="spec", id="ours", active=True, schedule=CronSchedule(cron="0 3 * * *", timezone="UTC"))
+    known: Any = SimpleNamespace(id=1, schedules=[ours, SimpleNamespace(slug="ann", id="hers")])
+    assert not deploy._reschedule(client, known, Schedule("0 3 * * *", "UTC", True))
+    assert deploy._reschedule(client, known, Schedule("0 3 * * *", "Europe/Berlin", True))
+    assert deploy._reschedule(client, known, None)
+    assert calls == [("ours", "Europe/Berlin"), ("deleted", "ours")]
+
+
+def test_a_deployments_runs_come_one_at_a_time_and_tell_that_they_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_domain(tmp_path / "tiny", tiny_spec(Path("backbone")))
+    (one,) = declare([str(file)], "alter", Path("data"))
+    assert one.limit.limit == one.fields["concurrency_limit"] == 1
+    assert one.fields["parameters"]["data_root"] == str(tmp_path / "data")
+    environment = one.fields["job_variables"]["env"]
+    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    assert Path(environment["ALTER_HOME"]).is_absolute()

@@ -1,0 +1,74 @@
+"""Several domains in one run: how each ends, and how the whole does."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.context import TagsContext
+from prefect.states import Completed, Failed, State
+
+from flows import deploy, many, status
+from flows.plan import Plan
+from tests.conftest import tiny_spec, write_domain
+
+
+@pytest.mark.parametrize(("codes", "whole"), [([0, 0], 0), ([0, 2], 2), ([2, 2], 2), ([1, 2], 1), ([2, 3, 0], 1)])
+def test_the_whole_ends_well_only_where_each_did(codes: list[int], whole: int) -> None:
+    assert many.exit_code([many.Ended("x", None, "", code) for code in codes]) == whole
+
+
+def test_a_defect_in_one_domain_fails_it_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def produced(plan: Any, _: Any) -> dict[str, Any]:
+        if plan.spec.name == "a":
+            raise ZeroDivisionError("x")
+        return {"reason": "fine"}
+
+    monkeypatch.setattr(many, "produce_here", produced)
+    plans: Any = [SimpleNamespace(spec=SimpleNamespace(name=name), file=name) for name in "ab"]
+    assert [(one.domain, one.exit_code) for one in many.produce_each(plans, {}, lambda _: None)] == [("a", 1), ("b", 0)]
+
+
+@pytest.mark.parametrize(("state", "code"), [(Completed(), 0), (Failed(message="no rows"), 1)])
+def test_a_deployed_run_that_fails_fails_here(state: State[Any], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def client() -> Iterator[Any]:
+        yield SimpleNamespace(read_flow_run=lambda _: SimpleNamespace(state=state))
+
+    run = SimpleNamespace(id="00000000-0000-0000-0000-000000000001")
+    monkeypatch.setattr(deploy, "server_client", client)
+    monkeypatch.setattr("prefect.deployments.run_deployment", lambda *_, **__: run)
+    plan: Any = SimpleNamespace(spec=SimpleNamespace(name="tiny"), file="f")
+    (one,) = many.produce_deployed([plan], {}, lambda _: None, lambda _: None)
+    assert one.exit_code == code
+
+
+def test_a_run_has_the_tag_by_which_status_finds_it(
+    tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALTER_HOME", str(tmp_path / "home"))
+    plan = Plan.read(str(write_domain(tmp_path / "tiny", tiny_spec(tiny_backbone))))
+    flow: Any = importlib.import_module("flows.produce")
+    monkeypatch.setattr(flow, "produce", lambda *_, **__: {"tags": TagsContext.get().current_tags})
+    assert many.produce_here(plan, {}) == {"tags": {"alter", "domain:tiny"}}
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(-3600, False), (30, False), (120, True)])
+def test_a_run_is_late_once_its_time_has_passed(seconds: float, late: bool) -> None:
+    due = datetime.now(UTC) - timedelta(seconds=seconds)
+    state = SimpleNamespace(is_scheduled=lambda: True, name="Scheduled")
+    run: Any = SimpleNamespace(state=state, next_scheduled_start_time=due, expected_start_time=None)
+    assert many.is_late(run) == late
+
+
+def test_of_runs_that_ended_the_later_one_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    runs = iter([SimpleNamespace(end_time=now - timedelta(hours=1)), SimpleNamespace(end_time=now)])
+    monkeypatch.setattr(status, "_first", lambda *_: next(runs))
+    client: Any = None
+    last: Any = status._last_ended(client, "tiny")
+    assert last.end_time == now
