@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from alter_core.errors import SpecError
-from alter_core.spec import DomainSpec, load_domain
+from alter_core.spec import DomainSpec, TaskSpec, load_domain
 from tests.conftest import tiny_spec, write_domain
 
 
@@ -213,3 +213,8 @@ def test_every_field_of_the_schema_is_explained() -> None:
         if name != "DomainSpec" and "description" not in facts and "$ref" not in facts
     ]
     assert silent == []
+
+
+def test_what_models_learn_by_is_all_of_a_task_but_where_its_rows_come_from_and_what_people_read() -> None:
+    task = DomainSpec.model_validate(tiny_spec(Path("backbone"))).tasks[0]
+    assert set(task.content) == set(TaskSpec.model_fields) - {"source", "test", "quality", "description", "licence"}

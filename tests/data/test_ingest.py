@@ -354,3 +354,26 @@ def test_a_killed_ingestion_leaves_nothing_that_is_read(made: MadeDomain) -> Non
     with pytest.raises(KeyboardInterrupt):
         ingest(spec, made.folder, made.workspace, progress=stop)
     assert list(made.workspace.datasets.iterdir()) == []
+
+
+def test_splits_have_the_shares_asked_for(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(1000))
+    rows = made.ingest(split={"test": 0.3, "validation": 0.05}).manifest["tasks"]["task"]["rows"]
+    assert rows["test"] == pytest.approx(300, abs=60)
+    assert rows["validation"] == pytest.approx(50, abs=30)
+
+
+def test_another_split_of_the_same_rows_is_another_data_set(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(200))
+    one, two = (made.ingest(split={"test": share}) for share in (0.1, 0.4))
+    assert one.path != two.path
+    assert one.digest != two.digest
+    assert two.counts("test")["task"] > one.counts("test")["task"]
+
+
+def test_each_source_has_a_limit_of_its_own(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(200))
+    made.write("test.jsonl", good_rows(100, first=500))
+    source, test = ({"path": f"{name}.jsonl", "limit": limit} for name, limit in (("rows", 50), ("test", 80)))
+    rows = made.ingest({"source": source, "test": test}).manifest["tasks"]["task"]["rows"]
+    assert (rows["train"] + rows["validation"], rows["test"]) == (50, 80)

@@ -200,3 +200,14 @@ def test_a_report_is_plain_data(made: MadeDomain) -> None:
     assert told["tasks"]["task"]["rows"]["train"] > 100
     assert set(report.gx_json["task"]) == {"rows", "counts"}
     assert json.dumps(report.gx_json)
+
+
+def test_a_label_that_would_be_cut_blocks_and_a_few_long_inputs_pass(made: MadeDomain, tokenizer: Any) -> None:
+    long = [{"input": " ".join(f"w{n}x{k}" for k in range(40)), "target": "yes"} for n in range(8)]
+    made.write("rows.jsonl", good_rows(200) + long)  # 4 % of at most 10 %
+    spec = made.spec({"max_input_tokens": 16})
+    assert validate(ingest(spec, made.folder, made.workspace), spec, tokenizer).outcome == "ok"
+    made.write("rows.jsonl", [{**row, "target": f"{row['target']} of course"} for row in good_rows(200)])
+    spec = made.spec({"max_target_tokens": 2})
+    [item] = validate(ingest(spec, made.folder, made.workspace), spec, tokenizer).wrong("block")
+    assert item.check == "targets fit max_target_tokens"

@@ -9,14 +9,16 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alter_core.backbone import load_backbone, resolve_backbone
+from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.errors import Diverged, SpecError, Stopped, TrainingError
+from alter_core.evaluation import trials
 from alter_core.evaluation.ablation import AblationJob, run
 from alter_core.evaluation.ablation_table import Tuned, reading, summarise, to_markdown
 from alter_core.evaluation.arms import Arm, make_arms
 from alter_core.evaluation.peft_arms import PeftHandle
 from alter_core.evaluation.seed_intervals import macro, macro_interval, paired_difference
-from alter_core.evaluation.trials import Trial
+from alter_core.evaluation.trials import Bench, Trial
 from alter_core.mta import inject
 from alter_core.spec import StageSpec, load_domain
 from alter_core.training.stages import enter_stage
@@ -508,3 +510,41 @@ def test_the_reading_says_what_the_interval_allows(low: float, high: float, want
     value = (low + high) / 2
     found = {"mta": "m", "baseline": "b", "value": value, "low": low, "high": high}
     assert wanted in reading({"arms": arms, "comparison": found})
+
+
+def bench(ready: dict[str, Any], folder: Path, **changes: Any) -> Bench:
+    given = {"spec": ready["spec"], "dataset": TaskDataset.open(ready["dataset"]), "backbone": ready["backbone"]}
+    given |= {"folder": folder, "trunk_cache": folder, "code": ""}
+    return Bench(**{**given, "log": lambda **_: None, "stop_asked": lambda: False, **changes})
+
+
+def test_rates_are_chosen_by_validation_rows_and_arms_compared_by_test_rows(
+    ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    chosen = trials.chosen_rows
+
+    def asking(dataset: Any, spec: Any, split: Any, limit: Any) -> Any:
+        asked.append(split)
+        return chosen(dataset, spec, split, limit)
+
+    monkeypatch.setattr(trials, "chosen_rows", asking)
+    trial = Trial(bench(ready, tmp_path), Arm("zero_shot", "zero", "baseline", None), None, 0)
+    trial.score()
+    assert asked == ["validation"]
+    card = trial.test()
+    assert asked == ["validation", "test"]
+    assert card["row_scores"]["colour"].keys() <= set(trial.bench.dataset.rows("test", "colour")["id"])
+
+
+def test_a_trial_of_other_rows_code_rate_or_seed_is_another_one(ready: dict[str, Any], tmp_path: Path) -> None:
+    arm, other = Arm("a", "a", "mta", ready["spec"]), SimpleNamespace(digest="other")
+    keys = [Trial(bench(ready, tmp_path, **c), arm, 1e-3, 0).key for c in ({}, {"dataset": other}, {"code": "new"})]
+    keys += [Trial(bench(ready, tmp_path), arm, rate, seed).key for rate, seed in ((2e-3, 0), (1e-3, 1))]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_rate_of_gates_keeps_its_ratio_to_the_others(ready: dict[str, Any]) -> None:
+    one = ready["spec"].stage_one.model_copy(update={"learning_rate": 1e-3, "gate_learning_rate": 1e-2})
+    arm = Arm("a", "a", "mta", ready["spec"].model_copy(update={"stage_one": one}))
+    assert arm.at(4e-3, 0).stage_one.gate_learning_rate == pytest.approx(4e-2)

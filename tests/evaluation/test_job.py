@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
+from alter_core.evaluation.baselines import majority_targets
 from alter_core.evaluation.job import EvaluationJob, chosen_rows, main, run
 from alter_core.evaluation.predict import Predictor
 from alter_core.evaluation.scorecard import Scorecard
@@ -124,3 +126,21 @@ def test_a_file_that_is_no_job_is_refused(tmp_path: Path, capsys: pytest.Capture
 def test_labels_of_the_dataset_fill_the_spec(ready: dict[str, Any]) -> None:
     spec: DomainSpec = ready["spec"]
     assert set(spec.task("match").labels or ()) == {"yes", "no"}
+
+
+def test_test_rows_are_scored_and_training_rows_give_the_majority(
+    ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+
+    def majority(targets: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        held = {task: list(of) for task, of in targets.items()}
+        seen.update({task: len(of) for task, of in held.items()})
+        return majority_targets(held)
+
+    monkeypatch.setattr("alter_core.evaluation.baselines.majority_targets", majority)
+    card = run(job_for(ready, tmp_path, subjects=[{"name": "z", "output": str(tmp_path / "z")}]))["z"]
+    for task, rows in card.row_scores.items():
+        assert rows.keys() <= set(ready["dataset"].rows("test", task)["id"])
+    counts = ready["dataset"].counts("train")
+    assert seen == {task: counts[task] for task in ("colour", "match")}

@@ -110,3 +110,8 @@ def test_scripts_without_spaces_count_by_character(prediction: str, target: str,
 def test_the_same_seed_gives_the_same_resamples() -> None:
     assert (resamples(9, seed=1) == resamples(9, seed=1)).all()
     assert (resamples(9, seed=1) != resamples(9, seed=2)).any()
+
+
+def test_an_interval_leaves_out_a_fortieth_at_each_end() -> None:
+    found = interval(0.5, np.arange(1001) / 1000)
+    assert (found.low, found.high) == (pytest.approx(0.025), pytest.approx(0.975))

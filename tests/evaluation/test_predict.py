@@ -186,7 +186,9 @@ def test_an_input_that_the_backbone_has_no_room_for_is_cut_and_stops_no_other(
     predictor = Predictor(model, tokenizer, spec.model_copy(update={"tasks": wide}), mta)
     short, long, free = predictor.predict(["topic", "topic", "title"], ["card", *["where is it now? " * 40] * 2])
     assert [short.truncated, long.truncated, free.truncated] == [False, True, True]
-    assert short == predictor.predict(["topic"], ["card"])[0]
+    (alone,) = predictor.predict(["topic"], ["card"])
+    assert (short.text, short.truncated) == (alone.text, alone.truncated)
+    assert short.score == pytest.approx(alone.score, rel=1e-4)  # another batch rounds otherwise
 
 
 @pytest.mark.parametrize("subject", ["llama"], indirect=True)
@@ -224,3 +226,16 @@ def test_a_bundle_whose_spec_says_something_else_by_now_is_refused_with_the_plac
     written["tasks"][0]["type"] = "divination"
     with pytest.raises(BundleError, match=r"another version of this code(.|\n)*tasks > 0 > type"):
         recorded_spec({"spec": written}, Path("bundle"))
+
+
+def test_a_row_is_written_as_bundles_have_learnt_it(
+    tokenizer: PreTrainedTokenizerFast, closing_tokenizer: PreTrainedTokenizerFast, spec: DomainSpec
+) -> None:
+    task = spec.task("topic").model_copy(update={"instruction": "Say it.", "max_input_tokens": 2})
+    [prompt], [cut] = encode_prompts(tokenizer, task, ["my card has not come"])
+    first = tokenizer.decode(tokenizer("my card has not come")["input_ids"][:2])
+    assert (tokenizer.decode(prompt), cut) == (f"Say it.\n\n{first}\n\nAnswer:", True)
+    assert tokenizer.decode(encode_targets(tokenizer, task, ["card"])[0]) == " card<end>"
+    bare = task.model_copy(update={"instruction": ""})
+    assert tokenizer.decode(encode_prompts(tokenizer, bare, ["my"])[0][0]) == "my\n\nAnswer:"
+    assert closing_tokenizer.decode(encode_prompts(closing_tokenizer, bare, ["my"])[0][0]) == "my\n\nAnswer:<end>"

@@ -5,6 +5,7 @@ import pytest
 
 from alter_core.errors import DataError
 from alter_core.evaluation.baselines import majority_targets
+from alter_core.evaluation.metrics import Interval
 from alter_core.evaluation.predict import Prediction
 from alter_core.evaluation.scorecard import Scorecard, score
 from alter_core.spec import DomainSpec
@@ -64,3 +65,21 @@ def test_nothing_to_score_is_an_error(spec: DomainSpec) -> None:
 def test_rows_of_a_foreign_task_are_an_error(spec: DomainSpec) -> None:
     with pytest.raises(DataError, match="elsewhere"):
         score(PREDICTIONS[:1], [{"task": "elsewhere", "id": "1", "input": "x", "target": "y"}], spec)
+
+
+def answered(spec: DomainSpec, right: dict[str, list[bool]]) -> Scorecard:
+    """The scorecard of tasks whose rows were answered right or wrong."""
+    ids = [(task, f"{task}{number}") for task, of in right.items() for number in range(len(of))]
+    rows = [{"task": task, "id": id_, "input": "x", "target": "yes"} for task, id_ in ids]
+    answers = [Prediction("yes" if is_right else "no", 1.0, False) for of in right.values() for is_right in of]
+    return score(answers, rows, spec)
+
+
+def test_the_macro_interval_is_of_the_mean_over_tasks(spec: DomainSpec) -> None:
+    # No task's score moves with its rows.
+    assert answered(spec, {"fits": [True] * 20, "where": [False] * 20}).macro == Interval(0.5, 0.5, 0.5)
+
+
+def test_tasks_are_resampled_each_for_itself(spec: DomainSpec) -> None:
+    macro = answered(spec, {"fits": [True, False] * 20, "where": [False, True] * 20}).macro
+    assert macro.high - macro.low > 0.1  # the same picks for both would cancel to no width at all

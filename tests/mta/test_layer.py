@@ -219,3 +219,26 @@ def test_dropout_inside_the_ffn_stays_in_force_when_training() -> None:
         assert torch.equal(still, layer(hidden))
         layer.train()
         assert not torch.allclose(layer(hidden), still)
+
+
+def test_a_lora_delta_is_scaled_by_alpha_over_rank() -> None:
+    layer = inject(tiny("llama"), MTAConfig(layers="last_1", adapter="lora", rank=2, alpha=6.0), ["only"]).layers[0]
+    bank: Any = layer.tasks[0]
+    with torch.no_grad():
+        bank.a["up"].fill_(1.0)
+        bank.b["up"].fill_(1.0)
+    formed, base = layer.formed(0, torch.float32).ffn.weights["up"], layer.ffn.read(layer.base).weights["up"]
+    torch.testing.assert_close(formed - base, torch.full((24, 16), 2 * 6.0 / 2))
+
+
+def test_the_dropout_that_closes_gpt2s_ffn_stays_in_force_when_training() -> None:
+    model = tiny("gpt2")
+    model.transformer.h[1].mlp.dropout.p = 0.5
+    mta = inject(model, MTAConfig(layers="last_1"), TASKS)
+    layer, hidden = mta.layers[0], torch.randn(5, 4, 16)
+    with mta.routing([0, 1, 2, 0, 1]):
+        in_use = layer(hidden)
+        layer.train()
+        in_training = layer(hidden)
+    assert (in_use != 0).all()
+    assert (in_training == 0).float().mean() == pytest.approx(0.5, abs=0.15)

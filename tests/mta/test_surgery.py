@@ -178,6 +178,20 @@ class TestPrune:
         loaded, _, _ = load_bundle(tmp_path / "bundle")
         assert torch.equal(logits(loaded, batch, OLD_ROWS), after)
 
+    def test_the_change_is_told_in_nats_and_as_a_share_of_answers(self) -> None:
+        mta = made("soft", shared_adapters=1)
+        with torch.no_grad():
+            mta.layers[0].gate.logits[0][:, 0] = -0.05
+        weight = max(row["shared 0"] for row in mta.gate_table()["decoder.0"].values())
+        batch = batch_for(mta.model)
+        before = logits(mta, batch, OLD_ROWS).log_softmax(-1)
+        report = mta.prune(weight * 1.01, batch, OLD_ROWS)
+        after = logits(mta, batch, OLD_ROWS).log_softmax(-1)
+        kl = (before.exp() * (before - after)).sum(-1).mean()
+        assert report.mean_kl == pytest.approx(float(kl), rel=1e-3)
+        assert report.mean_kl > 0
+        assert report.same_top == pytest.approx(float((before.argmax(-1) == after.argmax(-1)).float().mean()))
+
     def test_a_task_whose_home_was_pruned_can_only_use_soft_gates(self) -> None:
         mta = made("soft")
         with torch.no_grad():

@@ -1,7 +1,12 @@
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
 import numpy as np
 import pytest
 import torch
 
+from alter_core.backbone import load_backbone
 from alter_core.data.batches import (
     TOKENS_PER_TASK,
     WIDTH_STEP,
@@ -11,7 +16,10 @@ from alter_core.data.batches import (
     collate,
     divide,
     divide_by_task,
+    encode_rows,
 )
+from alter_core.errors import DataError
+from tests.training.conftest import Domain
 
 PAD = 0
 
@@ -142,3 +150,16 @@ def test_packed_rows_lie_whole_beside_rows_of_their_task() -> None:
     firsts = np.flatnonzero(np.isin(batch.targets, [rows.targets[row][0] for row in batch.rows]))
     assert read[firsts].tolist() == last
     assert batch.weights.sum() == len(tasks)
+
+
+def test_each_pass_over_a_task_has_an_order_of_its_own() -> None:
+    first, second = SamplingPlan.make(np.zeros(20, dtype=np.int64), 4, 10, 1, seed=0).draws.reshape(2, 20)
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert list(first) != list(second)
+
+
+def test_a_row_without_a_target_is_refused(domain: Domain) -> None:
+    rows = datasets.Dataset.from_dict({"id": ["a", "b"], "input": ["x", "y"], "target": ["red", ""]})
+    dataset: Any = SimpleNamespace(rows=lambda *_: rows)
+    with pytest.raises(DataError, match="1 train rows have no target, the first with the id b"):
+        encode_rows(dataset, "train", domain.spec, load_backbone(domain.backbone)[1])

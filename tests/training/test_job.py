@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from alter_core.backbone import RECORD
-from alter_core.errors import SpecError
+from alter_core.errors import SpecError, TrainingError
 from alter_core.mta import load_bundle
 from alter_core.mta.manifest import MANIFEST
 from alter_core.training import checkpoint, session
 from alter_core.training import run as run_module
+from alter_core.training.checkpoint import Progressed, load_checkpoint, save_checkpoint
 from alter_core.training.job import TrainingJob, main
 from alter_core.training.run import job_key, trained_digest
 from alter_core.workspace import write_json
@@ -327,6 +328,9 @@ def test_a_job_that_is_done_is_not_done_again(domain: Domain, train: Train, tmp_
         {"seed": 1},
         {"precision": "bf16"},
         {"learning_rate": 2e-3},
+        {"mta": {"layers": "last_1", "adapter": "lora", "shared_adapters": 1}},
+        {"evaluation": {"max_validation_rows": 3}},
+        {"stage_two": None},
     ],
     ids=str,
 )
@@ -437,3 +441,85 @@ def test_training_needs_neither_prefect_nor_mlflow() -> None:
 
     code = "import sys, alter_core.training.run; sys.exit('prefect' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 0
+
+
+def tasks_of(domain: Domain, tmp_path: Path) -> list[dict[str, Any]]:
+    """The domain's tasks, as a spec has them: colour, match, thing."""
+    tasks: list[dict[str, Any]] = domain.job(tmp_path).spec.model_dump(mode="json")["tasks"]
+    return tasks
+
+
+@pytest.fixture
+def of_two(domain: Domain, train: Train, tmp_path: Path) -> Path:
+    """A bundle of the tasks colour and match."""
+    tasks = tasks_of(domain, tmp_path)[:2]
+    train(domain.job(tmp_path / "of_two", tasks=tasks, trains=["adapters"], active="all", steps=2))
+    return tmp_path / "of_two" / "bundle"
+
+
+def test_an_added_task_may_stand_anywhere_in_the_spec(
+    of_two: Path, domain: Domain, train: Train, tmp_path: Path
+) -> None:
+    colour, match, thing = tasks_of(domain, tmp_path)
+    last, first = (
+        train(domain.job(tmp_path / name, "add_task", task="thing", start=of_two, tasks=tasks))[0]
+        for name, tasks in (("last", [colour, match, thing]), ("first", [thing, match, colour]))
+    )
+    assert first["trained_digest"] == last["trained_digest"]
+    assert first["validation"]["losses"] == last["validation"]["losses"]
+
+
+def test_an_added_task_opens_its_gate_as_stage_two_does(
+    of_two: Path, domain: Domain, train: Train, tmp_path: Path
+) -> None:
+    tasks = tasks_of(domain, tmp_path)[:2]
+    train(domain.job(tmp_path / "two", "stage_two", start=of_two, tasks=tasks, steps=1, keep=0.6))
+    start = tmp_path / "two" / "bundle"
+    job = domain.job(tmp_path / "added", "add_task", task="thing", start=start, stage_two={"keep": 0.6})
+    result, _ = train(job)
+    assert result["gates"]["before"]["decoder.1"]["thing"]["thing"] == pytest.approx(0.6, abs=1e-4)
+
+
+def test_a_bundle_in_which_other_tasks_changed_is_not_written(
+    of_two: Path, domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_module.train
+
+    def careless(job: Any) -> Any:
+        done = whole(job)
+        with torch.no_grad():
+            job.mta.layers[0].tasks[0].a["up"].add_(1.0)
+        return done
+
+    monkeypatch.setattr(run_module, "train", careless)
+    with pytest.raises(TrainingError, match="changed weights of other tasks"):
+        train(domain.job(tmp_path / "added", "add_task", task="thing", start=of_two))
+    assert not (tmp_path / "added" / "bundle").exists()
+
+
+def test_a_bundle_of_other_tasks_is_no_start(of_two: Path, domain: Domain, train: Train, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="holds the tasks colour, match, and the job needs colour, match, thing"):
+        train(domain.job(tmp_path / "two", "stage_two", start=of_two))
+
+
+def test_a_backbone_that_trains_in_bf16_keeps_fp32_weights(domain: Domain, train: Train, tmp_path: Path) -> None:
+    train(domain.job(tmp_path, trains=["backbone"], active="all", steps=2, precision="bf16", stage_two=None))
+    held = load_file(tmp_path / "bundle" / "backbone" / "model.safetensors")
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in held.values())
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    named = [("w", torch.nn.Parameter(torch.ones(2)))]
+    optimizer = torch.optim.AdamW([parameter for _, parameter in named])
+    save_checkpoint(tmp_path, "key", "fp32", Progressed(step=1), named, optimizer, None)
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(tmp_path, "key", "fp32", Progressed(step=2), named, optimizer, None)
+    found = load_checkpoint(tmp_path, "key", lambda **_: None)
+    assert found is not None
+    assert found.progressed.step == 1

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 
@@ -10,9 +11,12 @@ from alter_core.backbone import load_backbone
 from alter_core.errors import SpecError
 from alter_core.mta import MTAConfig, inject, load_bundle
 from alter_core.spec import StageSpec
+from alter_core.training import precision
+from alter_core.training import run as run_module
+from alter_core.training.cost import trained_in_all
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import set_training_mode
-from alter_core.training.stages import count_steps, enter_stage, rate_at, scores_due, stage_for_added
+from alter_core.training.stages import count_steps, enter_stage, make_optimizer, rate_at, scores_due, stage_for_added
 from tests.mta.conftest import tiny
 from tests.training.conftest import Domain
 
@@ -192,3 +196,55 @@ def test_scores_are_taken_as_often_as_the_stage_asks() -> None:
     assert scores_due(stage(), 10) == []
     assert list(scores_due(stage(evaluate_every=4), 10)) == [4, 8, 10]
     assert list(scores_due(stage(patience=1), 50))[:2] == [5, 10]
+
+
+def test_patience_is_so_many_scores_without_a_better_one_and_the_best_is_kept(
+    domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.4, 0.5, 0.5, 0.3, 0.9, 0.9])
+    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: {"macro": next(scores), "tasks": {}})
+    result, _ = train(domain.job(tmp_path, steps=6, evaluate_every=1, patience=2))
+    assert (result["stopped_early"], result["cost"]["steps"], result["validation"]["best_step"]) == (True, 4, 2)
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("cosine", 0.853553), ("linear", 0.75), ("constant", 1.0)])
+def test_a_quarter_through_a_schedule_the_rate_is_what_its_name_says(schedule: str, share: float) -> None:
+    assert rate_at(stage(schedule=schedule, warmup=0), 50, 200) == pytest.approx(share, abs=1e-5)
+
+
+@pytest.mark.parametrize(("own", "peak"), [(None, 3e-3), (0.05, 0.05)])
+def test_gates_train_at_the_common_rate_unless_they_have_one_and_do_not_decay(own: float | None, peak: float) -> None:
+    named = [(name, torch.nn.Parameter(torch.zeros(1))) for name in ("a.gate.logits.0", "a.weight")]
+    given = stage(learning_rate=3e-3, gate_learning_rate=own, weight_decay=0.1)
+    others, gates = make_optimizer(named, given).param_groups
+    assert (others["peak"], gates["peak"], gates["weight_decay"]) == (3e-3, peak, 0.0)
+
+
+def test_the_gates_open_as_wide_as_the_stage_says_and_only_once(domain: Domain) -> None:
+    mta = inject(load_backbone(domain.backbone)[0], domain.spec.mta, domain.spec.task_names)
+    enter_stage(mta, stage(trains=["gates"], keep=0.6), seed=0)
+    assert mta.gate_table()["decoder.1"]["colour"]["colour"] == pytest.approx(0.6)
+    with torch.no_grad():
+        mta.layers[0].gate.logits[0].zero_()
+    enter_stage(mta, stage(trains=["gates"], keep=0.6), seed=0)
+    assert mta.gate_table()["decoder.1"]["colour"]["colour"] == pytest.approx(1 / 3)
+
+
+def test_task_adapters_start_anew_where_the_stage_says_so(domain: Domain) -> None:
+    mta = inject(load_backbone(domain.backbone)[0], domain.spec.mta, domain.spec.task_names)
+    bank = mta.layers[0].tasks[0]
+    with torch.no_grad():
+        bank.b["up"].fill_(1.0)
+    enter_stage(mta, stage(trains=["task_adapters"], start="zero"), seed=0)
+    assert not bank.b["up"].any()
+
+
+def test_a_part_that_two_stages_train_counts_once() -> None:
+    costs = [{"trained_parts": {"task_adapters": 10, "gates": 3}}, {"trained_parts": {"task_adapters": 10}}]
+    assert trained_in_all(costs) == 13
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(0.5, "bf16"), (0.95, "fp32"), (2.0, "fp32")])
+def test_bf16_is_taken_where_it_pays(seconds: float, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_fastest", lambda x, _: seconds if x.dtype == torch.bfloat16 else 1.0)
+    assert precision.choose_precision("auto", torch.device("cpu"))[0] == wanted

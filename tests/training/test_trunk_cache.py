@@ -129,3 +129,10 @@ def test_a_row_that_is_not_filled_is_never_read_as_zeros(tmp_path: Path) -> None
     cache.fill(np.arange(3), quiet)
     with pytest.raises(TrainingError, match="lacks rows of this step"):
         cache.states(collate(cache.rows, np.arange(4), 0))
+
+
+def test_a_configuration_that_computes_otherwise_has_another_trunk() -> None:
+    forward, _ = forward_and_batch("llama")
+    before = trunk_digest(forward)
+    forward.model.config.rms_norm_eps = 0.1
+    assert trunk_digest(forward) != before
