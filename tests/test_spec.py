@@ -197,11 +197,13 @@ def test_a_password_that_is_written_out_is_refused(tmp_path: Path, url: str, ref
 
 
 def test_the_digest_ignores_schedule_and_description_only() -> None:
-    spec = DomainSpec.model_validate(tiny_spec(Path("backbone")))
-    same = spec.model_copy(update={"description": "other"})
-    other = spec.model_copy(update={"seed": 1})
-    assert same.digest == spec.digest
-    assert other.digest != spec.digest
+    def digest(**changes: object) -> str:
+        return DomainSpec.model_validate({**tiny_spec(Path("backbone")), **changes}).digest
+
+    assert digest(description="other", schedule={"cron": "0 3 * * 1"}) == digest()
+    others: list[dict[str, object]] = [{"seed": 1}, {"split": {"test": 0.3}}, {"evaluation": {"max_rows": 7}}]
+    others += [{"promotion": {"max_task_drop": 0.1}}, {"precision": "bf16"}, {"warm_start": "champion"}]
+    assert len({digest(), *(digest(**other) for other in others)}) == 1 + len(others)
 
 
 def test_every_field_of_the_schema_is_explained() -> None:
