@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.utilities.callables import parameter_schema
 
@@ -103,6 +104,11 @@ def _found() -> dict[str, DomainSpec]:
             spec = load_domain(folder)
             specs[spec.name] = spec
     return specs
+
+
+def own_schedule(schedule: Schedule) -> DeploymentScheduleCreate:
+    """The schedule that a deployment has from its spec."""
+    return DeploymentScheduleCreate(schedule=schedule.of_prefect(), active=schedule.active, slug=SLUG)
 
 
 def domain_tag(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from httpx import HTTPError, HTTPStatusError, InvalidURL
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL
 
 from alter_core.errors import AlterError
 from alter_core.spec import load_domain
-from flows.declarations import DEFAULT_POOL, ENTRYPOINT, FLOW, SLUG, Declared, declare, full_name
+from flows.declarations import DEFAULT_POOL, ENTRYPOINT, FLOW, SLUG, Declared, declare, full_name, own_schedule
 from flows.ending import is_of_sigterm
 from flows.exit_codes import TERMINATED
 from flows.plan import domain_folders, find_domain
@@ -120,7 +120,7 @@ def ensure_pool(client: SyncPrefectClient, name: str) -> tuple[Change, str]:
 
 
 def _apply(client: SyncPrefectClient, one: Declared) -> Change:
-    schedule = _create(one.schedule) if one.schedule else None
+    schedule = own_schedule(one.schedule) if one.schedule else None
     try:
         known = client.read_deployment_by_name(full_name(one.name))
     except ObjectNotFound:
@@ -163,18 +163,14 @@ def _reschedule(client: SyncPrefectClient, known: DeploymentResponse, wanted: Sc
             client.delete_deployment_schedule(known.id, schedule.id)
         return bool(own)
     if not own:
-        client.create_deployment_schedules(known.id, [_create(wanted)])
+        client.create_deployment_schedules(known.id, [own_schedule(wanted)])
         return True
     now = own[0].schedule
     same = isinstance(now, CronSchedule) and (now.cron, now.timezone) == (wanted.cron, wanted.timezone)
     if same and own[0].active == wanted.active:
         return False
-    client.update_deployment_schedule(known.id, own[0].id, active=wanted.active, schedule=_create(wanted).schedule)
+    client.update_deployment_schedule(known.id, own[0].id, active=wanted.active, schedule=wanted.of_prefect())
     return True
-
-
-def _create(schedule: Schedule) -> DeploymentScheduleCreate:
-    return DeploymentScheduleCreate(schedule=schedule.of_prefect(), active=schedule.active, slug=SLUG)
 
 
 def _orphans(client: SyncPrefectClient, names: set[str], prune: bool) -> list[Change]:

@@ -55,11 +55,10 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
     At most `limit` runs at a time. PREFECT_API_URL must name a server. Raises AlterError as `deploy` does.
     """
     from prefect import serve as serve_deployments
-    from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.declarations import SLUG, declare, environment
+    from flows.declarations import declare, environment, own_schedule
     from flows.deploy import deploy
     from flows.produce import produce
 
@@ -67,15 +66,11 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
     deploy(domains, None, data_root=data_root)
     deployments = []
     for one in declare(domains, None, data_root):
-        schedules = []
-        if one.schedule:
-            cron = one.schedule.of_prefect()
-            schedules = [DeploymentScheduleCreate(schedule=cron, active=one.schedule.active, slug=SLUG)]
         deployments.append(
             RunnerDeployment.from_flow(
                 produce,
                 one.name,
-                schedules=schedules or None,
+                schedules=[own_schedule(one.schedule)] if one.schedule else None,
                 paused=False,
                 parameters=dict(one.fields["parameters"]),
                 tags=list(one.fields["tags"]),

@@ -91,7 +91,7 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     from alter_core.data.dataset import TaskDataset
 
     dataset = TaskDataset.open(job.dataset)
-    job = job if job.only else _in_one_precision(job)
+    job = _in_one_precision(job)
     spec = _lengthened(job)
     counts = _row_counts(spec, dataset)
     if not any(counts["validation"].values()):
@@ -183,14 +183,15 @@ def _in_one_precision(job: AblationJob) -> AblationJob:
     does. It is measured once; on whichever machine the ablation goes on later, it goes on as it began."""
     from alter_core.training.precision import choose_precision
 
-    precision = job.spec.precision
-    if precision == "auto":
-        record = job.output / "precision.json"
-        begun = read_facts(record)
+    if job.spec.precision != "auto":
+        return job
+    record = job.output / "precision.json"
+    begun = read_facts(record)
+    if begun is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = begun["precision"] if begun else choose_precision("auto", device)[0]
-        write_json(record, {"precision": precision})
-    return job.model_copy(update={"spec": job.spec.model_copy(update={"precision": precision})})
+        begun = {"precision": choose_precision("auto", device)[0]}
+        write_json(record, begun)
+    return job.model_copy(update={"spec": job.spec.model_copy(update=begun)})
 
 
 def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:

@@ -15,7 +15,7 @@ from alter_core.evaluation.trials import Bench, Split, Trial
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks
 from alter_core.prompts import encode_prompts
-from alter_core.training.precision import choose_precision, dtype_of
+from alter_core.training.precision import dtype_of
 from alter_core.training.stages import count_steps
 
 Step = tuple[str, Split, float | None]
@@ -34,9 +34,8 @@ def expected_seconds(
     trials end.
     """
     spec = bench.spec
-    precision, _ = choose_precision(spec.precision, torch.device("cpu"))
     # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
-    model, tokenizer = load_backbone(bench.backbone, dtype_of(precision))
+    model, tokenizer = load_backbone(bench.backbone, dtype_of(spec.precision))
     tables = [bench.dataset.rows("train", name) for name in spec.task_names]
     sample = [row for table in tables for row in table.select(range(min(4, len(table))))]
     prompts = [encode_prompts(tokenizer, spec.task(row["task"]), [row["input"]])[0][0] for row in sample]

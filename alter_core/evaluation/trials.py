@@ -36,6 +36,7 @@ class Bench:
     """What all trials of an ablation share."""
 
     spec: DomainSpec
+    """With a precision that needs no measuring, so that all trials have the same."""
     dataset: Any
     """A TaskDataset."""
     backbone: Path
@@ -165,11 +166,11 @@ class Trial:
         from accelerate import Accelerator
 
         from alter_core.data.batches import encode_rows
-        from alter_core.training.checkpoint import drop_checkpoints, precision_begun
+        from alter_core.training.checkpoint import drop_checkpoints
         from alter_core.training.cost import stage_cost
         from alter_core.training.forward import TargetForward
         from alter_core.training.loop import train
-        from alter_core.training.precision import choose_precision, dtype_of
+        from alter_core.training.precision import dtype_of
         from alter_core.training.run import VALIDATION_LOSS_ROWS
         from alter_core.training.session import Training
         from alter_core.training.trunk_cache import TrunkCache, trunk_digest
@@ -178,14 +179,12 @@ class Trial:
         begin = time.monotonic()
         spec, stage = self.spec, self.spec.stage_one
         accelerator = Accelerator()
-        precision, _ = choose_precision(spec.precision, accelerator.device)
-        precision = precision_begun(self._last / "checkpoints", self.key) or precision
         torch.manual_seed(self.seed)
         handle = PeftHandle(self.bench.backbone, spec, self.arm.peft)
         adapters = handle.adapters()
         for parameter in handle.model.parameters():
             if not parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype_of(precision))
+                parameter.data = parameter.data.to(dtype_of(spec.precision))
         handle.model.to(accelerator.device)
         mta = handle.as_mta()
         forward = TargetForward(mta)
@@ -208,8 +207,8 @@ class Trial:
                 cache=cache,
                 validation_cache=caches[1] if cache else None,
                 accelerator=accelerator,
-                precision=precision,
-                autocast=precision == "bf16",
+                precision=spec.precision,
+                autocast=spec.precision == "bf16",
                 pad=pad,
                 seed=self.seed,
                 checkpoint_folder=self._last / "checkpoints",
@@ -223,7 +222,7 @@ class Trial:
         )
         with written_whole(self._last / _ADAPTERS) as path:
             handle.save(path)
-        result = {"cost": stage_cost(done, mta, stage, forward, cache), "precision": precision}
+        result = {"cost": stage_cost(done, mta, stage, forward, cache), "precision": spec.precision}
         write_json(self._last / "result.json", result)
         drop_checkpoints(self._last / "checkpoints")
         return result

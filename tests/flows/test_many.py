@@ -4,7 +4,6 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +12,7 @@ from prefect.context import TagsContext
 from prefect.states import Completed, Failed, State
 
 from flows import deploy, many, status
-from flows.plan import Plan
-from tests.conftest import tiny_spec, write_domain
+from tests.flows.conftest import Read
 
 
 @pytest.mark.parametrize(("codes", "whole"), [([0, 0], 0), ([0, 2], 2), ([2, 2], 2), ([1, 2], 1), ([2, 3, 0], 1)])
@@ -47,14 +45,10 @@ def test_a_deployed_run_that_fails_fails_here(state: State[Any], code: int, monk
     assert one.exit_code == code
 
 
-def test_a_run_has_the_tag_by_which_status_finds_it(
-    tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALTER_HOME", str(tmp_path / "home"))
-    plan = Plan.read(str(write_domain(tmp_path / "tiny", tiny_spec(tiny_backbone))))
+def test_a_run_has_the_tag_by_which_status_finds_it(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     flow: Any = importlib.import_module("flows.produce")
     monkeypatch.setattr(flow, "produce", lambda *_, **__: {"tags": TagsContext.get().current_tags})
-    assert many.produce_here(plan, {}) == {"tags": {"alter", "domain:tiny"}}
+    assert many.produce_here(read(), {}) == {"tags": {"alter", "domain:tiny"}}
 
 
 @pytest.mark.parametrize(("seconds", "late"), [(-3600, False), (30, False), (120, True)])

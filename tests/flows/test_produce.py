@@ -4,7 +4,6 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -13,18 +12,16 @@ from filelock import FileLock
 
 from alter_core.errors import WorkspaceError
 from flows import notify as notify_module
-from flows.plan import Plan
 from registry.errors import AliasConflict
-from tests.conftest import tiny_spec, write_domain
+from tests.flows.conftest import Read
 
 flow: Any = importlib.import_module("flows.produce")  # the package's name `produce` is the flow
 
 
 def test_two_productions_of_a_domain_in_one_workspace_keep_out_of_each_others_way(
-    tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+    read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ALTER_HOME", str(tmp_path / "home"))
-    plan = Plan.read(str(write_domain(tmp_path / "tiny", tiny_spec(tiny_backbone))))
+    plan = read()
     monkeypatch.setattr(flow, "close_abandoned", lambda _: None)
     monkeypatch.setattr(flow, "_produce", lambda *_: {})
     plan.lock_file.parent.mkdir(parents=True)

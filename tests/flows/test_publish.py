@@ -1,7 +1,6 @@
 """What a production takes from versions that are there already, and what it says when MLflow is away."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,8 @@ from flows.publish import ended, is_unsettled, stands
 from flows.steps import _logged
 from registry.errors import RegistryInputError, StoreUnavailable
 from registry.models import STARTED_FROM
-from tests.conftest import tiny_rows, tiny_spec, write_domain
+from tests.conftest import tiny_spec
+from tests.flows.conftest import Read
 from tests.registry.facts import scorecard
 
 
@@ -47,31 +47,26 @@ def test_a_decision_stands_while_what_it_was_made_against_does(settled: Any, cha
     assert stands(settled, champion) == wanted
 
 
-def test_a_version_whose_split_was_another_may_know_the_test_rows(tmp_path: Path, tiny_backbone: Path) -> None:
-    def plan(**changes: Any) -> Plan:
-        return Plan.read(str(write_domain(tmp_path / "tiny", {**tiny_spec(tiny_backbone), **changes}, tiny_rows())))
-
-    made = version(1, split=json.dumps(plan().split_keys))
-    assert not another_split(plan(seed=7), made)
-    assert not another_split(plan(), version(1, split=json.dumps({"colour": plan().split_keys["colour"]})))
-    assert not another_split(plan(), version(1))
-    assert another_split(plan(split={"test": 0.4}), made)
+def test_a_version_whose_split_was_another_may_know_the_test_rows(read: Read, tiny_backbone: Path) -> None:
+    made = version(1, split=json.dumps(read().split_keys))
+    assert not another_split(read(seed=7), made)
+    assert not another_split(read(), version(1, split=json.dumps({"colour": read().split_keys["colour"]})))
+    assert not another_split(read(), version(1))
+    assert another_split(read(split={"test": 0.4}), made)
     tasks = tiny_spec(tiny_backbone)["tasks"]
     groups: dict[str, Any] = {"split": {"by": "group", "test": 0.2}}
-    grouped = version(1, split=json.dumps(plan(**groups).split_keys))
+    grouped = version(1, split=json.dumps(read(**groups).split_keys))
     for change, by_row in (({"template": "ticket: {input}"}, True), ({"columns": {"group": "other"}}, False)):
         changed = [{**tasks[0], "source": {**tasks[0]["source"], **change}}, *tasks[1:]]
-        assert another_split(plan(tasks=changed), made) == by_row
-        assert another_split(plan(tasks=changed, **groups), grouped) != by_row
+        assert another_split(read(tasks=changed), made) == by_row
+        assert another_split(read(tasks=changed, **groups), grouped) != by_row
 
 
 def test_a_stage_that_becomes_the_last_is_trained_anew_for_its_bundle_must_hold_the_backbone(
-    tmp_path: Path, tiny_backbone: Path
+    read: Read,
 ) -> None:
-    keys = []
-    for change in ({}, {"stage_two": None}, {"description": "Other words."}):
-        spec = write_domain(tmp_path / "tiny", {**tiny_spec(tiny_backbone), **change}, tiny_rows())
-        keys.append(Plan.read(str(spec)).stage_key("stage_one", "data", "backbone", None))
+    changes: list[dict[str, Any]] = [{}, {"stage_two": None}, {"description": "Other words."}]
+    keys = [read(**change).stage_key("stage_one", "data", "backbone", None) for change in changes]
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -95,20 +90,6 @@ def test_a_store_that_is_away_ends_no_training_and_a_wrong_call_does() -> None:
     assert not _logged(away, [{}])
     with pytest.raises(RegistryInputError):
         _logged(wrong, [{}])
-
-
-Read = Callable[..., Plan]
-
-
-@pytest.fixture
-def read(tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
-    """A function that reads the plan of the tiny domain with some changes."""
-    monkeypatch.setenv("ALTER_HOME", str(tmp_path / "home"))
-
-    def make(**changes: Any) -> Plan:
-        return Plan.read(str(write_domain(tmp_path / "tiny", {**tiny_spec(tiny_backbone), **changes}, tiny_rows())))
-
-    return make
 
 
 def test_a_stage_on_anything_else_is_another_one(read: Read) -> None:

@@ -8,9 +8,8 @@ import pytest
 
 from alter_core.errors import AlterError, QualityBlocked
 from flows import steps
-from flows.plan import Plan
 from registry.errors import StoreUnavailable
-from tests.conftest import tiny_spec, write_domain
+from tests.flows.conftest import Read
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +35,11 @@ def test_data_that_a_check_blocks_are_blocked_again(tmp_path: Path, monkeypatch:
             steps.validate.fn(plan, {"path": "x"}, {"digest": "b", "path": "y"}, None, None)
 
 
-def test_models_are_scored_on_test_rows(tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALTER_HOME", str(tmp_path / "home"))
-    plan = Plan.read(str(write_domain(tmp_path / "tiny", tiny_spec(tiny_backbone))))
+def test_models_are_scored_on_test_rows(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[Any] = []
     monkeypatch.setattr(steps, "run_job", lambda _command, job, *_: jobs.append(job))
     data = {"digest": "d", "path": "data", "labels": {"colour": ["red"], "match": ["yes", "no"]}}
-    steps.evaluate.fn(plan, data, {"digest": "b", "path": "backbone"}, {"zero_shot": None})
+    steps.evaluate.fn(read(), data, {"digest": "b", "path": "backbone"}, {"zero_shot": None})
     assert [job["split"] for job in jobs] == ["test"]
 
 
