@@ -46,6 +46,7 @@ def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row
     folder.mkdir(parents=True, exist_ok=True)
     file, log, metrics = folder / JOB_FILE, folder / "log.txt", Path(str(job["metrics"]))
     write_json(file, job)
+    position = metrics.stat().st_size if metrics.exists() else 0  # before it starts: its first row may come at once
     with log.open("ab") as sink:
         begin = sink.tell()
         process = subprocess.Popen(
@@ -57,7 +58,7 @@ def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row
         )
     error: Row | None = None
     try:
-        for row in _rows(metrics, process):
+        for row in _rows(metrics, process, position):
             if row.get("phase") == "error":
                 error = row
             else:
@@ -103,9 +104,8 @@ def module_command(module: str) -> list[str]:
     return [sys.executable, "-m", module]
 
 
-def _rows(metrics: Path, process: "subprocess.Popen[bytes]") -> Iterator[Row]:
-    """Rows as they are appended, until the process has ended and the file is read to its end."""
-    position = metrics.stat().st_size if metrics.exists() else 0
+def _rows(metrics: Path, process: "subprocess.Popen[bytes]", position: int) -> Iterator[Row]:
+    """Rows as they are appended after `position`, until the process has ended and the file is read to its end."""
     rest = b""
     ended = False
     while True:

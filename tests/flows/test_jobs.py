@@ -103,6 +103,20 @@ def test_a_job_that_a_killed_flow_left_behind_is_ended(tmp_path: Path) -> None:
             process.wait()
 
 
+def test_the_rows_of_a_job_that_is_quicker_than_its_reader_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = subprocess.Popen
+
+    def ended(*given: Any, **more: Any) -> Any:
+        process = started(*given, **more)
+        process.wait()
+        return process
+
+    monkeypatch.setattr("flows.jobs.subprocess.Popen", ended)
+    assert [row["step"] for row in run(tmp_path, 'row(phase="train", step=1)')] == [1]
+
+
 def test_leaving_early_stops_the_job_and_its_children(tmp_path: Path) -> None:
     script = """
 import subprocess
