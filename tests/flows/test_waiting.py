@@ -1,9 +1,12 @@
 """Flow runs that nothing takes, that are refused and that lost their process, on a real server without a worker."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -131,3 +134,23 @@ def test_people_are_told_of_a_run_that_the_next_one_finds_without_its_process(
         close_abandoned(plan)
     assert client.read_flow_run(run.id).state_type == StateType.CRASHED
     assert ["lost 2026: Crashed" in text for text in works.told] == [True]
+
+
+def test_a_job_of_a_killed_run_is_stopped_and_an_ablation_of_the_domain_goes_on(
+    works: Factory, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan.read(domain(works.home, "compared"))
+    monkeypatch.setattr(abandoned, "say", lambda _: None)
+    monkeypatch.setattr(abandoned.publish, "sweep", lambda _: [])
+    left, on = (
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", str(plan.run_folder(key) / "job.json")])
+        for key in ("stage_one", "ablation")
+    )
+    try:
+        close_abandoned(plan)
+        assert not psutil.pid_exists(left.pid)
+        assert on.poll() is None
+    finally:
+        for process in (left, on):
+            process.kill()
+            process.wait()
