@@ -16,7 +16,7 @@ from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks
 from alter_core.prompts import encode_prompts
 from alter_core.training.precision import dtype_of
-from alter_core.training.stages import count_steps
+from alter_core.training.stages import count_steps, scores_due
 
 Step = tuple[str, Split, float | None]
 """An arm, a split that its trial is scored on, and which trial: its rate for `validation`, its seed for `test`."""
@@ -30,8 +30,8 @@ def expected_seconds(
     Returns arm -> seconds of training and scoring validation rows, and of scoring test rows.
 
     A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
-    the trunk three times (forward and backward); scoring costs one forward. The guess gives way to real times as
-    trials end.
+    the trunk three times (forward and backward); scoring costs one forward, and a stage that may stop early scores the
+    validation rows many times. The guess gives way to real times as trials end.
     """
     spec = bench.spec
     # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
@@ -52,15 +52,16 @@ def expected_seconds(
     rows = {split: sum(of.values()) for split, of in counts.items()}
     expected: dict[str, dict[Split, float]] = {}
     for arm in arms:
-        work = 0.0
+        # Reading the prompt, and about as much again for writing.
+        validation, test = (2.0 * rows[split] * tokens for split in ("validation", "test"))
+        work = validation
         if arm.spec:
             chosen = mta_blocks(blocks, arm.spec.mta)
             top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
             for stage in arm.spec.stages.values():
-                work += count_steps(stage, rows["train"]) * stage.rows_per_step * tokens * (3 * top)
-        # Reading the prompt, and about as much again for writing.
-        validation, test = (2.0 * rows[split] * tokens for split in ("validation", "test"))
-        expected[arm.name] = {"validation": (work + validation) * per_token, "test": test * per_token}
+                steps = count_steps(stage, rows["train"])
+                work += steps * stage.rows_per_step * tokens * (3 * top) + len(scores_due(stage, steps)) * validation
+        expected[arm.name] = {"validation": work * per_token, "test": test * per_token}
     return expected
 
 

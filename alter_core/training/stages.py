@@ -99,6 +99,6 @@ def stage_for_added(spec: DomainSpec, rows: int) -> StageSpec:
 
 
 def scores_due(stage: StageSpec, steps: int) -> Sequence[int]:
-    """Steps after which the validation score is taken. Early stopping without `evaluate_every` looks ten times."""
-    every = stage.evaluate_every or (max(1, steps // 10) if stage.patience else None)
+    """Steps after which the validation score is taken: for early stopping without `evaluate_every`, at most ten."""
+    every = stage.evaluate_every or (math.ceil(steps / 10) if stage.patience else None)
     return [] if every is None else [*range(every, steps, every), steps]

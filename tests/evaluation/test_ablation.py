@@ -16,6 +16,7 @@ from alter_core.evaluation import trials
 from alter_core.evaluation.ablation import AblationJob, run
 from alter_core.evaluation.ablation_table import Tuned, reading, summarise, to_markdown
 from alter_core.evaluation.arms import Arm, make_arms
+from alter_core.evaluation.duration import expected_seconds
 from alter_core.evaluation.peft_arms import PeftHandle
 from alter_core.evaluation.seed_intervals import macro, macro_interval, paired_difference
 from alter_core.evaluation.trials import Bench, Trial
@@ -516,6 +517,19 @@ def bench(ready: dict[str, Any], folder: Path, **changes: Any) -> Bench:
     given = {"spec": ready["spec"], "dataset": TaskDataset.open(ready["dataset"]), "backbone": ready["backbone"]}
     given |= {"folder": folder, "trunk_cache": folder, "code": ""}
     return Bench(**{**given, "log": lambda **_: None, "stop_asked": lambda: False, **changes})
+
+
+def test_the_expected_duration_counts_the_scores_of_early_stopping(ready: dict[str, Any], tmp_path: Path) -> None:
+    counts = {"train": {"tone": 100}, "validation": {"tone": 10}, "test": {"tone": 10}}
+
+    def training(patience: int | None) -> float:
+        """Seconds of training, in those of scoring the validation rows once, which are those of the test rows."""
+        stage = ready["spec"].stage_one.model_copy(update={"steps": 40, "patience": patience})
+        arms = [Arm("long", "long", "mta", ready["spec"].model_copy(update={"stage_one": stage}))]
+        (guess,) = expected_seconds(bench(ready, tmp_path), arms, counts).values()
+        return guess["validation"] / guess["test"] - 1
+
+    assert training(patience=3) == pytest.approx(training(patience=None) + 10)
 
 
 def test_rates_are_chosen_by_validation_rows_and_arms_compared_by_test_rows(

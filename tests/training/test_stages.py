@@ -196,6 +196,7 @@ def test_scores_are_taken_as_often_as_the_stage_asks() -> None:
     assert scores_due(stage(), 10) == []
     assert list(scores_due(stage(evaluate_every=4), 10)) == [4, 8, 10]
     assert list(scores_due(stage(patience=1), 50))[:2] == [5, 10]
+    assert [len(scores_due(stage(patience=1), steps)) for steps in (1, 9, 34, 1136)] == [1, 9, 9, 10]
 
 
 def test_patience_is_so_many_scores_without_a_better_one_and_the_best_is_kept(
