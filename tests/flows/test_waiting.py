@@ -137,7 +137,7 @@ def test_people_are_told_of_a_run_that_the_next_one_finds_without_its_process(
 
 
 def test_a_job_of_a_killed_run_is_stopped_and_an_ablation_of_the_domain_goes_on(
-    works: Factory, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+    works: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan.read(domain(works.home, "compared"))
     monkeypatch.setattr(abandoned, "say", lambda _: None)
