@@ -41,6 +41,13 @@ def client(works: Factory) -> Iterator[SyncPrefectClient]:
         yield made
 
 
+@pytest.fixture
+def outside_a_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no log of a flow, and no MLflow store."""
+    monkeypatch.setattr(abandoned, "say", lambda _: None)
+    monkeypatch.setattr(abandoned.publish, "sweep", lambda _: [])
+
+
 def domain(folder: Path, name: str, **more: object) -> str:
     """A domain that is never produced; the path of its spec."""
     return str(write_domain(folder / name, {**tiny_spec(Path("backbone")), "name": name, **more}))
@@ -117,7 +124,7 @@ def test_prune_removes_the_deployments_whose_spec_is_gone_and_no_other_folders(
 
 
 def test_people_are_told_of_a_run_that_the_next_one_finds_without_its_process(
-    works: Factory, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+    works: Factory, client: SyncPrefectClient, outside_a_flow: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan.read(domain(works.home, "lost"))
     plan.lock_file.parent.mkdir(parents=True)
@@ -125,8 +132,6 @@ def test_people_are_told_of_a_run_that_the_next_one_finds_without_its_process(
     deployment = client.read_deployment_by_name(full_name("lost")).id
     tags = [workspace_tag(plan)]
     run = client.create_flow_run_from_deployment(deployment, state=Running(), name="lost 2026", tags=tags)
-    monkeypatch.setattr(abandoned, "say", lambda _: None)  # outside a flow there is no log of one
-    monkeypatch.setattr(abandoned.publish, "sweep", lambda _: [])
     with listener(works.told) as address:
         block = CustomWebhookNotificationBlock(name="people", url=address, json_data={"text": "{{subject}} | {{body}}"})
         block.save("people")
@@ -137,11 +142,9 @@ def test_people_are_told_of_a_run_that_the_next_one_finds_without_its_process(
 
 
 def test_a_job_of_a_killed_run_is_stopped_and_an_ablation_of_the_domain_goes_on(
-    works: Factory, monkeypatch: pytest.MonkeyPatch
+    works: Factory, outside_a_flow: None
 ) -> None:
     plan = Plan.read(domain(works.home, "compared"))
-    monkeypatch.setattr(abandoned, "say", lambda _: None)
-    monkeypatch.setattr(abandoned.publish, "sweep", lambda _: [])
     left, on = (
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", str(plan.run_folder(key) / "job.json")])
         for key in ("stage_one", "ablation")
