@@ -320,7 +320,8 @@ class StageSpec(Section):
     """Recompute activations in the backward pass, to save memory."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between validation scores by generated answers, which take time; unset: none, or ten of them when
-    `patience` asks. The best of them is kept. The validation loss is always taken at the start and the end."""
+    `patience` asks. The best of them is kept. The validation loss is always taken at the start and the end, and the
+    score right before and after a stage opens the gates of the one before it, which is then one to beat."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validation scores without a better one, and keep the best; unset: never."""
 

@@ -81,6 +81,12 @@ class Candidate:
             "quality": self.data["quality"]["outcome"],
         }
 
+    @property
+    def opening(self) -> dict[str, float]:
+        """Macro scores on validation rows right "before" the gates open and with them "opened"; empty where none do."""
+        found = [facts["validation"]["opening"] for facts in self.stages.values()]
+        return {when: score["macro"] for scores in found for when, score in scores.items()}
+
     def card_facts(self, run_id: str) -> CardFacts:
         """Everything that the card says, but for the decision. run_id: the MLflow run."""
         spec, data, backbone = self.plan.spec, self.data, self.backbone
@@ -116,6 +122,7 @@ class Candidate:
                 "trained": trained_in_all(costs.values()),
             },
             "costs": costs,
+            "opening": self.opening,
             "training": {name: _losses(Path(facts["folder"])) for name, facts in self.stages.items()},
             "profile": quality["profile"],
             "lengths": {name: profile["token_counts"] for name, profile in quality["profile"].items()},

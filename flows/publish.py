@@ -244,6 +244,9 @@ def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:
     run.tracker.log_table(run.id, _columns(candidate.own["samples"]), "samples.json")
     for name, figure in figures_of(facts).items():
         run.tracker.log_figure(run.id, figure, f"figures/{name}")
+    if opening := candidate.opening:
+        scores = {f"validation_macro.{name}": value for name, value in opening.items()}
+        run.tracker.log_metrics(run.id, [{"step": 0, "metrics": scores}])
     for name, stage in candidate.stages.items():
         run.tracker.log_file(run.id, Path(stage["folder"]) / "result.json", name)
 

@@ -58,6 +58,8 @@ class CardFacts(TypedDict, total=False):
     """{"total", "trained"}: of the bundle, and those that any stage changed."""
     costs: Mapping[str, Mapping[str, float]]
     """stage -> {"train_seconds", "flops", "peak_memory_mb", "trained_parameters", "steps"}"""
+    opening: Mapping[str, float]
+    """Macro scores on validation rows right "before" the gates open and with them "opened"; empty where none do."""
     decision: Mapping[str, Any]
     """{"promote", "reason", "numbers"} of `registry.promotion.decide`, {"by", "person_reason"} when a person decided,
     and {"rolled_back"}, the time, when a person took that back."""
@@ -294,7 +296,14 @@ def _costs(facts: CardFacts) -> str:
         share = f"{two / one:.0%}" if one and two is not None else ""
         rows.append([f"{label} ({unit})" if unit else label, *cells, share])
     header = ["", *(stage.replace("_", " ") for stage in stages), "stage two / one"]
-    return "## What each stage cost\n\n" + table(header, rows)
+    found = facts.get("opening")
+    opening = (
+        "\n\nRight before the gates opened, the macro score on validation rows was "
+        f"{number(found['before'])}, and {number(found['opened'])} with them open, before any step."
+        if found
+        else ""
+    )
+    return "## What each stage cost\n\n" + table(header, rows) + opening
 
 
 def known_limits(scorecards: Mapping[str, Mapping[str, Any]]) -> list[str]:

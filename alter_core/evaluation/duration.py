@@ -30,8 +30,8 @@ def expected_seconds(
     Returns arm -> seconds of training and scoring validation rows, and of scoring test rows.
 
     A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
-    the trunk three times (forward and backward); scoring costs one forward, and a stage that may stop early scores the
-    validation rows many times. The guess gives way to real times as trials end.
+    the trunk three times (forward and backward); scoring costs one forward, a stage that may stop early scores the
+    validation rows many times, and one that opens gates twice. The guess gives way to real times as trials end.
     """
     spec = bench.spec
     # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
@@ -58,9 +58,12 @@ def expected_seconds(
         if arm.spec:
             chosen = mta_blocks(blocks, arm.spec.mta)
             top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
+            gate = "soft"
             for stage in arm.spec.stages.values():
                 steps = count_steps(stage, rows["train"])
-                work += steps * stage.rows_per_step * tokens * (3 * top) + len(scores_due(stage, steps)) * validation
+                scores = len(scores_due(stage, steps)) + (2 if (gate, stage.gate) == ("hard", "soft") else 0)
+                work += steps * stage.rows_per_step * tokens * (3 * top) + scores * validation
+                gate = stage.gate
         expected[arm.name] = {"validation": work * per_token, "test": test * per_token}
     return expected
 

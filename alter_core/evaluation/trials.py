@@ -215,6 +215,7 @@ class Trial:
                 checkpoint_seconds=60.0,
                 job_key=self.key,
                 score=self._scorer(handle, kernel) if stage.evaluate_every or stage.patience else None,
+                opens_gates=False,
                 log=self.bench.log,
                 began=begin,
                 stop_asked=self.bench.stop_asked,

@@ -41,11 +41,14 @@ class Progressed:
     """When ("before", "opened", "after") -> task -> mean validation loss, in nats per token."""
     scores: list[dict[str, Any]] = field(default_factory=list)
     """Validation scores in order: step, macro, tasks."""
+    opening: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Where gates open, right "before" and with them "opened": macro, tasks."""
     gate_tables: dict[str, Any] = field(default_factory=dict)
     """"before" and "after" -> layer -> task -> adapter -> weight."""
     best: float | None = None
     """Best validation macro score."""
     best_step: int = 0
+    """0: that of the opened gates, before any step."""
     stopped_early: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent on what: load, cache, train, other; over all processes that worked on the stage one after the other."""

@@ -53,14 +53,15 @@ def train(job: Training) -> tuple[Progressed, Named]:
     session.fill_caches(plan)
     if found is None:
         done.gate_tables["before"] = mta.gate_table()
-        done.losses["before"] = validation_losses(job, forward)
-        job.log(phase="validate", when="before", losses=done.losses["before"])
+        _look(job, forward, done, "before")
     trained, changed = job.enter()
     if found is None and changed:
-        done.losses["opened"] = validation_losses(job, forward)
-        job.log(phase="validate", when="opened", losses=done.losses["opened"])
+        _look(job, forward, done, "opened")
     optimizer = make_optimizer(trained, stage)
+    due = set(scores_due(stage, steps))
     best: dict[str, Tensor] | None = None
+    if due and "opened" in done.opening and found is None:  # what an earlier stage taught is a score to beat
+        done.best, best = done.opening["opened"]["macro"], checkpoints.copy_weights(trained)
     if found:
         checkpoints.restore(found, trained, optimizer)
         best = found.best
@@ -69,7 +70,6 @@ def train(job: Training) -> tuple[Progressed, Named]:
         job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best
     )
 
-    due = set(scores_due(stage, steps))
     set_training_mode(forward, stage)
     session.begin()
     while done.step < steps and not done.stopped_early:
@@ -118,6 +118,16 @@ def train(job: Training) -> tuple[Progressed, Named]:
     done.gate_tables["after"] = mta.gate_table()
     session.close()
     return done, trained
+
+
+def _look(job: Training, forward: TargetForward, done: Progressed, when: str) -> None:
+    """Take the validation loss, and the score where the gates of an earlier stage open: neither should change."""
+    done.losses[when] = validation_losses(job, forward)
+    told = {"losses": done.losses[when]}
+    if job.opens_gates and job.score:
+        done.opening[when] = job.score()
+        told |= done.opening[when]
+    job.log(phase="validate", when=when, **told)
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ from alter_core.training.job import TrainingJob
 from alter_core.training.loop import train
 from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.session import Training
-from alter_core.training.stages import Named, enter_stage, stage_for_added
+from alter_core.training.stages import Named, enter_stage, opens_gates, stage_for_added
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import digest_of, write_json
 
@@ -68,7 +68,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
 
     forward = TargetForward(mta)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    tell = _teller(log)
+    tell = _teller(log, "read")
     rows = encode_rows(dataset, "train", spec, tokenizer, only=job.task, progress=tell)
     limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
     validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell)
@@ -88,6 +88,9 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     kernel = choose_attention(mta.model, max(rows.longest, validation.longest), accelerator.device)
     caches = _caches(job, forward, (rows, validation), pad) if not trains_backbone and spec.trunk_cache else None
 
+    asks_scores = bool(stage.evaluate_every or stage.patience)
+    opening = job.start is not None and job.task is None and opens_gates(mta, stage)
+
     training = Training(
         name=job.stage,
         stage=stage,
@@ -105,9 +108,10 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         checkpoint_folder=job.checkpoints,
         checkpoint_seconds=job.checkpoint_seconds,
         job_key=key,
-        score=_scorer(mta, tokenizer, spec, dataset, accelerator, kernel)
-        if stage.evaluate_every or stage.patience
+        score=_scorer(mta, tokenizer, spec, dataset, accelerator, kernel, log)
+        if asks_scores or (opening and len(validation))
         else None,
+        opens_gates=opening,
         log=log,
         began=begin,
         stop_asked=stop_asked,
@@ -121,7 +125,12 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         "bf16_gain": gain,
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
-        "validation": {"losses": done.losses, "scores": done.scores, "best_step": done.best_step},
+        "validation": {
+            "losses": done.losses,
+            "opening": done.opening,
+            "scores": done.scores,
+            "best_step": done.best_step,
+        },
         "stopped_early": done.stopped_early,
         "gates": done.gate_tables,
         "trained_digest": trained_digest(trained),
@@ -283,7 +292,13 @@ def _caches(
 
 
 def _scorer(
-    mta: MTAModel, tokenizer: Any, spec: DomainSpec, dataset: Any, accelerator: Accelerator, kernel: str
+    mta: MTAModel,
+    tokenizer: Any,
+    spec: DomainSpec,
+    dataset: Any,
+    accelerator: Accelerator,
+    kernel: str,
+    log: Callable[..., None],
 ) -> Callable[[], dict[str, Any]]:
     """Validation scores by generating answers, as the scorecard takes them; the main process takes them for all.
 
@@ -305,7 +320,8 @@ def _scorer(
         if accelerator.is_main_process:
             with attention(mta.model, kernel):
                 predictor = Predictor(mta.model, tokenizer, spec, mta)
-                predictions = predictor.predict([row["task"] for row in rows], [row["input"] for row in rows])
+                tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
+                predictions = predictor.predict(tasks, inputs, _teller(log, "score"))
             card = score(predictions, rows, spec)
             taken = [{"macro": card.macro.value, "tasks": {name: task.score for name, task in card.tasks.items()}}]
         broadcast_object_list(taken)
@@ -314,12 +330,12 @@ def _scorer(
     return take
 
 
-def _teller(log: Callable[..., None]) -> Callable[..., None]:
+def _teller(log: Callable[..., None], phase: str) -> Callable[..., None]:
     last = [0.0]
 
     def tell(done: float, total: float, **fields: Any) -> None:
         if time.monotonic() - last[0] > 0.5 or done >= total:
             last[0] = time.monotonic()
-            log(phase="read", done=done, total=total, **fields)
+            log(phase=phase, done=done, total=total, **fields)
 
     return tell

@@ -49,6 +49,8 @@ class Training:
     job_key: str
     score: Callable[[], dict[str, Any]] | None
     """Validation scores by generating: {"macro": ..., "tasks": {...}}."""
+    opens_gates: bool
+    """Gates that were hard while an earlier stage taught the adapters become soft: scored right before and after."""
     log: Log
     began: float
     """time.monotonic() at the start of this process's work."""

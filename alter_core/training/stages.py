@@ -28,7 +28,7 @@ def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> tuple[Named, bool
         mta.start_adapters(stage.start)
     if stage.gate == "hard":
         mta.set_gate_mode("hard")
-    elif any(layer.gate.mode == "hard" for layer in mta.layers):
+    elif opens_gates(mta, stage):
         mta.open_gates(stage.keep)
     trained = mta.set_trainable(stage.parts)
     if not trained:
@@ -37,6 +37,11 @@ def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> tuple[Named, bool
             ["task_adapters and gates need MTA layers; shared_adapters need mta.shared_adapters of 1 or more"],
         )
     return trained, stage.start is not None or (mta.gate_table(), _in_use(mta)) != before
+
+
+def opens_gates(mta: MTAModel, stage: StageSpec) -> bool:
+    """Whether `stage` finds hard gates and trains with soft ones."""
+    return stage.gate == "soft" and any(layer.gate.mode == "hard" for layer in mta.layers)
 
 
 def _in_use(mta: MTAModel) -> list[tuple[bool, bool]]:

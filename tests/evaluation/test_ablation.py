@@ -532,6 +532,20 @@ def test_the_expected_duration_counts_the_scores_of_early_stopping(ready: dict[s
     assert training(patience=3) == pytest.approx(training(patience=None) + 10)
 
 
+def test_the_expected_duration_counts_the_scores_beside_the_opening_of_gates(
+    ready: dict[str, Any], tmp_path: Path
+) -> None:
+    counts = {"train": {"tone": 1}, "validation": {"tone": 1000}, "test": {"tone": 1000}}
+    two = ready["spec"].stage_one.model_copy(update={"gate": "soft"})
+    specs = [
+        ready["spec"].model_copy(update={"stage_one": one, "stage_two": two}) for one in (ready["spec"].stage_one, two)
+    ]
+    arms = [Arm(str(number), "", "mta", spec) for number, spec in enumerate(specs)]
+    guesses = expected_seconds(bench(ready, tmp_path), arms, counts).values()
+    hard_first, soft_first = (guess["validation"] / guess["test"] for guess in guesses)
+    assert hard_first == pytest.approx(soft_first + 2)
+
+
 def test_rates_are_chosen_by_validation_rows_and_arms_compared_by_test_rows(
     ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,15 @@ def test_stage_two_reports_what_it_cost(first: dict[str, Any]) -> None:
     assert first["costs"]["stage_two"]["steps"] == 3
 
 
+def test_the_run_and_the_card_tell_the_score_before_and_after_the_gates_open(first: dict[str, Any], home: Path) -> None:
+    store = ModelStore(f"sqlite:///{home / 'alter' / 'mlflow' / 'mlflow.db'}")
+    row = next(row for row in store.versions("tiny") if row["version"] == first["version"])
+    metrics = store.client.get_run(row["run_id"]).data.metrics
+    before, opened = (metrics[f"validation_macro.{when}"] for when in ("before", "opened"))
+    assert 0 <= before <= 1
+    assert f"was {before:.3f}, and {opened:.3f} with them open" in row["description"]
+
+
 def test_the_champion_answers_in_a_fresh_process(first: dict[str, Any], alter: Alter, home: Path) -> None:
     answer = alter(
         "predict", str(home / "tiny"), "--task", "colour", "-", "--json", stdin="the red ball is in the hall"

@@ -94,6 +94,7 @@ def card_facts(domain: str = "support", level: float = 0.7) -> CardFacts:
             "stage_one": {"train_seconds": 100.0, "flops": 2e13, "peak_memory_mb": 2000, "trained_parameters": 15.9e6},
             "stage_two": {"train_seconds": 15.0, "flops": 3e12, "peak_memory_mb": 1900, "trained_parameters": 3e6},
         },
+        "opening": {"before": 0.512, "opened": 0.509},
         "decision": {"promote": True, "reason": "macro score +0.021 over 3 tasks", "numbers": {}},
         "versions": {"run key": "aaaabbbbccccdddd", "MLflow run": "0badc0de"},
         "training": {

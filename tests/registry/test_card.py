@@ -143,3 +143,10 @@ def test_costs_have_the_units_of_their_rows() -> None:
     assert "| floating-point operations (TFLOP) | 20.0 | 3.0 | 15% |" in card
     assert "| peak memory (MB) | 2,000 | 1,900 | 95% |" in card
     assert "| trained parameters (M) | 15.90 | 3.00 | 19% |" in card
+
+
+def test_the_card_tells_what_opening_the_gates_did_where_they_were_opened() -> None:
+    facts = card_facts()
+    assert "was 0.512, and 0.509 with them open, before any step." in render_card(facts)
+    facts["opening"] = {}
+    assert "gates opened" not in render_card(facts)

@@ -60,9 +60,15 @@ def test_opening_the_gates_costs_nothing_that_shows(domain: Domain, train: Train
     two = domain.job(tmp_path / "two", "stage_two", start=tmp_path / "one" / "bundle", mta=recipe["mta"], steps=1)
     result, rows = train(two)
     losses = result["validation"]["losses"]
-    assert [row["when"] for row in rows if row["phase"] == "validate"] == ["before", "opened", "after"]
+    told = [row for row in rows if row["phase"] == "validate"]
+    assert [row["when"] for row in told] == ["before", "opened", "after"]
+    assert [row.get("macro") is not None for row in told] == [True, True, False]
     assert losses["opened"] == pytest.approx(losses["before"], abs=0.01)
     assert losses["opened"] != losses["before"]
+    opening = result["validation"]["opening"]
+    assert opening["opened"]["macro"] == pytest.approx(opening["before"]["macro"], abs=0.05)
+    assert set(opening["opened"]["tasks"]) == {"colour", "match", "thing"}
+    assert {row["phase"] for row in rows if "done" in row} >= {"score"}
     assert result["gates"]["before"]["decoder.1"]["colour"]["match"] == 0
     assert result["gates"]["after"]["decoder.1"]["colour"]["match"] > 0
 
@@ -206,6 +212,28 @@ def test_patience_is_so_many_scores_without_a_better_one_and_the_best_is_kept(
     monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: {"macro": next(scores), "tasks": {}})
     result, _ = train(domain.job(tmp_path, steps=6, evaluate_every=1, patience=2))
     assert (result["stopped_early"], result["cost"]["steps"], result["validation"]["best_step"]) == (True, 4, 2)
+
+
+@pytest.mark.parametrize(("later", "best"), [([0.4, 0.5], 0), ([0.6, 0.5], 1)], ids=["worse", "better"])
+def test_a_stage_that_opens_the_gates_ends_no_worse_than_they_were_then(
+    later: list[float], best: int, domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(domain.job(tmp_path / "one", steps=2))
+    scores = iter([0.7, 0.5, *later])
+    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: {"macro": next(scores), "tasks": {}})
+    job = domain.job(tmp_path / "two", "stage_two", start=tmp_path / "one" / "bundle", steps=2, evaluate_every=1)
+    result, _ = train(job)
+    mta, _, _ = load_bundle(tmp_path / "one" / "bundle", domain.backbone)
+    assert job.spec.stage_two
+    before, _ = enter_stage(mta, job.spec.stage_two, job.seed)
+    assert [result["validation"]["opening"][when]["macro"] for when in ("before", "opened")] == [0.7, 0.5]
+    assert result["validation"]["best_step"] == best
+    assert (result["trained_digest"] == run_module.trained_digest(before)) == (best == 0)
+
+
+def test_gates_that_open_before_anything_is_taught_are_not_scored(domain: Domain, train: Train, tmp_path: Path) -> None:
+    result, _ = train(domain.job(tmp_path, steps=1, gate="soft", trains=["adapters", "gates"]))
+    assert result["validation"]["opening"] == {}
 
 
 @pytest.mark.parametrize(("schedule", "share"), [("cosine", 0.853553), ("linear", 0.75), ("constant", 1.0)])
