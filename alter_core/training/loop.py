@@ -60,12 +60,12 @@ def train(job: Training) -> tuple[Progressed, Named]:
     optimizer = make_optimizer(trained, stage)
     due = set(scores_due(stage, steps))
     best: dict[str, Tensor] | None = None
-    if due and "opened" in done.opening and found is None:  # what an earlier stage taught is a score to beat
-        done.best, best = done.opening["opened"]["macro"], checkpoints.copy_weights(trained)
     if found:
         checkpoints.restore(found, trained, optimizer)
         best = found.best
         job.log(phase="resume", step=done.step, steps=steps, text=f"going on after step {done.step} of {steps}")
+    elif due and "opened" in done.opening:  # what an earlier stage taught is a score to beat
+        done.best, best = done.opening["opened"]["macro"], checkpoints.copy_weights(trained)
     session.save = lambda: checkpoints.save_checkpoint(
         job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best
     )
