@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from alter_core.evaluation.ablation_plot import draw
 from alter_core.evaluation.arms import Arm
 from alter_core.evaluation.metrics import of_rows
 from alter_core.evaluation.seed_intervals import Scores, macro, macro_interval, paired_difference, row_table
@@ -19,7 +20,6 @@ from alter_core.spec import DomainSpec
 from alter_core.workspace import write_json, written_whole
 
 Facts = dict[str, Any]
-_COLOURS = {"mta": "#0b6e4f", "baseline": "#5b6472"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def write_table(folder: Path, table: Facts) -> None:
     with written_whole(folder / "ablation.md") as path:
         path.write_text(to_markdown(table), encoding="utf-8")
     with written_whole(folder / "ablation.png") as path:
-        _plot(table, path)
+        draw(table).savefig(path, format="png", dpi=150)
 
 
 def to_markdown(table: Facts) -> str:
@@ -202,54 +202,3 @@ def _best(tables: Sequence[Facts], family: str) -> Facts | None:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _plot(table: Facts, path: Path) -> None:
-    """Macro scores, and beside them what decides: paired differences to the best baseline."""
-    from matplotlib.figure import Figure
-
-    arms = table["arms"][::-1]
-    reference = (table["comparison"] or {}).get("baseline")
-    figure = Figure(figsize=(11.0 if reference else 7.5, 1.1 + 0.42 * len(arms)), layout="constrained")
-    panels = figure.subplots(1, 2 if reference else 1, sharey=True, squeeze=False)[0]
-    _intervals(panels[0], arms, "macro", "{:.3f}", f"macro score on the test rows of {table['domain']}")
-    panels[0].set_yticks(range(len(arms)), [arm["title"] for arm in arms])
-    panels[0].set_ylim(-0.6, len(arms) - 0.2)
-    if reference:
-        title = next(arm["title"] for arm in arms if arm["name"] == reference)
-        panels[1].axvline(0.0, color=_COLOURS["baseline"], linewidth=1)
-        _intervals(panels[1], arms, "difference", "{:+.3f}", f"against {title}, paired")
-    figure.supxlabel("mean and 95 % interval; small dots are seeds", fontsize="small")
-    figure.savefig(path, format="png", dpi=150)
-
-
-def _intervals(axes: Any, arms: Sequence[Facts], what: str, form: str, label: str) -> None:
-    """A line for each arm that has `what`. The axis spans the arms that were trained, so that their differences can be
-    seen; of one beyond its edge only the value stands there."""
-    held = [(place, arm, arm[what]) for place, arm in enumerate(arms) if arm[what]]
-    trained = [one for one in held if one[1]["rate"] is not None] or held
-    spans = [value[end] for _, _, value in trained for end in ("low", "high")]
-    if what == "difference":
-        spans.append(0.0)
-    else:
-        spans += [score for _, arm, _ in trained for score in arm["macro_by_seed"]]
-    margin = 0.08 * (max(spans) - min(spans)) or 0.01
-    low, high = min(spans) - margin, max(spans) + margin
-    for place, arm, value in held:
-        colour, text = _COLOURS[arm["family"]], form.format(value["value"])
-        if not low <= value["value"] <= high:
-            left = value["value"] < low
-            text = f"\u25c2 {text}" if left else f"{text} \u25b8"
-            axes.annotate(text, (low if left else high, place), ha="left" if left else "right", va="center")
-            continue
-        axes.plot([value["low"], value["high"]], [place, place], color=colour, linewidth=2.5, alpha=0.55)
-        if what == "macro":
-            seeds = arm["macro_by_seed"]
-            axes.plot(seeds, [place] * len(seeds), ".", color=colour, alpha=0.5, markersize=5)
-        axes.plot([value["value"]], [place], "o", color=colour, markersize=8)
-        axes.annotate(text, (value["value"], place), (0, 7), textcoords="offset points", ha="center")
-    axes.set_xlim(low, high)
-    axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel(label)
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from alter_core.data.ingest import ingest
 from alter_core.errors import Diverged, SpecError, Stopped, TrainingError
 from alter_core.evaluation import trials
 from alter_core.evaluation.ablation import AblationJob, run
+from alter_core.evaluation.ablation_plot import draw
 from alter_core.evaluation.ablation_table import Tuned, reading, summarise, to_markdown
 from alter_core.evaluation.arms import Arm, make_arms
 from alter_core.evaluation.duration import expected_seconds
@@ -134,6 +135,23 @@ def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str
         "mta_two_stages": 0.1,
         "mta_one_stage": None,
     }
+
+
+def test_the_plot_spans_the_arms_that_were_trained(ready: dict[str, Any]) -> None:
+    table = summary(ready, zero_shot=(1, 0.1, 0.1), plain_multi_task=(2, 0.5, 0.5), mta_two_stages=(2, 0.6, 0.6))
+    scores, differences = draw(table).axes
+    low, high = scores.get_xlim()
+    assert 0.4 < low < 0.5
+    assert 0.6 < high < 0.7
+    assert [text.get_text() for text in scores.texts] == ["0.600", "0.500", "\u25c2 0.100"]
+    assert differences.get_xlabel() == "against plain multi-task, paired"
+    assert differences.get_xlim()[0] < 0.0  # of the reference, beside +0.1
+    assert [text.get_text() for text in differences.texts] == ["+0.100", "\u25c2 -0.400"]
+
+
+def test_the_plot_has_scores_alone_while_nothing_is_compared(ready: dict[str, Any]) -> None:
+    (scores,) = draw(summary(ready, zero_shot=(1, 0.1, 0.1))).axes
+    assert [text.get_text() for text in scores.texts] == ["0.100"]
 
 
 def test_the_arms_that_are_compared_are_best_on_validation_rows_and_not_on_test_rows(ready: dict[str, Any]) -> None:
