@@ -23,7 +23,7 @@ from flows.stores import open_tracker
 
 LAYS_OUT = tuple(
     f"evaluation/{name}.py"
-    for name in ("ablation", "ablation_table", "duration", "grid", "seed_intervals", "side_by_side")
+    for name in ("ablation", "ablation_plot", "ablation_table", "duration", "grid", "seed_intervals", "side_by_side")
 )
 """Files of alter_core that arrange trials: changing them makes no trial another."""
 
