@@ -34,18 +34,13 @@ def draw(table: Facts) -> "Figure":
 def _intervals(axes: "Axes", arms: Sequence[Facts], what: str, form: str, label: str) -> None:
     """A line for each arm that has `what`. The axis spans the arms that were trained, so that their differences can be
     seen; of one beyond its edge only the value stands there."""
+    axes.margins(x=0.08)
     held = [(place, arm, arm[what]) for place, arm in enumerate(arms) if arm[what]]
-    trained = [one for one in held if one[1]["rate"] is not None] or held
-    spans = [value[end] for _, _, value in trained for end in ("low", "high")]
-    if what == "difference":
-        spans.append(0.0)
-    else:
-        spans += [score for _, arm, _ in trained for score in arm["macro_by_seed"]]
-    margin = 0.08 * (max(spans) - min(spans)) or 0.01
-    low, high = min(spans) - margin, max(spans) + margin
+    held.sort(key=lambda one: one[1]["rate"] is None)  # what is drawn first sets the axis's limits
     for place, arm, value in held:
         colour, text = _COLOURS[arm["family"]], form.format(value["value"])
-        if not low <= value["value"] <= high:
+        low, high = axes.get_xlim()
+        if axes.lines and arm["rate"] is None and not low <= value["value"] <= high:
             left = value["value"] < low
             text = f"\u25c2 {text}" if left else f"{text} \u25b8"
             axes.annotate(text, (low if left else high, place), ha="left" if left else "right", va="center")
@@ -56,7 +51,6 @@ def _intervals(axes: "Axes", arms: Sequence[Facts], what: str, form: str, label:
             axes.plot(seeds, [place] * len(seeds), ".", color=colour, alpha=0.5, markersize=5)
         axes.plot([value["value"]], [place], "o", color=colour, markersize=8)
         axes.annotate(text, (value["value"], place), (0, 7), textcoords="offset points", ha="center")
-    axes.set_xlim(low, high)
     axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.25)
