@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from alter_core.errors import AlterError, BackboneError
 from alter_core.spec import BackboneSpec
-from alter_core.workspace import Workspace, digest_of, digest_of_files, write_json, written_whole
+from alter_core.whole import digest_of, digest_of_files, write_json, written_whole
+from alter_core.workspace import Workspace
 
 MAX_PARAMETERS = 1_000_000_000
 RECORD = "alter_backbone.json"

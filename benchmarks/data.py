@@ -81,7 +81,7 @@ def measure(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     from alter_core.data.ingest import ingest
-    from alter_core.data.quality import validate
+    from alter_core.quality.report import validate
     from alter_core.spec import load_domain
     from alter_core.workspace import Workspace
 

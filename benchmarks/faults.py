@@ -154,7 +154,7 @@ class Domains:
 
     def dead_champions(self) -> list[str]:
         """Domains whose champion is not there, or does not answer."""
-        from alter_core.evaluation.predict import Predictor
+        from alter_core.inference.predict import Predictor
         from registry.models import CHAMPION, ModelStore
 
         store, dead = ModelStore(self.place.mlflow_url), []
@@ -180,7 +180,7 @@ class Runs:
     def _start(name: str) -> Any:
         from prefect.deployments import run_deployment
 
-        from flows.declarations import full_name
+        from flows.deployments.declarations import full_name
 
         run: Any = run_deployment(full_name(name), timeout=0, as_subflow=False)
         return run.id
@@ -294,7 +294,7 @@ def main() -> None:
         Path(folder).chmod(0o711)  # PostgreSQL's own user has to come through
         with stack(Path(folder)) as place:
             domains = Domains(place, tiny_folder(Path(folder)), count)
-            from flows.deploy import deploy
+            from flows.deployments.deploy import deploy
 
             deploy([str(file) for file in domains.files.values()], "alter")
             for seed, key in enumerate(keys, start=1):

@@ -30,12 +30,13 @@ import torch
 
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
-from alter_core.evaluation.predict import Predictor
+from alter_core.inference.predict import Predictor
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec, load_domain
 from alter_core.training.job import TrainingJob
 from alter_core.training.run import run as train
-from alter_core.workspace import Workspace, digest_of
+from alter_core.whole import digest_of
+from alter_core.workspace import Workspace
 
 DOMAIN = Path(__file__).parents[1] / "domains" / "pydocs"
 RANK = 16

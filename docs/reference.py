@@ -19,10 +19,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from alter_core.spec import SOURCE_KINDS, DomainSpec, SourceSpec
-from alter_core.task_types import TASK_TYPES
-from flows.cli import app
-from flows.exit_codes import OF_ALTER
-from flows.settings import SETTINGS
+from alter_core.spec.task_types import TASK_TYPES
+from flows.cli.app import app
+from flows.production.exit_codes import OF_ALTER
+from flows.production.settings import SETTINGS
 from registry.card import table
 
 ROOT = Path(__file__).parents[1]

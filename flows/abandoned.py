@@ -20,10 +20,10 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
+from alter_core.process import end_leftovers
 from flows import publish
-from flows.jobs import end_leftovers
 from flows.notify import notify
-from flows.plan import Plan
+from flows.production.plan import Plan
 from flows.steps import say
 
 OPEN = [StateType.RUNNING, StateType.CANCELLING]

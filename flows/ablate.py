@@ -11,20 +11,17 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from alter_core.ablation.job import AblationJob
 from alter_core.errors import SpecError, WorkspaceError
-from alter_core.evaluation.ablation import AblationJob
-from alter_core.yaml_text import read_mapping
+from alter_core.process import Row, end_leftovers, module_command, run_job
+from alter_core.spec.yaml_text import read_mapping
 from flows import artifacts, steps
-from flows.jobs import Row, end_leftovers, module_command, run_job
-from flows.plan import ABLATION_LOCK, Plan, code_digest
+from flows.production.plan import ABLATION_LOCK, Plan, code_digest
+from flows.production.stores import open_tracker
 from flows.publish import Run, ended
 from flows.steps import Facts, Follower
-from flows.stores import open_tracker
 
-LAYS_OUT = tuple(
-    f"evaluation/{name}.py"
-    for name in ("ablation", "ablation_plot", "ablation_table", "duration", "grid", "seed_intervals", "side_by_side")
-)
+LAYS_OUT = tuple(f"ablation/{name}.py" for name in ("job", "plot", "table", "duration", "grid", "intervals", "pool"))
 """Files of alter_core that arrange trials: changing them makes no trial another."""
 
 
@@ -141,7 +138,7 @@ def _run_ablation(plan: Plan, data: Facts, backbone: Facts, settings: Mapping[st
         if row.get("phase") == "ablate":
             follower(row["done"], row["total"], seconds_left=row["seconds_left"], text=row["text"])
 
-    run_job(module_command("alter_core.evaluation.ablation"), job.model_dump(mode="json"), folder, on_row)
+    run_job(module_command("alter_core.ablation.job"), job.model_dump(mode="json"), folder, on_row)
     text = (folder / "ablation.md").read_text(encoding="utf-8")
     create_markdown_artifact(text, key=artifacts.key(plan, "ablation"))
     return str(folder)

@@ -7,7 +7,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from alter_core.data.dataset import SPLITS
-from flows.plan import Plan
+from flows.production.plan import Plan
 from registry.card import own_scorecard, plain, shown_macro, table
 from registry.errors import without_password
 

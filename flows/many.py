@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from alter_core.errors import AlterError
-from flows.declarations import domain_tag, full_name
-from flows.ending import explained
-from flows.exit_codes import FAILED, WRONG
-from flows.plan import Plan, named_once
-from flows.zombies import TAG
+from flows.deployments.declarations import domain_tag, full_name
+from flows.deployments.zombies import TAG
+from flows.production.ending import explained
+from flows.production.exit_codes import FAILED, WRONG
+from flows.production.plan import Plan, named_once
 
 POLL_SECONDS = 2.0
 LATE = timedelta(minutes=1)  # a worker asks for runs every ten to fifteen seconds
@@ -58,7 +58,7 @@ def produce_here(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
     parameters: of the flow `produce`, beside the domain.
     """
-    from flows.deploy import server_errors
+    from flows.deployments.deploy import server_errors
     from flows.produce import produce
 
     with tags(TAG, domain_tag(plan.spec.name)), server_errors():
@@ -98,7 +98,7 @@ def produce_deployed(
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
 
-    from flows.deploy import server_client
+    from flows.deployments.deploy import server_client
 
     ended: dict[str, Ended] = {}
 

@@ -18,9 +18,9 @@ from alter_core.errors import AlterError, WorkspaceError
 from alter_core.spec import load_domain
 from flows import artifacts, publish, steps
 from flows.abandoned import close_abandoned
-from flows.candidate import Candidate, read_scorecards
 from flows.notify import notify
-from flows.plan import Plan, find_domain
+from flows.production.candidate import Candidate, read_scorecards
+from flows.production.plan import Plan, find_domain
 from registry.errors import AliasConflict
 from registry.versions import Version
 

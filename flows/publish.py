@@ -15,13 +15,13 @@ from prefect.utilities.urls import url_for
 
 from alter_core.errors import AlterError
 from alter_core.mta import read_manifest
+from alter_core.process import Row
 from flows import artifacts
-from flows.candidate import Candidate, Facts, another_split
-from flows.code_wheel import build_wheel
-from flows.jobs import Row
-from flows.plan import Plan, code_digest
+from flows.production.candidate import Candidate, Facts, another_split
+from flows.production.code_wheel import build_wheel
+from flows.production.plan import Plan, code_digest
+from flows.production.stores import model_store, open_tracker, tracking_uri, write_card
 from flows.steps import Start, io_retries, say
-from flows.stores import model_store, open_tracker, tracking_uri, write_card
 from registry.card import CardFacts, render_card
 from registry.errors import RegistryError, RegistryInputError
 from registry.models import CHAMPION, STARTED_FROM

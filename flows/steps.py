@@ -21,15 +21,17 @@ from prefect.tasks import exponential_backoff
 
 from alter_core.backbone import backbone_record, resolve_backbone
 from alter_core.data.ingest import ingest as ingest_rows
-from alter_core.data.quality import validate as check_quality
 from alter_core.evaluation.job import EvaluationJob, Subject
 from alter_core.mta import bundle_digest
+from alter_core.process import Row, module_command, run_job, step_rows, training_command
+from alter_core.quality.page import write_report
+from alter_core.quality.report import validate as check_quality
 from alter_core.training.job import TrainingJob
-from alter_core.workspace import write_json
-from flows import artifacts, display
-from flows.jobs import Row, module_command, run_job, step_rows, training_command
-from flows.plan import Plan, StageName
-from flows.settings import checkpoint_seconds
+from alter_core.whole import write_json
+from flows import artifacts
+from flows.production import display
+from flows.production.plan import Plan, StageName
+from flows.production.settings import checkpoint_seconds
 
 Facts = dict[str, Any]
 ARTIFACT_SECONDS = 2.0
@@ -136,7 +138,7 @@ def validate(plan: Plan, data: Facts, backbone: Facts, champion: int | None, pro
 
         dataset, tokenizer = TaskDataset.open(Path(data["path"])), AutoTokenizer.from_pretrained(backbone["path"])
         report = check_quality(dataset, plan.spec, tokenizer, profile, Follower(plan, "validate"))
-        report.write(folder)
+        write_report(report, folder)
         report.raise_if_blocked()
         write_json(record, report.to_json())
     quality: Facts = json.loads(record.read_text(encoding="utf-8"))

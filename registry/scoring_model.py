@@ -56,7 +56,7 @@ class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
 
 def _predictor_class(wheels: Path | None) -> Any:
     """alter_core's Predictor: the environment's, else that of the wheel in the folder `wheels`."""
-    name = "alter_core.evaluation.predict"
+    name = "alter_core.inference.predict"
     try:
         return importlib.import_module(name).Predictor
     except ModuleNotFoundError as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from alter_core.workspace import Workspace
-from flows import ending
+from flows.production import ending
 from stack.place import Place, Ports
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from alter_core.errors import WorkspaceError
-from alter_core.workspace import Workspace, write_json
+from alter_core.whole import write_json
+from alter_core.workspace import Workspace
 from stack.passwords import passwords, read_private
 
 HOST = "127.0.0.1"

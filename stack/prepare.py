@@ -16,7 +16,7 @@ def prepare() -> list[str]:
     passwords anew and changes nothing else. Raises AlterError and RegistryError.
     """
     from flows import make_prefect_home
-    from flows.deploy import ensure_pool, server_client
+    from flows.deployments.deploy import ensure_pool, server_client
     from registry.accounts import ensure_account
 
     names = ("MLFLOW_TRACKING_URI", ADMIN, *ACCOUNTS.values())

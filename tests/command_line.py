@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from flows.cli import app, main
+from flows.cli.app import app, main
 
 Alter = Callable[..., tuple[int, str, str]]
 

@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from alter_core.data.places import Roots
-from alter_core.data.problems import kind_of
 from alter_core.errors import DataError
-from alter_core.workspace import digest_of_files
+from alter_core.problems import kind_of
+from alter_core.whole import digest_of_files
 
 GROUP = "alter.sources"
 

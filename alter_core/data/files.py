@@ -13,8 +13,8 @@ from zipfile import ZipFile
 import orjson
 
 from alter_core.data.places import File, remote_errors
-from alter_core.data.problems import Problems, kind_of, listed
 from alter_core.errors import DataError
+from alter_core.problems import Problems, kind_of, listed
 
 MAX_LINE = 8 * 2**20  # bytes; a longer line is a file that is not JSONL, and would not fit memory
 READ_AHEAD = 2**18  # bytes of a remote file that are asked for at a time

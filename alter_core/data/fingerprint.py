@@ -5,24 +5,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import alter_core.data
+import alter_core
 from alter_core.data.callables import Callables
 from alter_core.data.places import File, Roots, find_files
 from alter_core.spec import DomainSpec, SourceSpec
-from alter_core.workspace import digest_of, digest_of_files
+from alter_core.whole import digest_of, digest_of_files
 
 _ROW_CODE = (
-    "callables",
-    "deduplicate",
-    "files",
-    "fingerprint",
-    "hub",
-    "ingest",
-    "mapping",
-    "sorted_rows",
-    "sql",
-    "template",
-    "text",
+    *(f"data/{name}" for name in ("callables", "dataset", "deduplicate", "files", "fingerprint", "hub", "ingest")),
+    *("data/mapping", "data/sorted_rows", "data/sql", "spec/template", "text"),
 )
 
 
@@ -51,8 +42,8 @@ def source_fingerprint(
 @cache
 def code_of_ingestion() -> str:
     """Digest of the code that decides which rows come out, and how they are written."""
-    folder = Path(next(iter(alter_core.data.__path__)))
-    return digest_of_files({name: folder / f"{name}.py" for name in (*_ROW_CODE, "dataset")})
+    folder = Path(str(alter_core.__file__)).parent
+    return digest_of_files({name: folder / f"{name}.py" for name in _ROW_CODE})
 
 
 def _content(source: SourceSpec, roots: Roots, callables: Callables) -> Any | None:

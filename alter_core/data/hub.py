@@ -10,7 +10,7 @@ from alter_core.data.files import missing_column
 from alter_core.data.places import Roots
 from alter_core.errors import DataError
 from alter_core.spec import SourceSpec
-from alter_core.workspace import digest_of_files
+from alter_core.whole import digest_of_files
 
 
 def local_folder(source: SourceSpec, roots: Roots) -> Path | None:

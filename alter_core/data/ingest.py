@@ -16,13 +16,14 @@ from alter_core.data.deduplicate import Deduplicated
 from alter_core.data.fingerprint import code_of_ingestion, source_fingerprint
 from alter_core.data.mapping import MissingColumn, RowError, columns_of, mapper
 from alter_core.data.places import Roots
-from alter_core.data.problems import Problems, TooManyProblems
 from alter_core.data.sorted_rows import Row, SortedRows
 from alter_core.data.sources import open_source
-from alter_core.data.text import key_of, share_of
 from alter_core.errors import DataError, WorkspaceError
+from alter_core.problems import Problems, TooManyProblems
 from alter_core.spec import SOURCE_KINDS, DomainSpec, SourceSpec, TaskSpec
-from alter_core.workspace import Workspace, digest_of, write_json, written_whole
+from alter_core.text import key_of, share_of
+from alter_core.whole import digest_of, write_json, written_whole
+from alter_core.workspace import Workspace
 
 __all__ = ["ingest", "source_fingerprint"]
 

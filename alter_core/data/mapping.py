@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from alter_core.data.files import missing_column
-from alter_core.data.problems import kind_of
-from alter_core.data.template import filled, template_columns
-from alter_core.data.text import clean, damage
+from alter_core.problems import kind_of
 from alter_core.spec import SourceSpec, TaskSpec
+from alter_core.spec.template import filled, template_columns
+from alter_core.text import clean, damage
 
 Scalar = str | int | float | bool
 EXACT = 2.0**53  # floats from here on are not all the whole numbers any more

@@ -7,7 +7,7 @@ from typing import Any
 from alter_core.data.callables import Callables
 from alter_core.data.files import format_of, read_file
 from alter_core.data.places import Roots, find_files
-from alter_core.data.problems import Problems
+from alter_core.problems import Problems
 from alter_core.spec import SourceSpec
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]

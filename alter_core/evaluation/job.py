@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alter_core.errors import AlterError
 from alter_core.spec import DomainSpec
-from alter_core.workspace import written_whole
+from alter_core.whole import written_whole
 
 if TYPE_CHECKING:  # torch comes in where a job is run, not where one is described
-    from alter_core.evaluation.predict import Prediction, Predictor
     from alter_core.evaluation.scorecard import Scorecard
+    from alter_core.inference.predict import Prediction, Predictor
 
 Row = Mapping[str, Any]
 WRITE_SECONDS = 0.5
@@ -122,7 +122,7 @@ def write_predictions(path: Path, rows: Sequence[Row], predictions: "Sequence[Pr
 
 def _predictor(subject: Subject, job: EvaluationJob) -> "Predictor":
     from alter_core.backbone import load_backbone
-    from alter_core.evaluation.predict import Predictor
+    from alter_core.inference.predict import Predictor
 
     if subject.bundle is not None:
         return Predictor.from_bundle(subject.bundle, Path(job.backbone))

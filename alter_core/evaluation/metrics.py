@@ -21,8 +21,8 @@ import regex
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from alter_core.data.text import UNSPACED
-from alter_core.task_types import MetricName
+from alter_core.spec.task_types import MetricName
+from alter_core.text import UNSPACED
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95

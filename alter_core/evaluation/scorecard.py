@@ -10,9 +10,9 @@ import numpy as np
 
 from alter_core.errors import DataError
 from alter_core.evaluation.metrics import Interval, interval, measure, resamples, row_scores
-from alter_core.evaluation.predict import Prediction
+from alter_core.inference.predict import Prediction
 from alter_core.spec import DomainSpec
-from alter_core.workspace import write_json
+from alter_core.whole import write_json
 
 SAMPLES_PER_TASK = 5
 CONFUSION_LABELS = 30

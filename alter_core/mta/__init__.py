@@ -6,8 +6,8 @@ The paper's own setting is `MTAConfig(layers="last_1", encoder_layers="last_1", 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from alter_core.mta.config import MTAConfig
 from alter_core.mta.manifest import bundle_digest, read_manifest
+from alter_core.spec.mta import MTAConfig
 
 if TYPE_CHECKING:
     from alter_core.mta.bundle import load_bundle, save_bundle

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alter_core.mta.config import AdapterKind, MTAConfig
 from alter_core.mta.ffn import DOWN, FFN, FFNWeights
+from alter_core.spec.mta import AdapterKind, MTAConfig
 
 
 class FFNBank(nn.Module):

@@ -28,12 +28,12 @@ from alter_core.mta.bundle_parts import (
     restore,
     storable,
 )
-from alter_core.mta.config import MTAConfig
 from alter_core.mta.fingerprint import backbone_tensors, digests_digest, tensor_digest
 from alter_core.mta.injection import inject
 from alter_core.mta.manifest import FORMAT, MANIFEST, file_digest, list_files, read_manifest
 from alter_core.mta.model import MTAModel
-from alter_core.workspace import written_whole
+from alter_core.spec.mta import MTAConfig
+from alter_core.whole import written_whole
 
 _ALLOWED = {".json", ".safetensors"}
 

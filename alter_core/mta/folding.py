@@ -21,7 +21,7 @@ from alter_core.mta.mixing import form, run_bottleneck
 from alter_core.mta.model import MTAModel
 from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import RoutedCheckpoint, RowCheck
-from alter_core.workspace import written_whole
+from alter_core.whole import written_whole
 
 Batch = Mapping[str, Tensor]
 

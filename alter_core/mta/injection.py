@@ -7,12 +7,12 @@ from torch import nn
 
 from alter_core.errors import MTAError
 from alter_core.mta.architectures import Architecture, Side, chosen_blocks, find_architecture, find_blocks
-from alter_core.mta.config import MTAConfig
 from alter_core.mta.ffn import FFN, InlineFFN
 from alter_core.mta.fingerprint import backbone_digests
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.model import MTAModel
 from alter_core.mta.routing import Router, RowCheck
+from alter_core.spec.mta import MTAConfig
 
 
 def inject(

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from alter_core.errors import MTAError
 from alter_core.mta.adapters import AdapterBank, BottleneckBank, FFNBank, LoRABank, bank_size, copy_adapter, make_bank
 from alter_core.mta.architectures import Side
-from alter_core.mta.config import MTAConfig
 from alter_core.mta.ffn import FFN, FFNWeights
 from alter_core.mta.gates import Gate
 from alter_core.mta.mixing import GROUPED_TOKENS, Formed, form, run_grouped, run_low_rank, run_outputs
 from alter_core.mta.routing import Router, Rows
+from alter_core.spec.mta import MTAConfig
 
 Start = Literal["pretrained", "shared", "zero"]
 

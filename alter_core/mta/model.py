@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from alter_core.errors import MTAError
 from alter_core.mta import surgery
 from alter_core.mta.architectures import Architecture, Side
-from alter_core.mta.config import MTAConfig
 from alter_core.mta.gates import GateMode
 from alter_core.mta.layer import MTALayer, Start
 from alter_core.mta.routing import RoutedCheckpoint, Router, TaskIds
+from alter_core.spec.mta import MTAConfig
 
 PARTS = ("backbone", "shared_adapters", "task_adapters", "gates")
 

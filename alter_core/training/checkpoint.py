@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alter_core.mta.bundle_parts import storable
-from alter_core.training.precision import Precision
+from alter_core.numerics import Precision
 from alter_core.training.stages import Named
-from alter_core.workspace import written_whole
+from alter_core.whole import written_whole
 
 _FOLDER = "state-"
 _FORMAT = 1

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alter_core.data.batches import Batch
 from alter_core.mta import MTAModel
 from alter_core.mta.architectures import Side
 from alter_core.mta.modes import evaluating
+from alter_core.training.batches import Batch
 
 PACKED_TOLERANCE = 0.1
 """Of the logits' spread: what bf16 may make of a row on two places. Reading another row too makes far more."""

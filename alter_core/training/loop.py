@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from alter_core.data.batches import Batch, Rows, SamplingPlan, collate, divide, divide_by_task
 from alter_core.errors import Diverged
 from alter_core.mta.modes import evaluating
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
+from alter_core.training.batches import Batch, Rows, SamplingPlan, collate, divide, divide_by_task
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.session import Session, Training

@@ -16,25 +16,25 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import nn
 
 from alter_core.backbone import backbone_record, load_backbone
-from alter_core.data.batches import EncodedRows, encode_rows
 from alter_core.errors import BundleError, SpecError, TrainingError
 from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.mta.manifest import MANIFEST
 from alter_core.mta.surgery import NEW_ROW_KEEP
+from alter_core.numerics import choose_precision, dtype_of
 from alter_core.prompts import check_room, longest_answer
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.attention import attention, choose_attention
+from alter_core.training.batches import EncodedRows, encode_rows
 from alter_core.training.cost import stage_cost
 from alter_core.training.forward import TargetForward
 from alter_core.training.job import TrainingJob
 from alter_core.training.loop import train
-from alter_core.training.precision import choose_precision, dtype_of
 from alter_core.training.session import Training
 from alter_core.training.stages import Named, enter_stage, opens_gates, stage_for_added
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
-from alter_core.workspace import digest_of, write_json
+from alter_core.whole import digest_of, write_json
 
 VALIDATION_LOSS_ROWS = 48
 """Validation rows of each task that the validation loss is taken on: enough to see a stage go wrong, and cheap."""
@@ -305,8 +305,8 @@ def _scorer(
     kernel: of attention, to write answers with.
     """
     from alter_core.evaluation.job import chosen_rows
-    from alter_core.evaluation.predict import Predictor
     from alter_core.evaluation.scorecard import score
+    from alter_core.inference.predict import Predictor
 
     rows = chosen_rows(dataset, spec, "validation", spec.evaluation.max_validation_rows)
     if not rows:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from alter_core.data.batches import EncodedRows, SamplingPlan
 from alter_core.errors import Stopped
 from alter_core.mta import MTAModel
 from alter_core.spec import StageSpec
+from alter_core.training.batches import EncodedRows, SamplingPlan
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.memory import release_free_memory
 from alter_core.training.stages import Named

@@ -23,11 +23,12 @@ from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
-from alter_core.data.batches import Batch, EncodedRows, Rows, collate
 from alter_core.errors import TrainingError
 from alter_core.mta.fingerprint import tensor_digest
+from alter_core.training.batches import Batch, EncodedRows, Rows, collate
 from alter_core.training.forward import TargetForward
-from alter_core.workspace import Workspace, digest_of, write_json
+from alter_core.whole import digest_of, write_json
+from alter_core.workspace import Workspace
 
 TOKENS_PER_BATCH = 2560
 """Of the trunk's forward: small enough that activations stay near the processor, large enough for wide matmuls."""

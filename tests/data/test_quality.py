@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from alter_core.data import task_quality
 from alter_core.data.ingest import ingest
-from alter_core.data.profile import Profile, drift, profile, total_variation
-from alter_core.data.quality import QualityReport, validate
 from alter_core.errors import QualityBlocked
+from alter_core.quality import task as task_quality
+from alter_core.quality.page import quality_page
+from alter_core.quality.profile import Profile, drift, profile, total_variation
+from alter_core.quality.report import QualityReport, validate
 from tests.data.conftest import MadeDomain, good_rows
 
 PAIRS = {"type": "generation"}
@@ -186,7 +187,7 @@ def test_total_variation_is_0_for_equal_and_1_for_disjoint_shares() -> None:
 def test_the_page_escapes_what_rows_hold_and_needs_no_network(made: MadeDomain) -> None:
     evil = "<script src='http://x'>"
     made.write("rows.jsonl", [*good_rows(200), {"input": "odd", "target": evil}])
-    page = _report(made, {"labels": ["yes", "no"]}).to_html()
+    page = quality_page(_report(made, {"labels": ["yes", "no"]}))
     assert "<script" not in page
     assert "&lt;script" in page
     assert not re.search(r"""(src|href)=["']?http""", page)

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from alter_core.data.ingest import ingest
-from alter_core.data.scaffold import scaffold
 from alter_core.errors import DataError
 from alter_core.spec import load_domain
 from alter_core.workspace import Workspace
+from flows.production.scaffold import scaffold
 
 
 @pytest.fixture

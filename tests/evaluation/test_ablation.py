@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from alter_core.ablation import trials
+from alter_core.ablation.arms import Arm, make_arms
+from alter_core.ablation.duration import expected_seconds
+from alter_core.ablation.intervals import macro, macro_interval, paired_difference
+from alter_core.ablation.job import AblationJob, run
+from alter_core.ablation.peft_arms import PeftHandle
+from alter_core.ablation.plot import draw
+from alter_core.ablation.table import Tuned, reading, summarise, to_markdown
+from alter_core.ablation.trials import Bench, Trial
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.errors import Diverged, SpecError, Stopped, TrainingError
-from alter_core.evaluation import trials
-from alter_core.evaluation.ablation import AblationJob, run
-from alter_core.evaluation.ablation_plot import draw
-from alter_core.evaluation.ablation_table import Tuned, reading, summarise, to_markdown
-from alter_core.evaluation.arms import Arm, make_arms
-from alter_core.evaluation.duration import expected_seconds
-from alter_core.evaluation.peft_arms import PeftHandle
-from alter_core.evaluation.seed_intervals import macro, macro_interval, paired_difference
-from alter_core.evaluation.trials import Bench, Trial
 from alter_core.mta import inject
 from alter_core.spec import StageSpec, load_domain
 from alter_core.training.stages import enter_stage
@@ -292,7 +292,7 @@ def test_without_validation_rows_nothing_is_trained(
     ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = {"train": {"a": 5}, "validation": {"a": 0, "b": 0}, "test": {"a": 2}}
-    monkeypatch.setattr("alter_core.evaluation.ablation._row_counts", lambda *_: counts)
+    monkeypatch.setattr("alter_core.ablation.job._row_counts", lambda *_: counts)
     log = Log()
     with pytest.raises(SpecError, match="there are none: raise split > validation"):
         run(job_for(ready, tmp_path), log, log.stopped)
@@ -395,7 +395,7 @@ def test_all_trials_compute_in_the_precision_that_was_measured_at_first(
     def measured(falls_out: str) -> None:
         """As on another machine. A trial that measured for itself would get something else yet."""
         monkeypatch.setattr(
-            "alter_core.training.precision.choose_precision",
+            "alter_core.numerics.choose_precision",
             lambda wanted, _: (falls_out, 1.0) if wanted == "auto" else (wanted, None),
         )
         monkeypatch.setattr("alter_core.training.run.choose_precision", lambda wanted, _: (wanted, None))

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import MistralForCausalLM
 
-from alter_core.evaluation import reading
-from alter_core.evaluation.decoding import Decoder, Request
-from alter_core.evaluation.labels import FREE, LabelTries
+from alter_core.inference import prefill as reading
+from alter_core.inference.decoding import Decoder, Request
+from alter_core.inference.labels import FREE, LabelTries
 from tests.evaluation import naive
 from tests.mta.conftest import MODELS
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alter_core.evaluation.grid import best_rate, is_at_edge, rates_to_try
+from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
 
 
 @pytest.mark.parametrize(

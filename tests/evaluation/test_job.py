@@ -11,11 +11,12 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.evaluation.baselines import majority_targets
 from alter_core.evaluation.job import EvaluationJob, chosen_rows, main, run
-from alter_core.evaluation.predict import Predictor
 from alter_core.evaluation.scorecard import Scorecard
+from alter_core.inference.predict import Predictor
 from alter_core.mta import inject, save_bundle
 from alter_core.spec import DomainSpec, load_domain
-from alter_core.workspace import Workspace, write_json
+from alter_core.whole import write_json
+from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from alter_core.errors import SpecError
-from alter_core.evaluation.labels import LabelTries
+from alter_core.inference.labels import LabelTries
 
 END = 0
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from alter_core.ablation.arms import PeftChoice
+from alter_core.ablation.peft_arms import PeftHandle
 from alter_core.backbone import load_backbone, resolve_backbone
-from alter_core.evaluation.arms import PeftChoice
-from alter_core.evaluation.peft_arms import PeftHandle
-from alter_core.evaluation.predict import Predictor
+from alter_core.inference.predict import Predictor
 from alter_core.spec import DomainSpec
 from alter_core.workspace import Workspace
 from tests.conftest import COLOURS, tiny_spec

@@ -8,9 +8,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from alter_core.errors import BundleError, DataError, SpecError, TaskIdError
-from alter_core.evaluation.decoding import Answer, Request
-from alter_core.evaluation.predict import Predictor
-from alter_core.evaluation.recorded_spec import recorded_spec
+from alter_core.inference.decoding import Answer, Request
+from alter_core.inference.predict import Predictor
+from alter_core.inference.recorded_spec import recorded_spec
 from alter_core.mta.bundle import save_bundle
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec

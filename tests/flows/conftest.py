@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.plan import Plan
+from flows.production.plan import Plan
 from tests.conftest import tiny_spec, write_domain
 
 Read = Callable[..., Plan]

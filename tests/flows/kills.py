@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-from alter_core.evaluation.predict import Predictor
+from alter_core.inference.predict import Predictor
 from registry.models import CHAMPION, ModelStore
 from registry.tracking import Tracker
 from tests.conftest import tiny_spec, write_domain
@@ -65,7 +65,7 @@ class Victim:
         """Its output goes to files: what outlives a killed run would hold a pipe open."""
         with self.out.open("wb") as out, self.err.open("wb") as err:
             return subprocess.Popen(
-                [sys.executable, "-c", "from flows.cli import main; main()", "run", str(self.file), "--json"],
+                [sys.executable, "-c", "from flows.cli.app import main; main()", "run", str(self.file), "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

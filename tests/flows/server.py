@@ -40,7 +40,7 @@ class Factory:
         if own_server:
             del environment["PREFECT_API_URL"]
         return subprocess.run(
-            [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments],
             input=stdin,
             capture_output=True,
             text=True,

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from flows.abandoned import orphaned_servers, workspace_tag
-from flows.plan import Plan
+from flows.production.plan import Plan
 from tests.conftest import tiny_spec, write_domain
 
 SERVER = [sys.executable, "-c", "import time; time.sleep(120)", "uvicorn"]

@@ -8,8 +8,8 @@ import pytest
 from filelock import FileLock
 
 from alter_core.workspace import Workspace
-from flows.caches import plan_caches, remove_caches
-from flows.plan import ABLATION_LOCK, LOCK
+from flows.production.caches import plan_caches, remove_caches
+from flows.production.plan import ABLATION_LOCK, LOCK
 
 
 def filled(workspace: Workspace, *folders: Path, days: float) -> None:

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from flows.candidate import Candidate
+from flows.production.candidate import Candidate
 from tests.registry.facts import scorecard
 
 CHAMPION = {"version": 3, "tags": {}}

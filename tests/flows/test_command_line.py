@@ -17,11 +17,12 @@ from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-import flows.status
+import flows.deployments.status
 from alter_core.errors import AlterError, DataError, SpecError
-from flows import display, ending, many
-from flows.deploy import server_errors
-from flows.plan import find_domain
+from flows import many
+from flows.deployments.deploy import server_errors
+from flows.production import display, ending
+from flows.production.plan import find_domain
 from tests.command_line import Alter, caller
 from tests.conftest import tiny_spec, write_domain
 
@@ -185,8 +186,8 @@ def test_ctrl_c_does_not_say_that_a_deployed_run_goes_on_from_a_checkpoint(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.commands_unattended.all_or", stopped)
-    monkeypatch.setattr("flows.commands_produce.make_prefect_home", lambda: None)
+    monkeypatch.setattr("flows.cli.unattended.all_or", stopped)
+    monkeypatch.setattr("flows.cli.produce.make_prefect_home", lambda: None)
     assert "from the last checkpoint" in alter("run", "x")[2]
     assert alter("run", "x", "--deployed") == (130, "", "\nstopped\n")
 
@@ -219,7 +220,9 @@ def test_the_status_says_when_a_start_that_is_asked_for_does_not_come(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     others = ("problem", "state", "message", "started", "run", "champion", "macro", "promoted")
-    flows.status.print_status([flows.status.DomainStatus(domain="x", **dict.fromkeys(others), **when)])
+    flows.deployments.status.print_status(
+        [flows.deployments.status.DomainStatus(domain="x", **dict.fromkeys(others), **when)]
+    )
     table, _, below = capsys.readouterr().out.partition("└")
     assert f" {cell} " in table
     assert advice in below if advice else "x:" not in below
@@ -231,10 +234,10 @@ def test_the_status_of_a_domain_of_which_nothing_is_known_ends_with_2(
 ) -> None:
     nothing = dict.fromkeys(("state", "message", "started", "run", "next", "macro", "promoted"))
     unplanned = {"late": False, "scheduled": False}
-    row = flows.status.DomainStatus(
+    row = flows.deployments.status.DomainStatus(
         domain="x", problem="there is no domain 'x'", champion=champion, **nothing, **unplanned
     )
-    monkeypatch.setattr(flows.status, "status", lambda _: [row])
+    monkeypatch.setattr(flows.deployments.status, "status", lambda _: [row])
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     ended, out, _ = alter("status", "x")
     assert ended == code

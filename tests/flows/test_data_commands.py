@@ -14,7 +14,7 @@ import pytest
 
 from alter_core.data.ingest import ingest
 from flows.many import read_plans
-from flows.plan import Plan
+from flows.production.plan import Plan
 from tests.command_line import Alter, caller
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 
@@ -226,7 +226,7 @@ def test_data_docs_are_built_where_asked_and_never_over_something_else(
 def test_a_terminal_shows_progress(domain: Callable[..., str], tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from flows.cli import main; main()", "data", domain("fine")],
+        [sys.executable, "-c", "from flows.cli.app import main; main()", "data", domain("fine")],
         stdout=subprocess.PIPE,
         stderr=theirs,
         cwd=tmp_path,

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alter_core.prompts import decode_answers, encode_prompts
 from alter_core.spec import load_domain
-from flows.plan import ABLATION_LOCK
+from flows.production.plan import ABLATION_LOCK
 from registry.models import ModelStore
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 from tests.flows.server import Factory, factory

@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
+from alter_core import process as jobs
 from alter_core.errors import AlterError, TrainingError, WorkspaceError
-from flows import jobs
-from flows.jobs import end_leftovers, run_job
+from alter_core.process import end_leftovers, run_job
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -113,7 +113,7 @@ def test_the_rows_of_a_job_that_is_quicker_than_its_reader_are_read(
         process.wait()
         return process
 
-    monkeypatch.setattr("flows.jobs.subprocess.Popen", ended)
+    monkeypatch.setattr("alter_core.process.subprocess.Popen", ended)
     assert [row["step"] for row in run(tmp_path, 'row(phase="train", step=1)')] == [1]
 
 

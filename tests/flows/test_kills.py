@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.exit_codes import TERMINATED
+from flows.production.exit_codes import TERMINATED
 from tests.flows.kills import SECONDS, Victim, kill_often
 from tests.flows.server import wait_for
 

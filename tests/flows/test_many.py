@@ -11,7 +11,8 @@ import pytest
 from prefect.context import TagsContext
 from prefect.states import Completed, Failed, State
 
-from flows import deploy, many, status
+from flows import many
+from flows.deployments import deploy, status
 from tests.flows.conftest import Read
 
 

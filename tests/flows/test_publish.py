@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flows import publish
-from flows.candidate import another_split
-from flows.plan import Plan
+from flows.production.candidate import another_split
+from flows.production.plan import Plan
 from flows.publish import ended, is_unsettled, stands
 from flows.steps import _logged
 from registry.errors import RegistryInputError, StoreUnavailable

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from alter_core.errors import AlterError, SpecError
 from alter_core.spec import DomainSpec, ScheduleSpec
-from flows import declarations, deploy
-from flows.declarations import declare
-from flows.schedules import STAGGER_MINUTES, Schedule, shifted, staggered
+from flows.deployments import declarations, deploy
+from flows.deployments.declarations import declare
+from flows.deployments.schedules import STAGGER_MINUTES, Schedule, shifted, staggered
 from tests.conftest import tiny_spec, write_domain
 
 

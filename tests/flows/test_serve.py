@@ -22,7 +22,7 @@ def test_a_schedule_is_served_until_sigterm_and_nothing_stays(tmp_path: Path, ti
     environment = {name: value for name, value in works.environment.items() if name != "PREFECT_API_URL"}
     with (tmp_path / "serve.log").open("wb") as log:
         served = subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", "serve", file, "--port", str(port)],
+            [sys.executable, "-c", "from flows.cli.app import main; main()", "serve", file, "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alter_core.errors import AlterError
-from flows.settings import CHECKPOINT_SECONDS, SETTINGS, check_settings, checkpoint_seconds
+from flows.production.settings import CHECKPOINT_SECONDS, SETTINGS, check_settings, checkpoint_seconds
 from tests.command_line import caller
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def test_a_command_tells_all_wrong_settings_before_it_begins_and_its_help_is_sho
 
 def test_a_workspace_of_nobody_is_a_message_from_the_first_import_on() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", "check"],
+        [sys.executable, "-c", "from flows.cli.app import main; main()", "check"],
         capture_output=True,
         text=True,
         env={**os.environ, "ALTER_HOME": "~nouser/x", "PYTHONPATH": str(ROOT)},

@@ -1,6 +1,6 @@
 """What a person reads at the end of a run."""
 
-from flows import summary
+from flows.cli import summary
 from tests.registry.facts import card_facts
 
 

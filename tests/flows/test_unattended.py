@@ -17,8 +17,8 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Running
 
-from flows.declarations import SLUG, domain_tag, full_name, prefect_yaml
-from flows.zombies import apply_automation, zombie_automation
+from flows.deployments.declarations import SLUG, domain_tag, full_name, prefect_yaml
+from flows.deployments.zombies import apply_automation, zombie_automation
 from tests.conftest import tiny_spec, write_domain
 from tests.flows.server import Factory, end, factory, listener, wait_for
 

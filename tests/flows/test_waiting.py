@@ -16,11 +16,11 @@ from prefect.states import Completed, Pending, Running, Scheduled
 
 from flows import abandoned
 from flows.abandoned import close_abandoned, workspace_tag
-from flows.declarations import full_name
-from flows.deploy import deploy
+from flows.deployments.declarations import full_name
+from flows.deployments.deploy import deploy
+from flows.deployments.status import status
 from flows.many import produce_deployed
-from flows.plan import Plan
-from flows.status import status
+from flows.production.plan import Plan
 from tests.conftest import tiny_spec, write_domain
 from tests.flows.server import Factory, factory, listener
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alter_core.errors import AlterError
-from flows import decisions
+from flows.production import decisions
 from registry.comparison import compare as compare_cards
 from registry.errors import AliasConflict, RegistryError, StoreUnavailable
 from registry.models import ModelStore

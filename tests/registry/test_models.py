@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy.exc import OperationalError
 
-from flows.stores import need_versions
+from flows.production.stores import need_versions
 from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable, reported
 from registry.models import LINKED, ModelStore
 from registry.packaging import MAX_DESCRIPTION

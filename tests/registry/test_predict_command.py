@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from alter_core.evaluation import answer_file
-from alter_core.evaluation.predict import Predictor
+from alter_core.inference import answer_file
+from alter_core.inference.predict import Predictor
 from tests.command_line import Alter, caller
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
@@ -188,7 +188,7 @@ def test_one_text_is_answered_as_before(alter: Alter, rows: Rows, wanted: list[t
 
 def test_a_terminal_shows_progress_with_the_time_left(home: Path, tmp_path: Path, rows: Rows) -> None:
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    command = "from flows.cli import main; main()"
+    command = "from flows.cli.app import main; main()"
     arguments = ["predict", "tiny", "--file", "rows.jsonl", "--out", "answers.csv"]
     ours, theirs = os.openpty()
     process = subprocess.Popen(

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import requests
 
-from alter_core.evaluation.predict import Predictor
-from flows.code_wheel import build_wheel
+from alter_core.inference.predict import Predictor
+from flows.production.code_wheel import build_wheel
 from registry.scoring_model import _problems
 from tests.conftest import tiny_rows
 from tests.registry.conftest import EXAMPLE, Store

@@ -13,7 +13,7 @@ import pytest
 
 from alter_core.spec import DomainSpec
 from alter_core.workspace import Workspace
-from flows.stores import open_tracker
+from flows.production.stores import open_tracker
 from registry.errors import RegistryError, StoreUnavailable
 from registry.tracking import MAX_NAME, MAX_VALUE, WORKSPACE, Tracker
 from tests.conftest import tiny_spec

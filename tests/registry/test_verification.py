@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from alter_core.errors import BundleError
-from alter_core.evaluation.predict import Predictor
+from alter_core.inference.predict import Predictor
 from registry.errors import RegistryError, RegistryInputError, VerificationError
 from registry.verification import compare_answers, verify_in_fresh_process
 from tests.conftest import tiny_rows

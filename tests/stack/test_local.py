@@ -61,7 +61,7 @@ def domain(place: Place, tiny_backbone: Path) -> str:
 def alter(place: Place, *arguments: str, account: str = "factory") -> "subprocess.CompletedProcess[str]":
     """The command line as a person with this MLflow account."""
     return subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments],
         capture_output=True,
         text=True,
         timeout=600,

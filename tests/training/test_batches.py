@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from alter_core.backbone import load_backbone
-from alter_core.data.batches import (
+from alter_core.errors import DataError
+from alter_core.training.batches import (
     TOKENS_PER_TASK,
     WIDTH_STEP,
     EncodedRows,
@@ -18,7 +19,6 @@ from alter_core.data.batches import (
     divide_by_task,
     encode_rows,
 )
-from alter_core.errors import DataError
 from tests.training.conftest import Domain
 
 PAD = 0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from alter_core.data.batches import Batch, EncodedRows, collate
 from alter_core.mta import MTAConfig, inject
+from alter_core.training.batches import Batch, EncodedRows, collate
 from alter_core.training.forward import TargetForward
 from tests.mta.conftest import MODELS, TASKS, stir, tiny
 from tests.training.test_batches import encoded

@@ -21,13 +21,13 @@ from alter_core.backbone import RECORD
 from alter_core.errors import SpecError, TrainingError
 from alter_core.mta import load_bundle
 from alter_core.mta.manifest import MANIFEST
+from alter_core.process import stop_tree, training_command
 from alter_core.training import checkpoint, session
 from alter_core.training import run as run_module
 from alter_core.training.checkpoint import Progressed, load_checkpoint, save_checkpoint
 from alter_core.training.job import TrainingJob, main
 from alter_core.training.run import job_key, trained_digest
-from alter_core.workspace import write_json
-from flows.jobs import stop_tree, training_command
+from alter_core.whole import write_json
 from tests.training.conftest import Domain, start
 
 Train = Callable[..., Any]

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alter_core.backbone import load_backbone
-from alter_core.data.batches import SamplingPlan, encode_rows
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.errors import Diverged
 from alter_core.mta import inject, load_bundle
 from alter_core.spec import load_domain
+from alter_core.training.batches import SamplingPlan, encode_rows
 from alter_core.training.job import TrainingJob
 from alter_core.training.stages import enter_stage, rate_at
 from tests.conftest import tiny_spec, write_domain

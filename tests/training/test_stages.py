@@ -7,11 +7,11 @@ import torch
 import yaml
 from pydantic import ValidationError
 
+from alter_core import numerics as precision
 from alter_core.backbone import load_backbone
 from alter_core.errors import SpecError
 from alter_core.mta import MTAConfig, inject, load_bundle
 from alter_core.spec import StageSpec
-from alter_core.training import precision
 from alter_core.training import run as run_module
 from alter_core.training.cost import trained_in_all
 from alter_core.training.forward import TargetForward

@@ -1,0 +1,154 @@
+"""How long an ablation takes: a guess before it begins, and what is left while it goes on."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from alter_core.ablation.arms import Arm
+from alter_core.ablation.grid import best_rate, rates_to_try
+from alter_core.ablation.trials import Bench, Split, Trial
+from alter_core.backbone import load_backbone
+from alter_core.mta.architectures import find_architecture, find_blocks
+from alter_core.mta.injection import mta_blocks
+from alter_core.numerics import dtype_of
+from alter_core.prompts import encode_prompts
+from alter_core.training.stages import count_steps, scores_due
+
+Step = tuple[str, Split, float | None]
+"""An arm, a split that its trial is scored on, and which trial: its rate for `validation`, its seed for `test`."""
+
+
+def expected_seconds(
+    bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[Split, float]]:
+    """A first guess of what each arm's trial takes, from one timed forward of the backbone over a few rows.
+
+    Returns arm -> seconds of training and scoring validation rows, and of scoring test rows.
+
+    A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
+    the trunk three times (forward and backward); scoring costs one forward, a stage that may stop early scores the
+    validation rows many times, and one that opens gates twice. The guess gives way to real times as trials end.
+    """
+    spec = bench.spec
+    # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
+    model, tokenizer = load_backbone(bench.backbone, dtype_of(spec.precision))
+    tables = [bench.dataset.rows("train", name) for name in spec.task_names]
+    sample = [row for table in tables for row in table.select(range(min(4, len(table))))]
+    prompts = [encode_prompts(tokenizer, spec.task(row["task"]), [row["input"]])[0][0] for row in sample]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[*prompt, *[tokenizer.eos_token_id] * (width - len(prompt))] for prompt in prompts])
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids[:, :8]} if model.config.is_encoder_decoder else {})
+    with torch.inference_mode():
+        model(**{name: part[:1] for name, part in inputs.items()})  # the first one also prepares kernels
+        begin = time.monotonic()
+        model(**inputs)
+    per_token = (time.monotonic() - begin) / ids.numel()
+    tokens = sum(map(len, prompts)) / len(prompts)
+    blocks = find_blocks(model, find_architecture(model))
+    rows = {split: sum(of.values()) for split, of in counts.items()}
+    expected: dict[str, dict[Split, float]] = {}
+    for arm in arms:
+        # Reading the prompt, and about as much again for writing.
+        validation, test = (2.0 * rows[split] * tokens for split in ("validation", "test"))
+        work = validation
+        if arm.spec:
+            chosen = mta_blocks(blocks, arm.spec.mta)
+            top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
+            gate = "soft"
+            for stage in arm.spec.stages.values():
+                steps = count_steps(stage, rows["train"])
+                scores = len(scores_due(stage, steps)) + (2 if (gate, stage.gate) == ("hard", "soft") else 0)
+                work += steps * stage.rows_per_step * tokens * (3 * top) + scores * validation
+                gate = stage.gate
+        expected[arm.name] = {"validation": work * per_token, "test": test * per_token}
+    return expected
+
+
+def tuning_steps(trials: Sequence[Trial], guess: Mapping[Split, float]) -> dict[Step, float]:
+    """A grid's steps with the seconds that each will take; none where its result is there. guess: of one trial."""
+    return {
+        (trial.arm.name, "validation", trial.rate): 0.0 if trial.has("validation") else guess["validation"]
+        for trial in trials
+    }
+
+
+def all_steps(
+    bench: Bench, arm: Arm, rates: Sequence[float], max_rates: int, seeds: Sequence[int], guess: Mapping[Split, float]
+) -> dict[Step, float]:
+    """Every step of an arm, as `tuning_steps` gives them; how far its grid will be widened is known once it was.
+
+    rates, max_rates: as AblationJob has them. seeds: the first one is that which the rate is chosen by.
+    """
+    steps: dict[Step, float] = {}
+    tried: dict[float, float] = {}
+    while arm.spec and (more := rates_to_try(tried, rates, max_rates)):
+        trials = [Trial(bench, arm, rate, seeds[0]) for rate in more]
+        steps |= tuning_steps(trials, guess)
+        if not all(trial.has("validation") for trial in trials):
+            return steps | {(arm.name, "test", seed): _seed_seconds(seed == seeds[0], guess) for seed in seeds}
+        tried |= {rate: trial.score() for rate, trial in zip(more, trials, strict=True)}
+    for seed in seeds if arm.spec else seeds[:1]:
+        trial = Trial(bench, arm, best_rate(tried) if tried else None, seed)
+        trained = arm.spec is None or trial.has("validation")
+        steps[arm.name, "test", seed] = 0.0 if trial.has("test") else _seed_seconds(trained, guess)
+    return steps
+
+
+def _seed_seconds(trained: bool, guess: Mapping[Split, float]) -> float:
+    return guess["test"] + (0.0 if trained else guess["validation"])
+
+
+class Sayer:
+    """Tells how far the ablation is; times still to come are the guesses, scaled by how true they have been."""
+
+    def __init__(self, log: Callable[..., None], at_once: int) -> None:
+        self._log = log
+        self._at_once = at_once
+        self._lock = threading.Lock()
+        self._arm = ""
+        self._done = 0
+        self._left: dict[Step, float] = {}
+        self._spent = self._guessed = 0.0
+
+    def plan(self, arms: int, steps: Mapping[Step, float]) -> None:
+        """Say how long it will be. arms: how many. steps: with their guessed seconds."""
+        self._left = dict(steps)
+        hours = sum(steps.values()) / self._at_once / 3600
+        self._say(f"{arms} arms, {len(steps)} steps: about {hours:.1f} hours, more where a grid is widened")
+
+    def widened(self, steps: Mapping[Step, float]) -> None:
+        """Say that there are `steps` more, of which some may have been planned."""
+        with self._lock:
+            self._left |= steps
+
+    @contextmanager
+    def working(self, arm: Arm, trial: Trial, split: Split) -> Iterator[None]:
+        """Say that work on a trial begins, and when it has been done."""
+        rate = "" if trial.rate is None else f", rate {trial.rate:g}, seed {trial.seed}"
+        text, begin = f"{arm.title}{rate}", time.monotonic()
+        with self._lock:
+            self._arm = arm.name
+            self._say(text)
+        yield
+        seconds = time.monotonic() - begin
+        with self._lock:
+            self._done += 1
+            guess = self._left.pop((arm.name, split, trial.rate if split == "validation" else trial.seed))
+            if seconds > 2.0:  # read from disk otherwise
+                self._spent += seconds
+                self._guessed += guess
+            self._say(text)
+
+    def inner(self, **fields: Any) -> None:
+        """A row of the training or scoring that runs now in this process."""
+        self._log(**{**fields, "arm": self._arm})
+
+    def _say(self, text: str) -> None:
+        truth = self._spent / self._guessed if self._guessed else 1.0
+        left = truth * sum(self._left.values()) / self._at_once
+        total = self._done + len(self._left)
+        self._log(phase="ablate", done=self._done, total=total, seconds_left=left, text=text, arm=self._arm)

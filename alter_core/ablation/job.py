@@ -1,0 +1,292 @@
+"""The ablation: every arm on the same rows and steps, each at its own best rate, over several seeds.
+
+`python -m alter_core.ablation.job JOB.json` does one; started again it goes on where it was stopped, and the
+table so far is on disk after every arm.
+"""
+
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from alter_core.ablation.arms import Arm, make_arms
+from alter_core.ablation.duration import Sayer, Step, all_steps, expected_seconds, tuning_steps
+from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
+from alter_core.ablation.pool import SideBySide
+from alter_core.ablation.table import Tuned, summarise, write_table
+from alter_core.ablation.trials import Bench, Facts, Split, Trial, read_facts
+from alter_core.errors import AlterError, SpecError, TrainingError
+from alter_core.evaluation.job import append_row
+from alter_core.spec import DomainSpec, StageSpec
+from alter_core.training.job import EXIT_STOPPED
+from alter_core.whole import write_json
+
+
+class TrialChoice(BaseModel):
+    """One trial of an ablation, and how far to take it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    rate: float | None
+    seed: int
+    split: Split
+
+
+class AblationJob(BaseModel):
+    """Everything that an ablation needs, as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    spec: DomainSpec
+    """The domain, with the dataset's labels filled in."""
+    dataset: Path
+    """Folder of a TaskDataset."""
+    backbone: Path
+    """Folder of the converted backbone."""
+    output: Path
+    """Folder for trials, ablation.json, ablation.md and ablation.png."""
+    trunk_cache: Path
+    """Folder of trunk caches."""
+    metrics: Path
+    """JSON lines, appended: phase `ablate` (done, total, seconds_left, text), and what each training tells, with its
+    `arm`."""
+    seeds: int = Field(default=3, ge=1)
+    """Seeds of every arm; the first one also chooses the arm's rate."""
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3, 2e-3, 4e-3), min_length=1)
+    """The grid of stage one's rate that every arm begins with; it is widened by factors of two until no arm is best
+    at its edge."""
+    max_rates: int = Field(default=9, ge=1)
+    """An arm still best at the edge of so many rates stays there, and the table says so. No more than `rates` has:
+    nothing is widened."""
+    arms: tuple[str, ...] | None = None
+    """Names of the arms to run; unset: all."""
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further MTA arms: name -> parts of the spec that differ (mta, stage_one, stage_two)."""
+    steps_factor: float = Field(default=1.0, gt=0)
+    """Multiplies the length of every stage of every arm."""
+    patience: int | None = Field(default=None, ge=1)
+    """Validation scores without a better one after which an arm stops: with a large steps_factor, arms are compared at
+    convergence rather than at equal steps."""
+    at_once: int = Field(default=1, ge=1)
+    """Trials that are worked on side by side, each in a process with its share of the processors."""
+    only: TrialChoice | None = None
+    """Do this trial and make no table: what a process beside others is given."""
+    code: str = ""
+    """Digest of the code; results of other code are not reused."""
+
+
+def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], bool]) -> dict[str, Any]:
+    """Do `job`; returns what ablation.json holds, and nothing for one trial.
+
+    Raises AlterError subclasses for wrong input, and alter_core.errors.Stopped when asked to stop.
+    """
+    from alter_core.data.dataset import TaskDataset
+
+    dataset = TaskDataset.open(job.dataset)
+    job = _in_one_precision(job)
+    spec = _lengthened(job)
+    counts = _row_counts(spec, dataset)
+    if not any(counts["validation"].values()):
+        raise SpecError(
+            f"{spec.name}: an ablation chooses rates by validation rows, and there are none: raise split > validation"
+        )
+    variants = {name: _lengthened_parts(parts, job) for name, parts in job.variants.items()}
+    arms = chosen_arms(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
+    sayer = Sayer(log, job.at_once)
+    bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
+    if job.only:
+        (arm,) = (arm for arm in arms if arm.name == job.only.arm)
+        Trial(bench, arm, job.only.rate, job.only.seed).result(job.only.split)
+        return {}
+    settings = _settings(job, spec, counts)
+    guesses = expected_seconds(bench, arms, counts)
+    seeds = range(spec.seed, spec.seed + job.seeds)
+    steps: dict[Step, float] = {}
+    for arm in arms:
+        steps |= all_steps(bench, arm, job.rates, job.max_rates, seeds, guesses[arm.name])
+    sayer.plan(len(arms), steps)
+    beside = SideBySide(job.at_once, stop_asked)
+
+    tuned: dict[str, Tuned] = {}
+    finished: dict[str, list[Trial]] = {arm.name: [] for arm in arms}
+    one_at_a_time = threading.Lock()
+
+    def reach(trial: Trial, split: Split) -> Facts:
+        """The result of `trial`, by a process of its own where several are wanted."""
+        if job.at_once > 1 and not trial.has(split):
+            choice = TrialChoice(arm=trial.arm.name, rate=trial.rate, seed=trial.seed, split=split)
+            part = job.model_copy(update={"only": choice})
+            module = "alter_core.ablation.job"
+            beside.run(module, part.model_dump(mode="json"), trial.folder, f"{trial.arm.title}, seed {trial.seed}")
+        return trial.result(split)
+
+    def settle(arm: Arm, trial: Trial) -> None:
+        with sayer.working(arm, trial, "test"):
+            reach(trial, "test")
+            trial.drop_weights()
+            with one_at_a_time:
+                finished[arm.name] = sorted([*finished[arm.name], trial], key=lambda trial: trial.seed)
+                write_table(job.output, summarise(spec, arms, finished, tuned, settings))
+
+    def tune(arm: Arm) -> None:
+        trial, tuned[arm.name] = _tune(bench, arm, job, sayer, guesses[arm.name], reach)
+        settle(arm, trial)
+
+    beside.each(tune, arms)
+    others = [(arm, seed) for seed in seeds[1:] for arm in arms if arm.spec]
+    beside.each(lambda one: settle(one[0], Trial(bench, one[0], tuned[one[0].name].rate, one[1])), others)
+    return summarise(spec, arms, finished, tuned, settings)
+
+
+def _tune(
+    bench: Bench,
+    arm: Arm,
+    job: AblationJob,
+    sayer: Sayer,
+    guess: Mapping[Split, float],
+    reach: Callable[[Trial, Split], Facts],
+) -> tuple[Trial, Tuned]:
+    """The arm's best trial on validation rows, and the grid that it was found on."""
+    if arm.spec is None:
+        return Trial(bench, arm, None, bench.spec.seed), Tuned(None, {}, False)
+    tried: dict[float, float] = {}
+    trials: dict[float, Trial] = {}
+    while rates := rates_to_try(tried, job.rates, job.max_rates):
+        more = {rate: Trial(bench, arm, rate, bench.spec.seed) for rate in rates}
+        if tried:
+            sayer.widened(tuning_steps(list(more.values()), guess))
+        trials |= more
+        for rate, trial in more.items():
+            with sayer.working(arm, trial, "validation"):
+                reach(trial, "validation")
+                tried[rate] = trial.score()
+            for loser in set(tried) - {best_rate(tried)}:
+                trials[loser].drop_weights()
+    best = best_rate(tried)
+    if tried[best] == -math.inf:
+        why = [f"rate {rate:g}: {trial.validation()['diverged']}" for rate, trial in sorted(trials.items())]
+        raise TrainingError(f"{arm.title} diverges at every rate that was tried: give lower ones with --rate", why)
+    grid = {rate: None if score == -math.inf else score for rate, score in sorted(tried.items())}
+    return trials[best], Tuned(best, grid, is_at_edge(tried))
+
+
+def _in_one_precision(job: AblationJob) -> AblationJob:
+    """`job` with the precision that all its trials compute in: what another one changes is as much as another seed
+    does. It is measured once; on whichever machine the ablation goes on later, it goes on as it began."""
+    from alter_core.numerics import choose_precision
+
+    if job.spec.precision != "auto":
+        return job
+    record = job.output / "precision.json"
+    begun = read_facts(record)
+    if begun is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        begun = {"precision": choose_precision("auto", device)[0]}
+        write_json(record, begun)
+    return job.model_copy(update={"spec": job.spec.model_copy(update=begun)})
+
+
+def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
+    """Rows that are trained on or scored: split -> task -> rows."""
+    limits = {"train": None, "validation": spec.evaluation.max_validation_rows, "test": spec.evaluation.max_rows}
+    return {
+        split: {name: min(count, limit or sys.maxsize) for name, count in dataset.counts(split).items()}
+        for split, limit in limits.items()
+    }
+
+
+def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """What all arms share, as the table tells it."""
+    from alter_core.training.stages import count_all_steps
+
+    return {
+        **{f"{split}_rows": dict(rows) for split, rows in counts.items()},
+        "steps": count_all_steps(spec, sum(counts["train"].values())),
+        "rows_per_step": spec.stage_one.rows_per_step,
+        "seeds": job.seeds,
+        "rates": list(job.rates),
+        "widened": job.max_rates > len(job.rates),
+        "patience": job.patience,
+    }
+
+
+def _lengthened(job: AblationJob) -> DomainSpec:
+    def longer(stage: StageSpec) -> StageSpec:
+        lengths = _longer(stage.model_dump(), job.steps_factor)
+        return stage.model_copy(update={**lengths, "patience": job.patience or stage.patience})
+
+    return job.spec.model_copy(update={name: longer(stage) for name, stage in job.spec.stages.items()})
+
+
+def _lengthened_parts(parts: Mapping[str, Any], job: AblationJob) -> dict[str, Any]:
+    """A variant whose stages' own lengths, where it gives any, are multiplied as those of the domain's spec are, and
+    which stops as early."""
+    stages = {name: parts[name] for name in ("stage_one", "stage_two") if isinstance(parts.get(name), Mapping)}
+    patience = {"patience": job.patience} if job.patience else {}
+    return {**parts, **{n: {**stage, **patience, **_longer(stage, job.steps_factor)} for n, stage in stages.items()}}
+
+
+def _longer(stage: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """The length that a stage gives, multiplied. What is no number stays as it is, for the spec's own check."""
+    epochs, steps = stage.get("epochs"), stage.get("steps")
+    longer: dict[str, Any] = {}
+    if isinstance(epochs, int | float):
+        longer["epochs"] = epochs * factor
+    if isinstance(steps, int):
+        longer["steps"] = max(1, round(steps * factor))
+    return longer
+
+
+def chosen_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]:
+    """Those of `names`, or all without any. Raises SpecError with every name that no arm has."""
+    known = [arm.name for arm in arms]
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise SpecError(f"no such arm: {', '.join(unknown)}; arms are {', '.join(known)}")
+    return tuple(arm for arm in arms if names is None or arm.name in names)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 0, 143 after SIGTERM, or that of the AlterError that stopped the job."""
+    from alter_core.errors import Stopped
+
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m alter_core.ablation.job JOB.json\n")
+        return 2
+    try:
+        job = AblationJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    except ValidationError as error:
+        sys.stderr.write(f"{arguments[0]}: not an ablation job: {error}\n")
+        return 2
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+    arm = {"arm": job.only.arm} if job.only else {}
+    parent = os.getppid()
+
+    def stop_asked() -> bool:
+        # One of several side by side also ends when the process that waits for it was killed.
+        return bool(asked) or (job.only is not None and os.getppid() != parent)
+
+    try:
+        run(job, lambda **fields: append_row(job.metrics, {**fields, **arm}), stop_asked)
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        return EXIT_STOPPED
+    except AlterError as error:
+        sys.stderr.write(f"{error}\n")
+        told = {"headline": error.headline, "problems": list(error.problems), "exit_code": error.exit_code}
+        append_row(job.metrics, {"phase": "error", **told})
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Answers of a trained model: prompts read together, labels under constraint, one text or a file of rows."""

@@ -1,0 +1,108 @@
+"""Greedy decoding of one batch of rows, label rows under constraint, with a probability for every answer.
+
+Why not `generate`: a label row is done as soon as one label is left, most often at its first token, and rows that are
+done leave the batch together with their cache. `benchmarks/predict.py` measures what that is worth.
+"""
+
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alter_core.inference.labels import FREE, LabelTries
+from alter_core.inference.prefill import Routing, read
+
+KEPT_SHARE = 0.8
+"""The batch is made smaller once no more than this share of it still writes: above it, the copy costs more than it
+saves."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row to answer."""
+
+    task: str
+    prompt: Sequence[int]
+    root: int
+    """Node of the task's labels, or FREE."""
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a row wrote: `label` is the number of its label, or None for free text, whose ids are `ids`."""
+
+    ids: tuple[int, ...]
+    label: int | None
+    score: float
+    """Label: its probability among the task's labels. Free text: geometric mean of its tokens' probabilities."""
+
+
+class Decoder:
+    """Answers batches of requests with one model. Holds no state between batches."""
+
+    def __init__(
+        self, model: Any, tries: LabelTries, ends: Collection[int], pad: int, routing: Routing | None = None
+    ) -> None:
+        """ends: token ids that end an answer. pad: any token id; padding is masked. routing: carries rows' tasks."""
+        self.model = model
+        self.tries = tries
+        self.pad = pad
+        self.routing = routing or (lambda _tasks: nullcontext())
+        self.device = next(model.parameters()).device
+        self.ends = torch.tensor(sorted(ends), device=self.device)
+        self.finished = tries.finished(self.device)
+
+    @torch.inference_mode()
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answers in the order of `requests`, which share one batch whatever their tasks."""
+        count, longest = len(requests), max(request.max_new_tokens for request in requests)
+        device = self.device
+        written = torch.zeros(count, longest, dtype=torch.long, device=device)
+        log_probability = torch.zeros(count, device=device)
+        steps = torch.zeros(count, dtype=torch.long, device=device)
+        node = torch.tensor([request.root for request in requests], device=device)
+        limit = torch.tensor([request.max_new_tokens for request in requests], device=device)
+        rows = torch.arange(count, device=device)  # the requests that the batch still holds
+        done = self.finished[node]
+        tasks, prompts = [request.task for request in requests], [request.prompt for request in requests]
+        reading = read(self.model, tasks, prompts, self.pad, self.routing)
+        logits = reading.start(longest)  # batch, vocab
+        for step in range(longest):
+            here = node[rows]
+            token, gained = _likeliest(logits)
+            labelled = (here != FREE) & ~done[rows]
+            if labelled.any():
+                choice = self.tries.choose(logits[labelled], here[labelled])
+                token[labelled], gained[labelled] = choice.token, choice.log_probability
+                node[rows[labelled]] = choice.node
+            writes = ~done[rows]
+            living = rows[writes]
+            written[living, step] = token[writes]
+            log_probability[living] += gained[writes]
+            steps[living] = step + 1
+            ended = torch.isin(token, self.ends) | (step + 1 >= limit[rows])
+            done[rows] |= torch.where(here != FREE, self.finished[node[rows]], ended)
+            alive = ~done[rows]
+            remaining = int(alive.sum())
+            if not remaining:
+                break
+            if step == 0 or remaining <= KEPT_SHARE * len(rows):
+                kept = alive.nonzero()[:, 0]
+                reading.keep(kept)
+                rows, token = rows[kept], token[kept]
+            logits = reading.step(token)
+        mean = torch.where(node == FREE, log_probability / steps.clamp(min=1), log_probability).exp()
+        nodes, lengths, scores, ids = node.tolist(), steps.tolist(), mean.tolist(), written.tolist()
+        return [
+            Answer(tuple(ids[i][: lengths[i]]), None if nodes[i] == FREE else self.tries.label(nodes[i]), scores[i])
+            for i in range(count)
+        ]
+
+
+def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    best, token = logits.max(1)
+    return token, best.float() - logits.float().logsumexp(1)

@@ -1,0 +1,248 @@
+"""Predictor: answers rows of mixed tasks with a bundle, or with the plain backbone; the one way to use a model."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alter_core.backbone import quiet
+from alter_core.errors import DataError, SpecError, TaskIdError
+from alter_core.inference.decoding import Answer, Decoder, Request
+from alter_core.inference.labels import FREE, LabelTries
+from alter_core.inference.recorded_spec import recorded_spec
+from alter_core.mta import MTAModel
+from alter_core.mta.bundle import load_bundle
+from alter_core.mta.modes import evaluating
+from alter_core.numerics import choose_precision, dtype_of
+from alter_core.problems import kind_of
+from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets, longest_answer, room
+from alter_core.spec import DomainSpec
+from alter_core.text import clean, damage
+
+CACHE_BYTES = 2**30
+"""Most memory of a batch's cache of keys and values: the larger the batch, the less a written token costs."""
+ROWS_PER_BATCH = 512
+"""Most rows of a batch, each of which has a row of logits as long as the vocabulary."""
+SHOWN = 8
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one row."""
+
+    text: str
+    score: float
+    """Label task: the probability of the label among the task's labels. Free text: geometric mean of the
+    probabilities of its tokens."""
+    truncated: bool
+    """The input was over the task's max_input_tokens, and its end was not read."""
+
+
+class Predictor:
+    """Greedy answers for the tasks of one domain."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        spec: DomainSpec,
+        mta: MTAModel | None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        """spec: with labels filled in. mta None: `model` is the plain backbone, which reads the same prompts.
+
+        device: `model` is moved there when given. dtype: the backbone's parameters take it when given; adapters stay
+        as they are, and are mixed in their own precision. tokens_per_batch: prompts and answers, padding counted;
+        unset: as many as CACHE_BYTES hold.
+        Raises SpecError when a label task has no labels.
+        """
+        self.model = _placed(model, mta, device, dtype)
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self._turn = threading.Lock()
+        self.mta = mta
+        self.tokens_per_batch = tokens_per_batch or CACHE_BYTES // _cache_bytes(self.model)
+        self._labels = _labels(spec)
+        encoded = {name: encode_targets(tokenizer, spec.task(name), labels) for name, labels in self._labels.items()}
+        tries = LabelTries(encoded, next(model.parameters()).device)
+        self._longest_label = {name: max(map(len, ids)) for name, ids in encoded.items()}
+        self._roots = {name: tries.roots.get(name, FREE) for name in spec.task_names}
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        routing = mta.routing if mta else None
+        self._decoder = Decoder(self.model, tries, _ends(self.model, tokenizer), pad, routing)
+
+    @classmethod
+    def from_bundle(
+        cls, path: Path | str, backbone: Path | None = None, device: torch.device | str | None = None
+    ) -> "Predictor":
+        """A predictor for a saved bundle, in the precision that its spec asks for.
+
+        backbone: a converted folder, read where the bundle only refers to one. device: unset takes a GPU if
+        there is one.
+        Raises BundleError when the bundle is not whole, or its spec is no longer understood.
+        """
+        path = Path(path)
+        with quiet():
+            mta, tokenizer, metadata = load_bundle(path, backbone)
+        return cls.placed(mta.model, tokenizer, recorded_spec(metadata, path), mta, device)
+
+    @classmethod
+    def placed(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        spec: DomainSpec,
+        mta: MTAModel | None,
+        device: torch.device | str | None = None,
+    ) -> "Predictor":
+        """A predictor on `device` (unset: a GPU if there is one) in the precision that the spec asks for."""
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        precision, _ = choose_precision(spec.precision, where)
+        return cls(model.eval(), tokenizer, spec, mta, where, dtype_of(precision))
+
+    def predict(
+        self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None = None
+    ) -> list[Prediction]:
+        """One prediction per row, in the caller's order. progress: called as progress(rows done, rows in all).
+
+        Inputs are tidied as the rows were that the model has learnt from. Threads take turns: one call uses every
+        core, and as much memory as CACHE_BYTES says.
+        Raises TaskIdError for unknown tasks, and DataError for rows without text; every such row is named. Raises
+        SpecError when a prompt is longer than the backbone can read even without its input.
+        """
+        self._check(tasks, inputs)
+        with self._turn:
+            return self._predict(tasks, [clean(text) for text in inputs], progress)
+
+    def _predict(self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None) -> list[Prediction]:
+        requests, truncated = self._requests(tasks, inputs)
+        predictions: list[Prediction | None] = [None] * len(inputs)
+        done = 0
+        with evaluating(self.model):
+            for rows in self._batches(requests):
+                answers = self._decoder.answer([requests[row] for row in rows])
+                for row, text, answer in zip(rows, self._texts(tasks, rows, answers), answers, strict=True):
+                    predictions[row] = Prediction(text, answer.score, truncated[row])
+                done += len(rows)
+                if progress:
+                    progress(done, len(inputs))
+        return [prediction for prediction in predictions if prediction is not None]
+
+    def _check(self, tasks: Sequence[str], inputs: Sequence[str]) -> None:
+        if len(tasks) != len(inputs):
+            raise TaskIdError(f"{len(tasks)} task names were given for {len(inputs)} inputs: pass one per row")
+        known = set(self._roots)
+        unknown = [f"row {row}: {task!r}" for row, task in enumerate(tasks) if task not in known]
+        if unknown:
+            names = ", ".join(self.spec.task_names)
+            raise TaskIdError(f"{self.spec.name} has no such task; its tasks are {names}", _first(unknown))
+        wrong = [f"row {row}: {problem}" for row, text in enumerate(inputs) if (problem := _problem(text))]
+        if wrong:
+            raise DataError("every input must be a text that is whole and not empty", _first(wrong))
+
+    def _requests(self, tasks: Sequence[str], inputs: Sequence[str]) -> tuple[list[Request], list[bool]]:
+        requests: dict[int, Request] = {}
+        cut: dict[int, bool] = {}
+        for name in dict.fromkeys(tasks):
+            task = self.spec.task(name)
+            rows = [row for row, given in enumerate(tasks) if given == name]
+            limit = self._longest_label.get(name) or longest_answer(task)
+            answer = 0 if self.model.config.is_encoder_decoder else limit
+            most = room(self.model.config)
+            longest = None if most is None else most - answer
+            prompts, truncated = encode_prompts(self.tokenizer, task, [inputs[row] for row in rows], longest)
+            check_room(self.model.config, name, max(map(len, prompts)) + answer)
+            for row, prompt, is_cut in zip(rows, prompts, truncated, strict=True):
+                requests[row] = Request(name, prompt, self._roots[name], limit)
+                cut[row] = is_cut
+        return [requests[row] for row in range(len(inputs))], [cut[row] for row in range(len(inputs))]
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        """Row numbers, batch by batch: rows that write alike and are alike in length lie together.
+
+        Long answers come first, so that the time that is left is over- rather than underestimated.
+        """
+
+        def likeness(row: int) -> tuple[bool, int, str, int]:
+            request = requests[row]
+            return request.root != FREE, -request.max_new_tokens, request.task, -len(request.prompt)
+
+        batch: list[int] = []
+        prompt = answer = 0  # the longest of the batch, in tokens
+        for row in sorted(range(len(requests)), key=likeness):
+            request = requests[row]
+            prompt, answer = max(prompt, len(request.prompt)), max(answer, _room(request))
+            full = (prompt + answer) * (len(batch) + 1) > self.tokens_per_batch or len(batch) == ROWS_PER_BATCH
+            if batch and (full or (request.root == FREE) != (requests[batch[-1]].root == FREE)):
+                yield batch
+                batch, prompt, answer = [], len(request.prompt), _room(request)
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _texts(self, tasks: Sequence[str], rows: Sequence[int], answers: Sequence[Answer]) -> list[str]:
+        free = decode_answers(self.tokenizer, [answer.ids for answer in answers])
+        return [
+            text if answer.label is None else self._labels[tasks[row]][answer.label]
+            for row, text, answer in zip(rows, free, answers, strict=True)
+        ]
+
+
+def _problem(text: Any) -> str | None:
+    """What is wrong with an input; ingestion refuses the same."""
+    if not isinstance(text, str):
+        return f"is {kind_of(text)}"
+    if not text.strip():
+        return "is empty"
+    return damage(text)
+
+
+def _placed(model: Any, mta: MTAModel | None, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+    if device is not None:
+        model.to(device)
+    if dtype is not None:
+        # Parameters alone: rotary frequencies and the like are buffers, and lose too much in bf16.
+        held = mta.parameters_by_part()["backbone"] if mta else model.named_parameters()
+        for _, parameter in held:
+            parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _cache_bytes(model: Any) -> int:
+    """Bytes of a token's keys and values."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.dtype.itemsize)
+
+
+def _room(request: Request) -> int:
+    return request.max_new_tokens if request.root == FREE else 1
+
+
+def _labels(spec: DomainSpec) -> dict[str, tuple[str, ...]]:
+    missing = [task.name for task in spec.tasks if task.task_type.labelled and not task.labels]
+    if missing:
+        raise SpecError(
+            f"{spec.name}: no labels for the label tasks {', '.join(missing)}: fill them in from the dataset "
+            "(`DomainSpec.with_labels`), or list them in the spec"
+        )
+    return {task.name: task.labels for task in spec.tasks if task.task_type.labelled and task.labels}
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokenizer's end token, and those that the backbone's authors name."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named] if named is not None else [])}
+
+
+def _first(problems: Sequence[str]) -> list[str]:
+    more = [f"and {len(problems) - SHOWN} more rows"] if len(problems) > SHOWN else []
+    return [*problems[:SHOWN], *more]

@@ -1,0 +1,216 @@
+"""Checks one task's rows, frame by frame, and says which rows fail."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from alter_core.data.dataset import SPLITS, TaskDataset
+from alter_core.data.mapping import comparable
+from alter_core.problems import SHOWN, listed
+from alter_core.quality.checks import Check, count_checks, label_check, row_checks
+from alter_core.quality.great_expectations import Result, Suite
+from alter_core.quality.language import share_in_other_languages
+from alter_core.quality.profile import PROFILED, Profile, profile
+from alter_core.spec import TaskSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRAME_ROWS = 100_000  # rows that are checked at a time: memory stays flat as rows grow
+MEASURED = 5_000  # rows of a split whose tokens are counted, the first in order of hash: a share is known to about 1 %
+_VALUE = 90  # characters of a row that a message shows
+
+Outcome = Literal["ok", "warn", "block"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """The result of one check."""
+
+    task: str
+    check: str
+    outcome: Outcome
+    text: str = ""
+    """What is wrong; empty when nothing is."""
+    remedy: str = ""
+    rows: tuple[str, ...] = ()
+    """The first rows it was found in: place and value."""
+    checked: int = 0
+    unexpected: int = 0
+
+
+def check_task(
+    dataset: TaskDataset, task: TaskSpec, tokenizer: Any | None
+) -> tuple[list[Item], Profile, dict[str, Any]]:
+    """Items of one task, the profile of its training rows, and Great Expectations' own results."""
+    import pandas as pd
+
+    labels = dataset.labels.get(task.name, ())
+    checks = [c for c in row_checks(task, f"tasks ({task.name})") if tokenizer or "tokens" not in str(c.column)]
+    if labels:
+        checks.append(label_check(labels))
+    ours = [c for c in checks if not c.native]
+    asked = [c for c in checks if c.native]
+    suites = {"rows": Suite(f"{task.name} rows", [c.expectation for c in ours])}
+    if asked:
+        suites["asked"] = Suite(f"{task.name} asked", [c.expectation for c in asked])
+    told: Profile = {}
+    other_share, others = 0.0, list[int]()
+    sampled: dict[str, pd.DataFrame] = {}  # the first frame of each split: not every native expectation adds up
+    begin = 0
+    for number, frame in enumerate(_frames(dataset, task.name, tokenizer)):
+        suites["rows"].run(frame)
+        if asked:
+            sampled.setdefault(frame["split"].iloc[0], frame.set_axis(range(begin, begin + len(frame))))
+        begin += len(frame)
+        if number == 0:
+            train = frame[frame["split"] == "train"].head(PROFILED)
+            told = _profile(train, dataset.manifest["tasks"][task.name])
+            if task.quality.language:
+                other_share, others = share_in_other_languages(train["input"].tolist(), task.quality.language)
+    if sampled:
+        suites["asked"].run(pd.concat(sampled.values()))
+    rows = _Rows(dataset, task.name)
+    items = [_row_item(c, r, rows) for c, r in zip(ours, suites["rows"].results, strict=True)]
+    items += [_row_item(c, r, rows) for c, r in zip(asked, suites["asked"].results if asked else [], strict=True)]
+    counted, count_suite = _count_items(task, dataset, labels, other_share, others, rows)
+    suites["counts"] = count_suite
+    return items + counted, told, {name: suite.json for name, suite in suites.items()}
+
+
+def _frames(dataset: TaskDataset, task: str, tokenizer: Any | None) -> Iterator["pd.DataFrame"]:
+    """The task's rows, training rows first; token lengths of the first rows of each split, and nothing beyond."""
+    for split in SPLITS:
+        rows = dataset.rows(split, task)
+        for start in range(0, len(rows), FRAME_ROWS):
+            frame = rows.select(range(start, min(start + FRAME_ROWS, len(rows)))).to_pandas()
+            if tokenizer is not None:
+                for name in ("input", "target"):
+                    texts = frame[name].iloc[: MEASURED if start == 0 else 0].tolist()
+                    frame[f"{name}_tokens"] = _lengths(tokenizer, texts, len(frame))
+            yield frame
+
+
+def _lengths(tokenizer: Any, texts: list[str], rows: int) -> "pd.Series[float]":
+    """Tokens of each text; missing for the rows beyond, which expectations pass over."""
+    import pandas as pd
+
+    lengths: list[float] = []
+    for start in range(0, len(texts), 1000):
+        ids = tokenizer(texts[start : start + 1000], add_special_tokens=False)["input_ids"]
+        lengths += [float(len(each)) for each in ids]
+    return pd.Series(lengths + [float("nan")] * (rows - len(lengths)), dtype="float64")
+
+
+def _profile(train: "pd.DataFrame", manifest: dict[str, Any]) -> Profile:
+    lengths = {
+        name: [int(n) for n in train[f"{name}_tokens"].dropna()] if f"{name}_tokens" in train else []
+        for name in ("input", "target")
+    }
+    told = profile(train["input"].tolist(), lengths["input"], lengths["target"], manifest["label_counts"]["train"])
+    own_test = {"test_rows": manifest["rows"]["test"]} if "test" in manifest["sources"] else {}
+    return told | {"rows": manifest["rows"]["train"], **own_test}
+
+
+class _Rows:
+    """Finds the place of a row by its number over all frames."""
+
+    def __init__(self, dataset: TaskDataset, task: str) -> None:
+        self._dataset = dataset
+        self._task = task
+        self._splits = {split: dataset.placed_rows(split, task) for split in SPLITS}
+
+    def told(self, numbers: Sequence[int], values: Sequence[str]) -> tuple[str, ...]:
+        """Places and values of rows of the frames, in the order of files and lines."""
+        found = sorted((*self._origin(number), value) for number, value in zip(numbers, values, strict=False))
+        return tuple(f"{self.at(file, line)}: {value}" for file, line, value in found)
+
+    def _origin(self, number: int) -> tuple[int, int]:
+        for rows in self._splits.values():
+            if number < len(rows):
+                return rows[number]["file"], rows[number]["line"]
+            number -= len(rows)
+        raise IndexError(number)
+
+    def at(self, file: int, line: int) -> str:
+        return self._dataset.place(self._task, file, line)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _VALUE else text[:_VALUE] + "..."
+
+
+def _row_item(check: Check, result: Result, rows: _Rows) -> Item:
+    task = rows._task
+    if result.error:
+        reason = f"{check.name} cannot be checked: {result.error}"
+        return Item(task, check.name, check.severity, reason, "mend the expectation in the spec")
+    mostly = getattr(check.expectation, "mostly", 1.0)
+    if result.checked and isinstance(mostly, int | float) and not check.native:
+        success = result.unexpected <= (1 - mostly) * result.checked + 1e-9  # over all frames, not each
+    else:
+        success = result.success
+    if success:
+        return Item(task, check.name, "ok", checked=result.checked, unexpected=result.unexpected)
+    share = f"{result.unexpected:,} of {result.checked:,} ({result.unexpected / max(result.checked, 1):.1%})"
+    values = listed([str(v) for v, _ in Counter(map(str, result.values)).most_common()])
+    text = check.wrong.format(found=share, limit=check.limit, values=values)
+    if check.native:
+        seen = f"{result.unexpected:,} of {result.checked:,} values" if result.checked else f"found {result.observed}"
+        text = f"{text}: {seen}"
+    shown = [f"{v:g} tokens" if str(check.column).endswith("_tokens") else _short(v) for v in result.values]
+    told = rows.told(result.indices, shown)
+    return Item(task, check.name, check.severity, text, check.remedy, told, result.checked, result.unexpected)
+
+
+def _count_items(
+    task: TaskSpec, dataset: TaskDataset, labels: tuple[str, ...], other_share: float, others: list[int], rows: _Rows
+) -> tuple[list[Item], Suite]:
+    import pandas as pd
+
+    manifest = dataset.manifest["tasks"][task.name]
+    facts, words = _facts(manifest, labels)
+    facts["other_language_share"] = other_share
+    checks = count_checks(task)
+    suite = Suite(f"{task.name} counts", [c.expectation for c in checks])
+    suite.run(pd.DataFrame([facts]))
+    items = []
+    for check, result in zip(checks, suite.results, strict=True):
+        if result.success:
+            items.append(Item(task.name, check.name, "ok", checked=1))
+            continue
+        column = str(check.column)
+        found, limit = facts[column], check.limit
+        if column.endswith("share"):
+            found, limit = f"{found:.1%}", f"{limit:.1%}"
+        text = check.wrong.format(found=found, limit=limit, values=words.get(column, ""))
+        examples = manifest["examples"].get(check.examples, [])[:SHOWN]
+        told = tuple(rows.at(file, line) for file, line in sorted((e["file"], e["line"]) for e in examples))
+        if column == "other_language_share":
+            train = dataset.rows("train", task.name)
+            told = rows.told(others[:SHOWN], [_short(train[i]["input"]) for i in others[:SHOWN]])
+        items.append(Item(task.name, check.name, check.severity, text, check.remedy, told, 1, 1))
+    return items, suite
+
+
+def _facts(manifest: dict[str, Any], labels: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A table of one row, and words for the counts that are lists of labels."""
+    train = manifest["label_counts"]["train"]
+    by_case: dict[str, list[str]] = {}
+    for label in sorted({label for counts in manifest["label_counts"].values() for label in counts}):
+        by_case.setdefault(comparable(label).casefold(), []).append(label)
+    clashing = [label for same in by_case.values() if len(same) > 1 for label in same]
+    untrained = [label for label in labels if label not in train]
+    facts = {
+        **{f"{split}_rows": manifest["rows"][split] for split in SPLITS},
+        "duplicate_share": manifest["duplicates"] / max(manifest["read"], 1),
+        "leakage_share": manifest["leaked_inputs"] / max(manifest["test_inputs"], 1),
+        "contradiction_share": manifest["contradictions"] / max(manifest["inputs"], 1),
+        "train_labels": len(train),
+        "label_share": max(train.values(), default=0) / max(sum(train.values()), 1),
+        "labels_by_case": len(clashing),
+        "untrained_labels": len(untrained),
+    }
+    return facts, {"labels_by_case": listed(clashing), "untrained_labels": listed(untrained)}

@@ -1,0 +1,159 @@
+"""DomainSpec: the schema of a domain.yaml, and its manual."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from alter_core.spec.fit import misfits_between
+from alter_core.spec.mta import MTAConfig
+from alter_core.spec.schedule import ScheduleSpec
+from alter_core.spec.section import Name, Section, Share, misfits
+from alter_core.spec.stage import StageSpec
+from alter_core.spec.task import TaskSpec
+from alter_core.whole import digest_of
+
+
+class BackboneSpec(Section):
+    """The pretrained model that is extended."""
+
+    model: str
+    """A hub id (org/name), a local folder, or package:NAME/FILE.gguf for a file inside an installed package."""
+    revision: str | None = None
+    """Commit or tag of a hub model; unset takes the newest, and the digest records which it was."""
+    licence: str = ""
+    """Licence of the weights, shown in the model card."""
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; give a hub id (org/name), a local folder, or package:NAME/FILE.gguf")
+        return value
+
+
+class SplitSpec(Section):
+    """How rows without a split of their own are divided: by hash of a key, so that a row never moves."""
+
+    test: Share = 0.1
+    """Share of rows for the test split."""
+    validation: Share = 0.1
+    """Share of the rows for the validation split, also where `test` rows come apart."""
+    by: Literal["row", "group"] = "row"
+    """Hash the row's input, or its `group` column, so that a group never straddles splits; groups of a task's own
+    `test` rows are not looked at."""
+
+    @model_validator(mode="after")
+    def _something_left(self) -> "SplitSpec":
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test + validation must leave rows to train on, got {self.test + self.validation}")
+        return self
+
+
+class EvaluationSpec(Section):
+    """How the held-out rows are scored."""
+
+    max_rows: int | None = Field(default=None, ge=1)
+    """At most so many test rows a task, chosen by hash; unset: all."""
+    max_validation_rows: int | None = Field(default=None, ge=1)
+    """At most so many validation rows a task while training; unset: all."""
+    baselines: tuple[Literal["zero_shot", "majority"], ...] = ("zero_shot", "majority")
+    """Scored beside the model in every run."""
+
+
+class PromotionSpec(Section):
+    """When a candidate becomes champion."""
+
+    max_task_drop: Share = 0.02
+    """No task's score may fall by more than this against the champion's, on the candidate's test rows. The fewer these
+    are, the more often an equally good model falls so far by chance: of 50 rows, one is 0.02."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of the paired bootstrap on the macro score."""
+
+
+class DomainSpec(Section):
+    """One domain: a backbone, its tasks, and how they are trained, scored and promoted."""
+
+    name: Name
+    """Also the name of the registered model."""
+    description: str = ""
+    """What the model is for; opens the model card."""
+    backbone: BackboneSpec
+    """The pretrained model that is extended."""
+    tasks: tuple[TaskSpec, ...]
+    """One or more."""
+    split: SplitSpec = SplitSpec()
+    """How rows are divided into train, validation and test."""
+    mta: MTAConfig = MTAConfig()
+    """Where MTA layers go, and what they hold."""
+    stage_one: StageSpec
+    """Intra-task knowledge."""
+    stage_two: StageSpec | None = None
+    """Inter-task collaboration; unset: the bundle is what stage one left."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """How the held-out rows are scored."""
+    promotion: PromotionSpec = PromotionSpec()
+    """When a candidate becomes champion."""
+    warm_start: Literal["backbone", "champion"] = "backbone"
+    """What stage one starts from when something has changed: the pretrained backbone, or the champion of the day, where
+    its backbone, tasks, split and `mta` are the same."""
+    schedule: ScheduleSpec | None = None
+    """When the domain is produced unattended; unset: only by hand."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto takes bf16 where a short measurement at start shows that the processor gains from it."""
+    trunk_cache: bool = True
+    """Run the frozen blocks below the first MTA layer once per row, and keep their output on disk."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of everything random."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _one_or_more(cls, value: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        if not value:
+            raise ValueError("give at least one")
+        return value
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> "DomainSpec":
+        if wrong := list(misfits_between(self.task_names, self.mta, self.stages.items(), self.warm_start)):
+            raise misfits(wrong)
+        return self
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def stages(self) -> dict[Literal["stage_one", "stage_two"], StageSpec]:
+        """Name -> stage, in the order that they train."""
+        first: dict[Literal["stage_one", "stage_two"], StageSpec] = {"stage_one": self.stage_one}
+        return first | ({"stage_two": self.stage_two} if self.stage_two else {})
+
+    def stages_end_with(self, stage: str) -> bool:
+        """Whether the bundle of `stage` is what is registered; add_task is a last stage too."""
+        return stage != "stage_one" or self.stage_two is None
+
+    def task(self, name: str) -> TaskSpec:
+        """The task called `name`. Raises KeyError when there is none."""
+        return {task.name: task for task in self.tasks}[name]
+
+    def with_labels(self, labels: Mapping[str, Sequence[str]]) -> "DomainSpec":
+        """The same spec with the label lists that ingestion found; what training, bundles and serving read."""
+        tasks = tuple(
+            task.model_copy(update={"labels": tuple(labels[task.name])}) if task.name in labels else task
+            for task in self.tasks
+        )
+        return self.model_copy(update={"tasks": tasks})
+
+    def with_limit(self, rows: int) -> "DomainSpec":
+        """The same spec with at most `rows` rows of each training source; test rows that come apart stay all."""
+        tasks = []
+        for task in self.tasks:
+            limit = min(rows, task.source.limit or rows)
+            tasks.append(task.model_copy(update={"source": task.source.model_copy(update={"limit": limit})}))
+        return self.model_copy(update={"tasks": tuple(tasks)})
+
+    @property
+    def digest(self) -> str:
+        """Of everything that can change a version: not the schedule, not the domain's description."""
+        return digest_of(self.model_dump(mode="json", exclude={"schedule", "description"}))

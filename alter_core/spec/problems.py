@@ -1,0 +1,170 @@
+"""What is wrong with a spec, in words: pydantic's errors with their line, their path in the file and a close match."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from alter_core.spec.section import Misfit
+
+# pydantic's own words for these name Python's types and our classes.
+_KINDS = {
+    "model_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+
+
+def explained(
+    error: ValidationError, schema: type[BaseModel], values: Any, root: yaml.Node | None, more: Sequence[Misfit] = ()
+) -> list[str]:
+    """A line for each place that is wrong. Where a value may be of several kinds, pydantic reports each of them.
+
+    schema: what was to be read; values: what was read; root: the file's YAML, which knows the lines; more: what is
+    wrong besides.
+    """
+    told: dict[str, str] = {}
+    kinds: dict[str, list[str]] = {}
+    items = [each for item in error.errors(include_url=False) for each in _spread(item)]
+    for item in [*items, *(_at(place, problem) for place, problem in more)]:
+        if no_text := _keys_that_are_no_text(item, values, root):
+            told |= no_text
+            continue
+        place, message = _explain(item, schema, values, root)
+        if kind := _KINDS.get(item["type"]):
+            wanted = kinds.setdefault(place, [])
+            wanted += [kind] if kind not in wanted else []
+            told[place] = f"must be {' or '.join(wanted)}, got {_said(item['input'])}"
+            if "text" in wanted and isinstance(item["input"], bool | int | float):
+                told[place] += "; put it in quotes"
+        elif place not in kinds:
+            told[place] = f"{told[place]}; and {message}" if place in told else message
+    return [f"{place}: {message}" for place, message in told.items()]
+
+
+def _spread(item: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """An error of pydantic's; one for each place where a section's values do not fit each other."""
+    if item["type"] != "misfits":
+        yield item
+        return
+    for place, problem in item["ctx"]["found"]:
+        yield _at((*item["loc"], *place), problem)
+
+
+def _at(place: tuple[str | int, ...], problem: str) -> Mapping[str, Any]:
+    return {"type": "value_error", "loc": place, "msg": problem}
+
+
+def _said(value: Any) -> str:
+    """A value as a spec would write it."""
+    try:
+        return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[:120]
+    except TypeError:  # a key that is neither text nor a number, such as a date
+        return str(value)[:120]
+
+
+def _keys_that_are_no_text(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> dict[str, str]:
+    """Of an error about a key, which pydantic knows as Python has it (`on` is True): a line for each of its mapping."""
+    of_section, of_mapping = item["type"] == "invalid_key", item["loc"][-1:] == ("[key]",)
+    if not of_section and not of_mapping:
+        return {}
+    _, words, node = _walk(item["loc"][: -1 if of_section else -2], item["type"], values, root)
+    keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    wrong: dict[str, list[str]] = {}
+    for key in keys:
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            wrong.setdefault(_place(key.start_mark.line + 1, words), []).append(key.value or "null")
+    return {
+        place: "; and ".join(f"the key {key} is no text; put it in quotes" for key in w) for place, w in wrong.items()
+    }
+
+
+def _place(line: int, words: list[str]) -> str:
+    return f"line {line}: {' > '.join(words)}" if words else f"line {line}"
+
+
+def _explain(item: Mapping[str, Any], schema: type[BaseModel], values: Any, root: yaml.Node | None) -> tuple[str, str]:
+    """One pydantic error: its line and path, and what is wrong, with a close match for a misspelt key."""
+    line, words, _ = _walk(item["loc"], item["type"], values, root)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "unknown key"
+        parent = _model_at(schema, item["loc"][:-1])
+        if parent is not None:
+            close = difflib.get_close_matches(str(item["loc"][-1]), parent.model_fields, 1)
+            known = ", ".join(sorted(parent.model_fields))
+            message += f"; did you mean {close[0]!r}?" if close else f"; known keys are {known}"
+    elif item["type"] == "missing":
+        message = "this key is required"
+    elif item["type"] == "string_pattern_mismatch":
+        message = f"{item['input']!r} must be lower case letters, digits and _, starting with a letter"
+    elif not item["type"].startswith("value_error"):
+        message = f"{message.replace('Input should be', 'must be')}, got {_said(item['input'])}"
+    return _place(line, words), message
+
+
+def _walk(
+    location: tuple[str | int, ...], problem: str, values: Any, root: yaml.Node | None
+) -> tuple[int, list[str], yaml.Node | None]:
+    """Line, path in words and node of the place that an error of the type `problem` is at."""
+    here: Any = values
+    node: yaml.Node | None = root
+    line = root.start_mark.line + 1 if root else 1
+    words: list[str] = []
+    for step in location:
+        if isinstance(step, int):
+            if not isinstance(here, list) or step >= len(here):
+                continue  # pydantic names the member of a union here, not a place in the file
+            here = here[step]
+            node = node.value[step] if isinstance(node, yaml.SequenceNode) else None
+            name = here.get("name") if isinstance(here, dict) else None
+            words[-1] += f"[{step}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            found = None
+            if isinstance(node, yaml.MappingNode):
+                found = next(((k, v) for k, v in reversed(node.value) if k.value == step), None)
+            if found is None and not (isinstance(here, dict) and problem in ("missing", "extra_forbidden")):
+                continue
+            words.append(step)
+            here = here.get(step) if isinstance(here, dict) else None
+            if found:
+                line, node = found[0].start_mark.line + 1, found[1]
+            else:
+                node = None
+        if node is not None:
+            line = node.start_mark.line + 1 if isinstance(step, int) else line
+    return line, words, node
+
+
+def _model_at(schema: type[BaseModel], location: tuple[str | int, ...]) -> type[BaseModel] | None:
+    model: Any = schema
+    for step in location:
+        model = _submodel(model, step)
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _submodel(model: Any, step: str | int) -> Any:
+    """The model that a field holds, through tuples and optionals; None when the step leads to no model."""
+    if isinstance(step, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return model
+    field = model.model_fields.get(step)
+    if field is None:
+        return None
+    todo = [field.annotation]
+    while todo:
+        kind = todo.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+        todo.extend(get_args(kind))
+    return None

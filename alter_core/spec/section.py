@@ -1,0 +1,46 @@
+"""Section: what every part of a spec shares."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, numbers are finite, and values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1. Numbers in quotes stay numbers: YAML reads 2e-3 as text."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if bool in kinds or not kinds & {int, float}:
+            return value
+        if isinstance(value, bool) and str not in kinds:
+            raise PydanticKnownError("float_type" if float in kinds else "int_type")
+        if isinstance(value, list) and any(isinstance(each, bool) for each in value):
+            raise PydanticCustomError("switch_in_a_list", "must hold numbers alone")
+        return value
+
+
+Misfit = tuple[tuple[str | int, ...], str]
+"""A place under a section, as keys and positions, and what does not fit there; no keys: the section as a whole."""
+
+
+def misfits(found: Sequence[Misfit]) -> PydanticCustomError:
+    """The error that a section's validator raises for values that do not fit each other. `alter_core.spec.problems`
+    tells each at its own line; elsewhere it is one text."""
+    text = "; and ".join(f"{' > '.join(map(str, place))}: {problem}" if place else problem for place, problem in found)
+    return PydanticCustomError("misfits", "{text}", {"text": text, "found": list(found)})
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Every plain type that an annotation names, through optionals and lists."""
+    inner = get_args(annotation)
+    return set().union(*map(_kinds, inner)) if inner else {annotation}

@@ -1,0 +1,81 @@
+"""StageSpec: one stage of training, as data."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from alter_core.spec.section import Misfit, Section, Share, misfits
+
+Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gates"]
+
+
+class StageSpec(Section):
+    """One stage of training. A stage is data, run by one loop."""
+
+    trains: tuple[Part, ...]
+    """What trains: backbone, shared_adapters, task_adapters (adapters: those in use), gates. The rest is frozen."""
+    active: Literal["all", "shared", "task"] = "all"
+    """Which adapters exist in this stage; the others contribute nothing."""
+    start: Literal["pretrained", "shared", "zero"] | None = None
+    """What the task adapters are set to when the stage begins: the pretrained FFN, the shared adapter as trained so
+    far, or a zero delta. Unset leaves them as they are."""
+    gate: Literal["hard", "soft"] = "hard"
+    """hard: a row reaches its home and the shared adapters only. soft: the gate's softmax over all."""
+    keep: float = Field(default=0.97, gt=0, lt=1)
+    """When a soft gate opens, the weight that stays where the hard gate had it; the rest is spread evenly."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training rows. Give epochs or steps."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps. Give epochs or steps."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak rate of AdamW."""
+    gate_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate of the gates' logits; unset means as learning_rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the rate after warm-up."""
+    schedule_end: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the peak rate that a cosine or linear schedule ends at: where the next stage goes on."""
+    warmup: Share = 0.05
+    """Share of the steps over which the rate rises from zero."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    clip: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this global norm."""
+    rows_per_step: int = Field(default=32, ge=1)
+    """Rows of one optimizer step, over all processes and accumulation steps."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts that a step's rows are run in, to save memory."""
+    sampling_temperature: float = Field(default=1.0, ge=1)
+    """T in p(task) proportional to rows^(1/T): 1 as the data are, large for equal shares."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass, to save memory."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between validation scores by generated answers, which take time; unset: none, or ten of them when
+    `patience` asks. The best of them is kept. The validation loss is always taken at the start and the end, and the
+    score right before and after a stage opens the gates of the one before it, which is then one to beat."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many validation scores without a better one, and keep the best; unset: never."""
+
+    @model_validator(mode="after")
+    def _is_a_stage(self) -> "StageSpec":
+        wrong: list[Misfit] = []
+        if (self.epochs is None) == (self.steps is None):
+            wrong.append(((), "give exactly one of epochs, steps"))
+        if not self.trains:
+            wrong.append((("trains",), "name at least one part"))
+        if "gates" in self.trains and self.gate == "hard":
+            wrong.append((("trains",), "gates train where they are soft only; set gate: soft, or drop gates"))
+        for part, other in (("task_adapters", "shared"), ("shared_adapters", "task")):
+            if part in self.trains and self.active == other:
+                problem = f"{part} take no part in a stage with active: {other}; drop one of the two"
+                wrong.append((("trains",), problem))
+        if wrong:
+            raise misfits(wrong)
+        return self
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """`trains`, with adapters spelt out as those that are in use: weight decay would shrink the others."""
+        in_use = {"shared": ("shared_adapters",), "task": ("task_adapters",)}
+        spelt = {"adapters": in_use.get(self.active, ("shared_adapters", "task_adapters"))}
+        return frozenset(part for given in self.trains for part in spelt.get(given, (given,)))

@@ -1,0 +1,395 @@
+"""Rows as token ids, which of them each training step takes, and how they lie in a padded batch.
+
+    EncodedRows -> SamplingPlan.rows(step) -> share of a process -> parts -> Batch
+
+All of it is a pure function of the rows, the seed and the step: nothing here needs to be saved to resume.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from alter_core.errors import DataError
+from alter_core.prompts import encode_prompts, encode_targets
+from alter_core.spec import DomainSpec
+from alter_core.whole import DIGEST_LENGTH
+
+_ENCODED_AT_ONCE = 4096  # rows a call of the tokenizer, between two signs of progress
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+Progress = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of token ids of different lengths, end to end: sequence i is flat[offsets[i]:offsets[i + 1]]."""
+
+    flat: np.ndarray[Any, np.dtype[np.int32]]
+    offsets: Rows
+
+    @classmethod
+    def of(cls, sequences: Iterable[Sequence[int]]) -> "Ragged":
+        listed = list(sequences)
+        offsets = np.zeros(len(listed) + 1, dtype=np.int64)
+        np.cumsum([len(s) for s in listed], out=offsets[1:])
+        flat = np.fromiter((token for s in listed for token in s), dtype=np.int32, count=int(offsets[-1]))
+        return cls(flat, offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """The sequences of all parts, in order."""
+        flat = np.concatenate([np.empty(0, dtype=np.int32), *(part.flat for part in parts)])
+        lengths = np.concatenate([np.empty(0, dtype=np.int64), *(part.lengths for part in parts)])
+        return cls(flat, np.concatenate(([0], np.cumsum(lengths))))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> Rows:
+        """Tokens of each sequence."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows of one split, of all tasks, as token ids."""
+
+    task_ids: Rows
+    """Number of each row's task, in the order of the spec."""
+    prompts: Ragged
+    """Instruction, input and the words that ask for the answer."""
+    targets: Ragged
+    """The answer and its end token."""
+
+    def __len__(self) -> int:
+        return len(self.task_ids)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, prompt and answer; 0 without rows."""
+        return int((self.prompts.lengths + self.targets.lengths).max(initial=0))
+
+    def longest_by_task(self, tasks: int, answers: bool) -> list[int]:
+        """Tokens of the longest row of each of so many tasks, with its answer or without; 0 for one without rows."""
+        longest = np.zeros(tasks, dtype=np.int64)
+        lengths = self.prompts.lengths + self.targets.lengths if answers else self.prompts.lengths
+        np.maximum.at(longest, self.task_ids, lengths)
+        return longest.tolist()
+
+    @property
+    def digest(self) -> str:
+        """Of every token: tokenizer, prompts, rows and their order."""
+        parts = (self.task_ids, self.prompts.flat, self.prompts.offsets, self.targets.flat, self.targets.offsets)
+        whole = hashlib.sha256()
+        for part in parts:
+            whole.update(f"{part.dtype} {len(part)}\0".encode())
+            whole.update(np.ascontiguousarray(part).data)
+        return whole.hexdigest()[:DIGEST_LENGTH]
+
+
+def encode_rows(
+    dataset: Any,
+    split: str,
+    spec: DomainSpec,
+    tokenizer: Any,
+    limit: int | None = None,
+    only: str | None = None,
+    progress: Progress | None = None,
+) -> EncodedRows:
+    """Read a split of `dataset` (a TaskDataset): tasks in the spec's order, or just `only`; at most `limit` rows each.
+
+    Raises DataError for a row whose target is empty.
+    """
+    numbers: list[int] = []
+    prompts: list[Ragged] = []
+    targets: list[Ragged] = []
+    tables = [dataset.rows(split, task.name) if only in (None, task.name) else [] for task in spec.tasks]
+    counts = [min(len(table), limit or len(table)) for table in tables]
+    for number, (task, table, count) in enumerate(zip(spec.tasks, tables, counts, strict=True)):
+        for first in range(0, count, _ENCODED_AT_ONCE):
+            rows = table[first : min(first + _ENCODED_AT_ONCE, count)]
+            empty = [i for i, text in zip(rows["id"], rows["target"], strict=True) if not text]
+            if empty:
+                raise DataError(
+                    f"task {task.name}: {len(empty)} {split} rows have no target, the first with the id {empty[0]}; "
+                    "ingest the domain again (`alter data`)"
+                )
+            prompts.append(Ragged.of(encode_prompts(tokenizer, task, rows["input"])[0]))
+            targets.append(Ragged.of(encode_targets(tokenizer, task, rows["target"])))
+            numbers += [number] * len(rows["input"])
+            if progress:
+                progress(len(numbers), sum(counts), text=f"reading {split} rows")
+    return EncodedRows(np.array(numbers, dtype=np.int64), Ragged.joined(prompts), Ragged.joined(targets))
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """Which rows each step takes: tasks by p proportional to rows^(1/temperature), each task's rows in passes.
+
+    A task's share is met exactly over time, not on average, and it sees all of its rows once before any twice; at
+    temperature 1 an epoch is therefore every row once.
+    """
+
+    draws: np.ndarray[Any, np.dtype[np.int64]]
+    """(step, row of the step): places in EncodedRows."""
+
+    @classmethod
+    def make(cls, task_ids: Rows, steps: int, rows_per_step: int, temperature: float, seed: int) -> "SamplingPlan":
+        """Plan `steps` steps. The same arguments always give the same plan; a longer plan starts as a shorter one."""
+        tasks, counts = np.unique(task_ids, return_counts=True)
+        share = counts ** (1 / temperature)
+        share = share / share.sum()
+        streams = [_Stream(np.flatnonzero(task_ids == task), seed, int(task)) for task in tasks]
+        draws = np.empty((steps, rows_per_step), dtype=np.int64)
+        taken = np.zeros(len(tasks), dtype=np.int64)
+        for step in range(steps):
+            owed = share * rows_per_step * (step + 1) - taken
+            now = np.maximum(np.floor(owed), 0).astype(np.int64)
+            for task in np.argsort(-(owed - now), kind="stable"):  # what is left goes where most is owed
+                if now.sum() >= rows_per_step:
+                    break
+                now[task] += 1
+            for task in np.argsort(owed - now, kind="stable"):
+                surplus = int(now.sum()) - rows_per_step
+                if surplus <= 0:
+                    break
+                now[task] -= min(surplus, now[task])
+            draws[step] = np.concatenate([s.next(int(n)) for s, n in zip(streams, now, strict=True)])
+            taken += now
+        return cls(draws)
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def rows(self, step: int) -> Rows:
+        """Places of the rows of `step`, over all processes."""
+        row: Rows = self.draws[step]
+        return row
+
+
+class _Stream:
+    """A task's rows, pass after pass, each pass in an order of its own."""
+
+    def __init__(self, rows: Rows, seed: int, task: int) -> None:
+        self._rows = rows
+        self._seed = (seed, task)
+        self._pass = 0
+        self._left: Rows = rows[:0]
+
+    def next(self, count: int) -> Rows:
+        parts = []
+        while count > 0:
+            if not len(self._left):
+                self._left = np.random.default_rng((*self._seed, self._pass)).permutation(self._rows)
+                self._pass += 1
+            parts.append(self._left[:count])
+            self._left = self._left[count:]
+            count -= len(parts[-1])
+        return np.concatenate(parts) if parts else self._rows[:0]
+
+
+def divide(rows: Rows, lengths: Rows, process: int, processes: int, parts: int) -> list[Rows]:
+    """The rows of a step that one process takes, in `parts` parts of like lengths, so that little is padded.
+
+    Together, the processes' parts are the step's rows, each once, whatever the number of processes and parts.
+    """
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
+    own = ordered[process::processes]
+    return [part for part in np.array_split(own, parts) if len(part)]
+
+
+def divide_by_task(
+    rows: Rows, lengths: Rows, task_ids: Rows, process: int, processes: int, parts: int, most: int
+) -> list[Rows]:
+    """The rows of a step that one process takes, in parts of whole tasks, so that rows that share lines fill them.
+
+    With all tasks in one part, the last line of each is as long as the longest row of any. Tasks of fewer than
+    TOKENS_PER_TASK tokens share a part with the next longer ones. parts: at the least. most: tokens of a part.
+    """
+    tasks, at = np.unique(task_ids[rows], return_inverse=True)
+    longest = np.zeros(len(tasks), dtype=np.int64)
+    np.maximum.at(longest, at, lengths[rows])
+    ordered = np.lexsort((lengths[rows], at, longest[at]))
+    own, owners = rows[ordered][process::processes], at[ordered][process::processes]
+    groups: list[list[Rows]] = [[]]
+    for task in dict.fromkeys(owners.tolist()):
+        if sum(int(lengths[held].sum()) for held in groups[-1]) >= TOKENS_PER_TASK:
+            groups.append([])
+        groups[-1].append(own[owners == task])
+    whole = [np.concatenate(group) for group in groups if group]
+    each = -(-parts // max(len(whole), 1))
+    counts = [max(each, -(-int(lengths[group].sum()) // most)) for group in whole]
+    return [
+        part for group, count in zip(whole, counts, strict=True) for part in np.array_split(group, count) if len(part)
+    ]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows laid out for a model, padded on the right: one row a line, or several of one task end to end.
+
+    With a causal model `inputs` is prompt and answer without its end.
+    """
+
+    rows: Rows
+    """Places in EncodedRows, line by line."""
+    lines: Rows
+    """The line that each of `rows` lies on."""
+    offsets: Rows
+    """Where on its line each of `rows` begins."""
+    task_ids: Int[Tensor, " line"]
+    inputs: Int[Tensor, "line seq"]
+    lengths: Int[Tensor, " line"]
+    """Tokens of each line of `inputs`; what follows is padding."""
+    positions: Int[Tensor, "line seq"] | None
+    """Place of each token in its own row, where rows share lines: a model keeps rows apart where it starts again."""
+    answer_inputs: Int[Tensor, "line answer"] | None
+    """What the decoder of an encoder-decoder reads: its start token and the answer without its end."""
+    at: Int[Tensor, "target 2"]
+    """(line, place) in `inputs`, or in `answer_inputs`, of each token that predicts a target token; row by row."""
+    targets: Int[Tensor, " target"]
+    weights: Float[Tensor, " target"]
+    """1 / answer tokens of the row, so that the weighted sum of losses is a mean per row, summed."""
+
+    @property
+    def mask(self) -> Bool[Tensor, "line seq"]:
+        """True where `inputs` is no padding."""
+        return torch.arange(self.inputs.shape[1], device=self.inputs.device) < self.lengths[:, None]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        moved: dict[str, Any] = {k: part.to(device) for k, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
+
+
+WIDTH_STEP = 8
+"""Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
+WIDTHS_TRIED = 8
+"""Of packed lines: finer would cost long lines more time than it saves padding."""
+ATTENTION_WIDTH = 2048
+"""Width of a line at which attention costs about as much as a small language model's linears."""
+TOKENS_PER_TASK = 192
+"""With fewer, a part's own cost (weights brought to the computing precision, gradients summed) is what it takes."""
+
+
+def collate(
+    encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int | None = None, packed: bool = False
+) -> Batch:
+    """Lay out `rows`. decoder_start: the decoder's first token for an encoder-decoder, None for a causal model.
+
+    packed: rows of one task share lines where they fit on one, which saves most of the padding; for causal models
+    that tell rows apart by their positions (TargetForward.can_pack).
+    """
+    if decoder_start is not None:
+        return _collate_pairs(encoded, rows, pad, decoder_start)
+    lengths = encoded.prompts.lengths[rows] + encoded.targets.lengths[rows] - 1
+    lines, offsets = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    positions = None
+    if packed:
+        lines, offsets = _share_lines(encoded.task_ids[rows], lengths)
+        order = np.lexsort((offsets, lines))
+        rows, lengths, lines, offsets = rows[order], lengths[order], lines[order], offsets[order]
+    starts = np.flatnonzero(offsets == 0)
+    texts = [np.concatenate((encoded.prompts[int(r)], encoded.targets[int(r)][:-1])) for r in rows]
+    joined = [np.concatenate(line) for line in _cut(texts, starts)]
+    if packed:
+        places = _cut([np.arange(n) for n in lengths], starts)
+        positions = _padded([np.concatenate(line) for line in places], 0)
+    first = offsets + encoded.prompts.lengths[rows] - 1
+    return Batch(
+        rows=rows,
+        lines=lines,
+        offsets=offsets,
+        task_ids=torch.from_numpy(encoded.task_ids[rows[starts]]),
+        inputs=_padded(joined, pad),
+        lengths=torch.tensor([len(line) for line in joined]),
+        positions=positions,
+        answer_inputs=None,
+        **_answers(encoded, rows, lines, first),
+    )
+
+
+def _collate_pairs(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: int) -> Batch:
+    start = np.array([decoder_start], dtype=np.int32)
+    inputs = [encoded.prompts[int(r)] for r in rows]
+    lines, first = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    return Batch(
+        rows=rows,
+        lines=lines,
+        offsets=first,
+        task_ids=torch.from_numpy(encoded.task_ids[rows]),
+        inputs=_padded(inputs, pad),
+        lengths=torch.tensor([len(i) for i in inputs]),
+        positions=None,
+        answer_inputs=_padded([np.concatenate((start, encoded.targets[int(r)][:-1])) for r in rows], pad),
+        **_answers(encoded, rows, lines, first),
+    )
+
+
+def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict[str, Tensor]:
+    """Where the rows' answers are predicted: row i's on line lines[i], from the place first[i] on."""
+    answers = [encoded.targets[int(r)] for r in rows]
+    sizes = np.array([len(a) for a in answers])
+    place = np.concatenate([np.arange(f, f + n) for f, n in zip(first, sizes, strict=True)])
+    return {
+        "at": torch.from_numpy(np.stack((np.repeat(lines, sizes), place), axis=1)),
+        "targets": torch.from_numpy(np.concatenate(answers).astype(np.int64)),
+        "weights": torch.from_numpy(np.repeat((1 / sizes).astype(np.float32), sizes)),
+    }
+
+
+def _share_lines(task_ids: Rows, lengths: Rows) -> tuple[Rows, Rows]:
+    """Line and offset of each row, on lines of the width between once and twice the longest row that costs least."""
+    least = _width(int(lengths.max()))
+    apart = _width(-(-least // WIDTHS_TRIED))
+    laid = [_fill_lines(task_ids, lengths, width) for width in range(least, 2 * least + 1, apart)]
+
+    def cost(layout: tuple[Rows, Rows]) -> int:
+        lines, offsets = layout
+        width = _width(int((offsets + lengths).max()))
+        return (int(lines.max()) + 1) * width * (ATTENTION_WIDTH + width)
+
+    return min(laid, key=cost)
+
+
+def _fill_lines(task_ids: Rows, lengths: Rows, width: int) -> tuple[Rows, Rows]:
+    """Line and offset of each row: longest first, each on the first line of its task that still has room for it."""
+    lines, offsets = np.zeros_like(lengths), np.zeros_like(lengths)
+    used: list[tuple[int, int]] = []  # task and tokens of each line
+    for row in np.argsort(-lengths, kind="stable"):
+        task, size = int(task_ids[row]), int(lengths[row])
+        fits = (i for i, (owner, taken) in enumerate(used) if owner == task and taken + size <= width)
+        line = next(fits, len(used))
+        if line == len(used):
+            used.append((task, 0))
+        lines[row], offsets[row] = line, used[line][1]
+        used[line] = (task, used[line][1] + size)
+    return lines, offsets
+
+
+def _cut(parts: list[Any], starts: Rows) -> list[list[Any]]:
+    """`parts` line by line, where lines begin at the places `starts`."""
+    ends = [*starts[1:], len(parts)]
+    return [parts[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def _width(longest: int) -> int:
+    return -(-longest // WIDTH_STEP) * WIDTH_STEP
+
+
+def _padded(sequences: Sequence[np.ndarray[Any, Any]], pad: int) -> Tensor:
+    width = _width(max(len(s) for s in sequences))
+    out = np.full((len(sequences), width), pad, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        out[row, : len(sequence)] = sequence
+    return torch.from_numpy(out)

@@ -1,0 +1,73 @@
+"""Files that appear whole or not at all, and digests of what they hold."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alter_core.errors import WorkspaceError
+
+DIGEST_LENGTH = 16
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; when the block ends well, it takes the target's name in one step.
+
+    The block may make a file or a folder. It is on the disk before it gets its name: a power cut leaves no empty file
+    there. A folder that stands at `target` is replaced, in two steps; on an error nothing stays.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot write under {target.parent}: {error.strerror}; name a folder that you may write to (ALTER_HOME "
+            "names the workspace)"
+        ) from error
+    try:
+        made = scratch / target.name
+        yield made
+        _as_readable_as_their_folder(made)
+        for path in [made, *made.rglob("*")] if made.is_dir() else [made]:
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if target.is_dir() and not target.is_symlink():
+            target.rename(scratch / "replaced")
+        made.replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _as_readable_as_their_folder(made: Path) -> None:
+    """safetensors makes its files readable by their owner alone, whatever the umask: others serve these models."""
+    for path in made.rglob("*") if made.is_dir() else ():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | made.stat().st_mode & 0o044)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with written_whole(target) as path:
+        path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def digest_of(*values: Any) -> str:
+    """Short sha256 of JSON-able values; equal values give equal digests on every machine."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def digest_of_files(paths: dict[str, Path]) -> str:
+    """Short sha256 over named files: names and contents, in name order."""
+    whole = hashlib.sha256()
+    for name in sorted(paths):
+        with paths[name].open("rb") as file:
+            whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()[:DIGEST_LENGTH]

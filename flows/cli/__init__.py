@@ -1,0 +1,1 @@
+"""The command line `alter`: one file for each group of commands."""

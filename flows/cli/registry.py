@@ -1,0 +1,117 @@
+"""Commands on registered versions: promote, rollback, compare, report, export, gc."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import Domain, Json
+
+app = typer.Typer()
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version number or an alias.")]
+
+
+@app.command()
+def promote(
+    domain: Domain,
+    version: Version = "challenger",
+    reason: Annotated[str | None, typer.Option(help="Why, where the promotion rule says no; kept with it.")] = None,
+) -> None:
+    """Make a version the champion that users load."""
+    from flows.production import decisions
+
+    typer.echo(decisions.promote(domain, version, reason))
+
+
+@app.command()
+def rollback(domain: Domain) -> None:
+    """Give the champion's place back to the version before it; again goes one further back."""
+    from flows.production import decisions
+
+    typer.echo(decisions.rollback(domain))
+
+
+@app.command()
+def compare(
+    domain: Domain,
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A version number or an alias.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="The one that the rule is asked about.")],
+    as_json: Json = False,
+) -> None:
+    """Two versions side by side, per task, and what the promotion rule says of the second."""
+    from flows.production import decisions
+    from flows.production.stores import need_versions
+
+    need_versions(domain, (first, second))
+    found = decisions.compare(domain, first, second)
+    typer.echo(json.dumps(found, indent=2)) if as_json else decisions.print_comparison(found, first, second)
+
+
+@app.command()
+def report(
+    domain: Domain,
+    version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File to write; unset: DOMAIN-VERSION.html here.")
+    ] = None,
+) -> None:
+    """Write a version's report as one HTML file that needs nothing else."""
+    from alter_core.whole import written_whole
+    from flows.production import decisions
+    from flows.production.stores import model_name
+
+    file = output or Path(f"{model_name(domain)}-{version}.html")
+    page = decisions.report(domain, version)
+    with written_whole(file) as scratch:
+        scratch.write_text(page, encoding="utf-8")
+    typer.echo(f"wrote {file}")
+
+
+@app.command()
+def export(
+    domain: Domain,
+    task: Annotated[str, typer.Option(help="Which of the domain's tasks.")],
+    to: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
+    version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
+    approximate: Annotated[bool, typer.Option("--approximate", help="Allow a fold that is not exact.")] = False,
+) -> None:
+    """Write one task as a plain transformers model, without MTA layers."""
+    from flows.production import decisions
+
+    decisions.export(domain, task, version, to, approximate)
+    typer.echo(f"wrote {to}: a plain transformers model, its tokenizer and its configuration")
+
+
+@app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=0, help="Newest versions of each domain that stay.")] = 3,
+    days: Annotated[float, typer.Option(min=0, help="Caches that were used in these last days stay.")] = 30,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only the plan is shown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which old versions and caches may go, and with --yes remove them. Aliased versions and the last champion
+    stay.
+    """
+    from alter_core.workspace import Workspace
+    from flows.production import decisions
+    from flows.production.caches import plan_caches, remove_caches
+
+    workspace = Workspace.default()
+    plan, caches = decisions.plan_gc(keep), plan_caches(workspace, days)
+    if as_json:
+        typer.echo(decisions.removals_json(plan, caches))
+    else:
+        for item in plan:
+            what = f"version {item.version}" if item.version is not None else f"unfinished model {item.model_id}"
+            typer.echo(f"{item.domain} {what}: {item.reason}, {item.bytes / 1e6:,.1f} MB")
+        for cache in caches:
+            place = cache.path.relative_to(workspace.home)
+            typer.echo(f"cache {place}: not used for {cache.unused_days:.0f} days, {cache.bytes / 1e6:,.1f} MB")
+    if any(not item.bytes for item in plan):
+        typer.echo("files that lie on MLflow's server are freed by its own `mlflow gc`", err=True)
+    if yes:
+        freed = decisions.gc(plan) + remove_caches(workspace, caches)
+        typer.echo(f"freed {freed / 1e6:,.1f} MB", err=True)
+    elif not as_json:
+        typer.echo("nothing was removed; add --yes" if plan or caches else "there is nothing to remove")

@@ -1,0 +1,141 @@
+"""What a finished run says: the table per task, what stage two cost, and what to do next."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.production.candidate import read_scorecards
+from registry.card import known_limits, number, own_scorecard, shown_macro
+
+SUBJECTS = {
+    "zero_shot": "zero-shot",
+    "stage_one": "stage one",
+    "stage_two": "stage two",
+    "add_task": "task added",
+    "champion": "old champion",
+}
+
+
+def print_outcome(outcome: Mapping[str, Any], domain: str) -> None:
+    """The result of one run, on stdout."""
+    out = Console(soft_wrap=True)
+    name, version = outcome["domain"], outcome["version"]
+    if outcome["status"] == "unchanged":
+        place = ", ".join(outcome["aliases"]) or "neither champion nor challenger"
+        out.print(
+            f"{name}: unchanged; version {version} was made of the same, and is {place} ({outcome['seconds']:.0f} s)",
+            markup=False,
+        )
+    else:
+        cards = read_scorecards(outcome["scorecards"])
+        out.print(_score_table(cards))
+        if line := stage_two_cost(outcome["costs"]):
+            out.print(line, highlight=False)
+        for limit in known_limits(cards):
+            out.print(f"limit: {limit}", markup=False, highlight=False)
+        out.print(
+            f"\nregistered {name} version {version} as {outcome['status']}: {outcome['reason']} "
+            f"({outcome['seconds']:.0f} s)",
+            markup=False,
+            highlight=False,
+        )
+    out.print(_next_commands(domain, outcome), markup=False, highlight=False)
+
+
+def _score_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
+    shown = [name for name in SUBJECTS if name in cards]
+    table = Table(title="Score on held-out rows", title_justify="left")
+    table.add_column("task")
+    table.add_column("metric")
+    if any("majority" in task for task in cards[shown[-1]]["tasks"].values()):
+        table.add_column("majority", justify="right")
+    for name in shown:
+        table.add_column(SUBJECTS[name], justify="right")
+    last = own_scorecard(cards)
+    for task, facts in cards[last]["tasks"].items():
+        metric = facts["metric"]
+        cells = [task, metric]
+        if len(table.columns) > 2 + len(shown):
+            cells.append(number(facts.get("majority")))
+        for name in shown:
+            scores = cards[name]["tasks"].get(task)
+            if scores is None:
+                cells.append("")
+                continue
+            value = scores["metrics"][metric]
+            text = f"{value['value']:.3f}"
+            cells.append(f"{text} ({value['low']:.2f} to {value['high']:.2f})" if name == last else text)
+        table.add_row(*cells)
+    blank = [""] * (len(table.columns) - 2 - len(shown))
+    table.add_section()
+    table.add_row("macro", "", *blank, *[number(shown_macro(cards[name], cards[last])) for name in shown])
+    return table
+
+
+def stage_two_cost(costs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Stage two's cost beside stage one's; empty when there is no stage two."""
+    if "stage_two" not in costs:
+        return ""
+    one, two = costs["stage_one"], costs["stage_two"]
+    parts = []
+    for label, key, unit, scale in (
+        ("training time", "train_seconds", "s", 1),
+        ("floating-point operations", "flops", "T", 1e12),
+        ("trained parameters", "trained_parameters", "M", 1e6),
+        ("peak memory", "peak_memory_mb", "MB", 1),
+    ):
+        share = f" ({two[key] / one[key]:.0%})" if one[key] else ""
+        parts.append(f"{label} {two[key] / scale:,.1f} {unit} of stage one's {one[key] / scale:,.1f} {unit}{share}")
+    return "stage two cost: " + "; ".join(parts)
+
+
+def _next_commands(domain: str, outcome: Mapping[str, Any]) -> str:
+    return (
+        f"\nnext:\n{_waiting(domain) if outcome['status'] == 'candidate' else ''}"
+        f"  alter predict {domain} --task TASK TEXT     answer with the champion\n"
+        f"  alter models {outcome['domain']}                   list versions\n"
+        "  alter ui                              browse runs, cards and data in MLflow"
+    )
+
+
+def _waiting(domain: str) -> str:
+    """What a person may do about a candidate that the promotion rule said no to."""
+    return (
+        f"  alter compare {domain} champion challenger  see both side by side\n"
+        f"  alter promote {domain} --reason TEXT        make it champion all the same\n"
+    )
+
+
+def outcome_json(outcome: Mapping[str, Any]) -> str:
+    """The result of one run for programs: scorecards in full, without rows."""
+    cards = read_scorecards(outcome.get("scorecards", {}))
+    brief = {
+        name: {"tasks": {task: facts["metrics"] for task, facts in card["tasks"].items()}, "macro": card["macro"]}
+        for name, card in cards.items()
+    }
+    limits = {"limits": known_limits(cards)} if cards else {}
+    return json.dumps({**outcome, "scorecards": brief, **limits}, indent=2)
+
+
+def versions_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Registered versions for programs."""
+    keys = ("name", "version", "aliases", "macro", "created")
+    return json.dumps([{key: row[key] for key in keys} for row in rows], indent=2)
+
+
+def print_versions(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Registered versions as a table."""
+    out = Console()
+    if not rows:
+        out.print("no model is registered yet; `alter run DOMAIN` makes one")
+        return
+    table = Table("name", "version", "aliases", "macro", "created (UTC)")
+    for row in rows:
+        created = datetime.fromtimestamp(row["created"] / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        macro = "" if row["macro"] is None else f"{row['macro']:.3f}"
+        table.add_row(row["name"], str(row["version"]), ", ".join(row["aliases"]), macro, created)
+    out.print(table)

@@ -1,0 +1,98 @@
+"""Commands for domains that run by themselves: deploy, serve, status."""
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alter_core.errors import AlterError, SpecError
+from alter_core.whole import written_whole
+from alter_core.workspace import Workspace
+from flows import make_prefect_home
+from flows.cli.options import DataRoot, Domains, Json
+from flows.production.exit_codes import WRONG
+
+app = typer.Typer()
+
+
+def all_or(domains: list[str] | None) -> list[str]:
+    """The domains given, else all that are found. Raises SpecError when there are none."""
+    from flows.production.plan import all_domains
+
+    found = domains or all_domains()
+    if not found:
+        raise SpecError("no domain is found under domains/; give a folder with a domain.yaml, or its path")
+    return found
+
+
+@app.command()
+def deploy(
+    domains: Domains = None,
+    work_pool: Annotated[str, typer.Option(help="Where flow runs start; `alter` is made when missing.")] = "alter",
+    data_root: DataRoot = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove deployments whose spec is gone (only without DOMAIN).")
+    ] = False,
+    yaml_file: Annotated[
+        Path | None, typer.Option("--yaml", dir_okay=False, help="Write a prefect.yaml instead; no server is needed.")
+    ] = None,
+) -> None:
+    """Make one Prefect deployment per domain from its spec; called again, it changes only what the specs changed."""
+    from flows.deployments.declarations import prefect_yaml
+    from flows.deployments.deploy import deploy as apply
+
+    if prune and (domains or yaml_file):
+        raise AlterError("--prune looks at all deployments of the server: give neither DOMAIN nor --yaml with it")
+    if yaml_file is not None:
+        text = prefect_yaml(all_or(domains), work_pool, data_root)
+        with written_whole(yaml_file) as scratch:
+            scratch.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {yaml_file}; `prefect deploy --all --prefect-file {yaml_file}` makes its deployments")
+        return
+    for change in apply(all_or(domains), work_pool, data_root=data_root, whole=not domains, prune=prune):
+        typer.echo(f"{change.name}: {change.what}" + (f" ({change.detail})" if change.detail else ""))
+
+
+@app.command()
+def serve(
+    domains: Domains = None,
+    data_root: DataRoot = None,
+    limit: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    host: Annotated[str, typer.Option(help="Address of the server that is started.")] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(min=1, max=65535, envvar="PREFECT_SERVER_API_PORT", help="Port of the server that is started."),
+    ] = 4200,
+) -> None:
+    """Run the domains on their schedules on this machine, until Ctrl-C or SIGTERM; starts a Prefect server if none is
+    named by PREFECT_API_URL.
+    """
+    from flows.deployments.serve import own_server
+
+    make_prefect_home()
+    names = all_or(domains)
+    given = os.environ.get("PREFECT_API_URL")
+    with nullcontext(given) if given else own_server(Workspace.default(), host, port) as url:
+        os.environ["PREFECT_API_URL"] = url
+        from flows.deployments.serve import serve as serve_deployments
+
+        typer.echo(f"serving {', '.join(names)}; Prefect's UI is {url.removesuffix('/api')}; Ctrl-C stops", err=True)
+        serve_deployments(names, data_root, limit)
+
+
+@app.command()
+def status(domains: Domains = None, as_json: Json = False) -> None:
+    """What ran last, what runs next and what is champion, per domain."""
+    make_prefect_home()
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    from flows.deployments.status import print_status, status_json
+    from flows.deployments.status import status as read_status
+    from flows.production.plan import all_domains
+
+    rows = read_status(domains or all_domains())
+    typer.echo(status_json(rows)) if as_json else print_status(rows)
+    # A model may outlive its spec, and is asked for by its name then.
+    if domains and any(row.problem and not (row.state or row.next or row.champion) for row in rows):
+        raise typer.Exit(WRONG)

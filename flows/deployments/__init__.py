@@ -1,0 +1,1 @@
+"""Domains that run by themselves: what is deployed on a Prefect server, and what becomes of it."""

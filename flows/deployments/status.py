@@ -1,0 +1,195 @@
+"""What ran last, what runs next and what is champion, per domain."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from alter_core.errors import AlterError
+from alter_core.spec import load_domain
+from alter_core.workspace import Workspace
+from flows.deployments.declarations import domain_tag
+from flows.deployments.deploy import server_errors
+from flows.many import is_late
+from flows.production.plan import find_domain
+from flows.production.stores import model_store
+from registry.models import CHAMPION
+
+_ON = ([StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED], [StateType.PENDING])
+
+
+@dataclass(frozen=True)
+class DomainStatus:
+    """One domain's row. Times are ISO 8601 in UTC; None where there is nothing to say."""
+
+    domain: str
+    problem: str | None
+    """What is wrong with its spec."""
+    state: str | None
+    """Of the flow run that is on, else of the last that ended: Completed, Failed, Crashed, Cancelled, Running."""
+    message: str | None
+    """What that state says."""
+    started: str | None
+    run: str | None
+    """Name of that flow run."""
+    next: str | None
+    """The next scheduled start, or the one that is late."""
+    late: bool
+    """Whether that start is due and nothing has taken it."""
+    scheduled: bool
+    """Whether its spec has an active schedule."""
+    champion: int | None
+    macro: float | None
+    """The champion's macro score."""
+    promoted: str | None
+    """When it became champion."""
+
+
+def status(domains: Sequence[str]) -> list[DomainStatus]:
+    """Status of the domains (names, folders or spec files); those with a wrong spec say what is wrong.
+
+    Reads the Prefect server that PREFECT_API_URL names, else the database in the workspace. Raises RegistryError, and
+    AlterError when the server does not answer.
+    """
+    store = model_store(Workspace.default())
+    rows = []
+    with server_errors(), get_client(sync_client=True) as client:
+        for given in domains:
+            name, problem, scheduled = given, None, False
+            try:
+                spec = load_domain(find_domain(given))
+                name, scheduled = spec.name, spec.schedule is not None and spec.schedule.active
+            except AlterError as error:
+                problem = f"{error.headline}; `alter check {given}` shows them" if error.problems else error.headline
+            last = _on(client, name) or _last_ended(client, name)
+            coming = _first(client, name, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
+            champion = store.alias(name, CHAMPION)
+            rows.append(
+                DomainStatus(
+                    domain=name,
+                    problem=problem,
+                    state=last.state_name if last else None,
+                    message=last.state.message if last and last.state else None,
+                    started=_text(last.start_time) if last else None,
+                    run=last.name if last else None,
+                    next=_text(coming.next_scheduled_start_time) if coming else None,
+                    late=coming is not None and is_late(coming),
+                    scheduled=scheduled,
+                    champion=champion["version"] if champion else None,
+                    macro=champion["macro"] if champion else None,
+                    promoted=champion["tags"].get("promoted") if champion else None,
+                )
+            )
+    return rows
+
+
+def status_json(rows: Sequence[DomainStatus]) -> str:
+    """Rows for programs."""
+    return json.dumps([asdict(row) for row in rows], indent=2)
+
+
+def print_status(rows: Sequence[DomainStatus]) -> None:
+    """Rows for people, and below them the reason of each bad end."""
+    out = Console()
+    if not rows:
+        out.print("there is no domain under domains/; `alter new NAME FILE...` makes one")
+        return
+    table = Table("domain", "last run", "started (UTC)", "next (UTC)", "champion", "macro")
+    for row in rows:
+        table.add_row(
+            escape(row.domain),
+            row.state or "never ran",
+            _short(row.started),
+            _next(row),
+            "none" if row.champion is None else f"version {row.champion}",
+            "" if row.macro is None else f"{row.macro:.3f}",
+        )
+    out.print(table)
+    for row in rows:
+        if row.problem:
+            out.print(f"{row.domain}: {row.problem}", markup=False, highlight=False, soft_wrap=True)
+        elif row.state in ("Failed", "Crashed", "Cancelled") and row.message:
+            out.print(f"{row.run}: {row.message.strip()}", markup=False, highlight=False, soft_wrap=True)
+        if advice := _advice(row):
+            out.print(advice, markup=False, highlight=False, soft_wrap=True)
+
+
+def _next(row: DomainStatus) -> str:
+    if row.next is None:
+        return "not served" if row.scheduled else "by hand"
+    return f"late since {_short(row.next)}" if row.late else _short(row.next)
+
+
+def _advice(row: DomainStatus) -> str | None:
+    """What to do where a start that is asked for does not come."""
+    if row.late:
+        return f"{row.domain}: nothing has taken the run that is due; start a worker of its pool, or `alter serve`"
+    if row.next is None and row.scheduled:
+        return (
+            f"{row.domain}: its spec has a schedule, and no start is planned; `alter deploy` with a worker, or `alter "
+            "serve`, plans them"
+        )
+    return None
+
+
+def _on(client: SyncPrefectClient, name: str) -> FlowRun | None:
+    """The flow run that runs, else one that a worker has taken: it may yet be refused because the other runs."""
+    for states in _ON:
+        if run := _first(client, name, states, FlowRunSort.START_TIME_DESC):
+            return run
+    return None
+
+
+def _last_ended(client: SyncPrefectClient, name: str) -> FlowRun | None:
+    """The flow run that ended last, but for those that were cancelled before they began: a domain that still ran has
+    these refused.
+    """
+    ends = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
+    began = FlowRunFilterStartTime(is_null_=False)
+    found = [
+        _first(client, name, ends, FlowRunSort.END_TIME_DESC),
+        _first(client, name, [StateType.CANCELLED], FlowRunSort.END_TIME_DESC, began),
+    ]
+    never = datetime.min.replace(tzinfo=UTC)
+    return max((run for run in found if run), key=lambda run: run.end_time or never, default=None)
+
+
+def _first(
+    client: SyncPrefectClient,
+    name: str,
+    states: Sequence[StateType],
+    order: FlowRunSort,
+    began: FlowRunFilterStartTime | None = None,
+) -> FlowRun | None:
+    found = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[domain_tag(name)]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+            start_time=began,
+        ),
+        sort=order,
+        limit=1,
+    )
+    return found[0] if found else None
+
+
+def _text(time: datetime | None) -> str | None:
+    return time.astimezone(UTC).isoformat(timespec="seconds") if time else None
+
+
+def _short(text: str | None) -> str:
+    return text[:16].replace("T", " ") if text else ""

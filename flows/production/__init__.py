@@ -1,0 +1,1 @@
+"""What a production is made of, apart from the engine that runs it: no Prefect here."""

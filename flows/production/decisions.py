@@ -1,0 +1,192 @@
+"""What a person decides about registered versions: promote against the rule with a reason, roll back, compare, tidy."""
+
+import getpass
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from alter_core.errors import AlterError
+from alter_core.spec import PromotionSpec, load_domain
+from alter_core.workspace import Workspace
+from flows.production.caches import Cache
+from flows.production.plan import find_domain
+from flows.production.stores import model_name, model_store, write_card
+from registry.card import decided, number, own_scorecard
+from registry.comparison import compare as compare_cards
+from registry.errors import RegistryError
+from registry.models import CHAMPION, ModelStore
+from registry.retention import Removal, plan_removals, remove
+
+
+def compare(domain: str, first: str, second: str) -> dict[str, Any]:
+    """Two versions side by side, and what the promotion rule says of the second. Raises RegistryError, also where the
+    files of one are gone."""
+    return _compared(model_store(Workspace.default()), domain, first, second)
+
+
+def promote(domain: str, which: str, reason: str | None) -> str:
+    """Make a version champion; what to tell the person.
+
+    Where the promotion rule says no, or cannot be asked, `reason` is needed, and is kept with the version. Raises
+    AlterError without it, and for a version that was never verified; RegistryError where its bundle is gone.
+    """
+    workspace = Workspace.default()
+    store, name = model_store(workspace), model_name(domain)
+    version, champion = store.get(name, which), store.alias(name, CHAMPION)
+    number = int(version["version"])
+    if champion and champion["version"] == number:
+        return f"{name} version {number} is the champion already"
+    if "decision_reason" not in version["tags"]:  # which a production writes when the version was verified
+        raise AlterError(
+            f"{name} version {number} was registered, but its production did not end, so that it was never verified; "
+            f"run the domain again, which brings it to its end: alter run {domain}"
+        )
+    store.bundle_path(name, number, workspace.downloads)  # before the alias moves to what nobody could load
+    said, agrees = "there was no champion", True
+    if champion:
+        said, agrees = _asked(store, domain, champion["version"], number)
+        if not agrees and not reason:
+            raise AlterError(
+                f"the promotion rule says no to {name} version {number} against version {champion['version']}: {said}. "
+                f"To promote it all the same, say why: alter promote {domain} {which} --reason TEXT"
+            )
+    store.set_champion(name, number, champion["version"] if champion else None)
+    decided_today = {
+        "champion_before": champion["version"] if champion else "none",
+        "decision": "promote" if agrees else "keep",
+        "decision_reason": said,
+    }
+    store.tag(name, number, {**decided_today, "promoted_by": _user(), "promotion_reason": reason or said})
+    return f"{name} version {number} is champion now: {reason or said}{_told_in_card(store, name, number)}"
+
+
+def rollback(domain: str) -> str:
+    """Give the champion's place back to the one before; what to tell the person.
+
+    Raises RegistryInputError where there is none before, and RegistryError where its bundle is gone.
+    """
+    workspace = Workspace.default()
+    store, name = model_store(workspace), model_name(domain)
+    for before in store.earlier_champions(name)[-1:]:
+        try:
+            store.bundle_path(name, before, workspace.downloads)
+        except RegistryError as error:
+            if error.transient:
+                raise
+            raise RegistryError(
+                f"{name} is not rolled back, as the champion before cannot be loaded: {error.headline}. "
+                f"`alter promote {domain} VERSION --reason TEXT` makes another one champion"
+            ) from error
+    left, back = store.rollback(name)
+    told = f"{name} version {back} is champion again; version {left} stays registered"
+    return told + _told_in_card(store, name, left)
+
+
+def plan_gc(keep: int) -> list[Removal]:
+    """What `gc` would remove of the registry."""
+    return plan_removals(model_store(Workspace.default()), keep=keep)
+
+
+def gc(removals: list[Removal]) -> int:
+    """Remove what was planned; bytes that were freed."""
+    return remove(model_store(Workspace.default()), removals)
+
+
+def report(domain: str, which: str) -> str:
+    """The report of a version as one HTML page. Raises RegistryInputError."""
+    from registry.report import render_report
+
+    workspace = Workspace.default()
+    store, name = model_store(workspace), model_name(domain)
+    version = store.get(name, which)
+    facts: Any = store.facts(name, version["version"], workspace.downloads)
+    return render_report(decided(facts, version["tags"]), store.versions(name), version["version"])
+
+
+def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:
+    """Write a task as a plain transformers model. Raises MTAError, RegistryInputError, BundleError."""
+    from alter_core.mta.bundle import load_bundle
+    from alter_core.mta.folding import export as write
+
+    if target.exists():  # told before the model is loaded, which takes seconds
+        raise AlterError(f"{target} exists already; name a folder that is not there yet")
+    workspace = Workspace.default()
+    bundle = model_store(workspace).bundle_path(model_name(domain), which, workspace.downloads)
+    mta, tokenizer, _ = load_bundle(bundle)  # and no predictor, which rounds to what computes fastest here
+    write(mta, tokenizer, task, target, approximate=approximate)
+
+
+def print_comparison(found: Mapping[str, Any], first: str, second: str) -> None:
+    """A comparison for people."""
+    out = Console(soft_wrap=True)
+    table = Table("task", "metric", first, second, "difference", "shared rows")
+    for name, task in found["tasks"].items():
+        cells = [number(task[key]) for key in ("first", "second")]
+        gap = "" if task["difference"] is None else f"{task['difference']:+.3f}"
+        table.add_row(name, task["metric"], *cells, gap, str(task["rows"]))
+    table.add_section()
+    table.add_row("macro", "", number(found["macro"]["first"]), number(found["macro"]["second"]), "", "")
+    out.print(table)
+    verdict = "would promote" if found["decision"]["promote"] else "would not promote"
+    out.print(f"the rule {verdict} {second}: {found['decision']['reason']}", markup=False, highlight=False)
+
+
+def removals_json(removals: Sequence[Removal], caches: Sequence[Cache]) -> str:
+    """A plan of `gc` for programs."""
+    rows = {"versions": [vars(item) for item in removals], "caches": [vars(cache) for cache in caches]}
+    return json.dumps(rows, indent=2, default=str)
+
+
+def _compared(store: ModelStore, domain: str, first: str, second: str) -> dict[str, Any]:
+    name, cache = model_name(domain), Workspace.default().downloads
+    cards = [_own_card(store.facts(name, which, cache)) for which in (first, second)]
+    rule = _rule(domain)
+    seed = store.recorded_seed(name, second, cache)
+    return compare_cards(cards[0], cards[1], rule.max_task_drop, rule.confidence, seed)
+
+
+def _asked(store: ModelStore, domain: str, champion: int, version: int) -> tuple[str, bool]:
+    """What the promotion rule says of a version against the champion, and whether it agrees; it does not where it
+    cannot compare them, as a champion's files may be gone."""
+    try:
+        decision = _compared(store, domain, str(champion), str(version))["decision"]
+    except RegistryError as error:
+        if error.transient:
+            raise
+        return f"it cannot compare them: {error.headline}", False
+    return decision["reason"], decision["promote"]
+
+
+def _told_in_card(store: ModelStore, name: str, version: int) -> str:
+    """Write a version's card anew after a decision, which stands by then: what to tell where the card could not be."""
+    try:
+        write_card(store, name, version, store.facts(name, version, Workspace.default().downloads))
+    except RegistryError as error:
+        return f" (the card of version {version} stays as it was: {error.headline})"
+    return ""
+
+
+def _own_card(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    cards: Mapping[str, Any] = facts["scorecards"]
+    card: Mapping[str, Any] = cards[own_scorecard(cards)]
+    return card
+
+
+def _rule(domain: str) -> PromotionSpec:
+    """The spec's; a registered model may be there without its spec."""
+    try:
+        return load_domain(find_domain(domain)).promotion
+    except AlterError:
+        return PromotionSpec()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number and no name
+        return f"user {os.getuid()}"

@@ -1,0 +1,163 @@
+"""What a run of a domain will do: its spec, its folders, and the keys that tell what can be reused."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import alter_core
+from alter_core.errors import SpecError
+from alter_core.spec import DomainSpec, load_domain
+from alter_core.whole import digest_of, digest_of_files
+from alter_core.workspace import Workspace
+
+LOCK = ".lock"
+"""In the folder of a domain's runs: held while it is produced."""
+ABLATION_LOCK = ".ablation.lock"
+"""In the folder of a domain's ablation, which works beside productions: held while it does."""
+StageName = Literal["stage_one", "stage_two", "add_task"]
+
+
+def domain_folders() -> dict[str, Path]:
+    """Domains that can be called by name: those under ./domains, then those that the package ships."""
+    return {**_folders_under(Path(str(files("domains")))), **_folders_under(Path("domains"))}
+
+
+def all_domains() -> list[str]:
+    """Names that a command is about which is given none: the domains under ./domains or, where there are none, those
+    that the package ships."""
+    return sorted(_folders_under(Path("domains"))) or sorted(domain_folders())
+
+
+def _folders_under(root: Path) -> dict[str, Path]:
+    return {file.parent.name: file.parent.absolute() for file in sorted(root.glob("*/domain.yaml"))}
+
+
+def find_domain(given: str) -> Path:
+    """The domain.yaml that a command line means: a name, a folder or a path. Raises SpecError with close names."""
+    path = Path(given)
+    try:
+        if path.is_file():
+            return path.absolute()
+        if (path / "domain.yaml").is_file():
+            return (path / "domain.yaml").absolute()
+    except PermissionError:
+        raise SpecError(f"{path}: this user may not look there; check the permissions of its folders") from None
+    except OSError:
+        pass  # a name that no file can have
+    known = domain_folders()
+    if given in known:
+        return known[given] / "domain.yaml"
+    close = difflib.get_close_matches(given, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise SpecError(
+        f"there is no domain {given!r}: {hint}"
+        f"give a name ({', '.join(known) or 'none found under domains/'}), a folder with a domain.yaml, or its path"
+    )
+
+
+def named_once(spec: DomainSpec, file: Path, taken: dict[str, Path]) -> None:
+    """Note in `taken` (name -> file) that a spec has its name. Raises SpecError when another file's spec has it too."""
+    if taken.setdefault(spec.name, file) != file:
+        raise SpecError(f"the name {spec.name} is that of {taken[spec.name]} and of {file}: rename one")
+
+
+@cache
+def code_digest(*without: str) -> str:
+    """Of the code that makes a model: two runs with the same key were made by the same alter_core.
+
+    without: files, as paths under alter_core, that change no model.
+    """
+    root = Path(str(alter_core.__file__)).parent
+    files = {str(file.relative_to(root)): file for file in root.rglob("*.py")}
+    for name in without:
+        del files[name]  # a name that is wrong must not pass for one that is left out
+    return digest_of_files(files)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One domain on one workspace. Keys name content: what depends on a part has that part in its key."""
+
+    file: Path
+    spec: DomainSpec
+    workspace: Workspace
+    data_root: Path | None
+    added: str | None = None
+    """The task that alone is trained, onto the champion; None: everything is."""
+
+    @classmethod
+    def read(cls, domain: str, data_root: Path | None = None, added: str | None = None) -> "Plan":
+        """Raises SpecError for an unknown domain, a wrong spec, or an added task that the spec does not have."""
+        file = find_domain(domain)
+        spec = load_domain(file)
+        if added is not None and added not in spec.task_names:
+            raise SpecError(
+                f"{file}: there is no task {added!r}; its tasks are {', '.join(spec.task_names)}: "
+                "describe the new task in the spec first"
+            )
+        return cls(file, spec, Workspace.default(), data_root, added)
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def lock_file(self) -> Path:
+        return self.workspace.runs / self.spec.name / LOCK
+
+    def stages(self) -> Iterator[StageName]:
+        """What is trained, in order."""
+        if self.added:
+            yield "add_task"
+            return
+        yield from self.spec.stages
+
+    def stage_key(self, stage: str, data_digest: str, backbone_digest: str, start: str | None) -> str:
+        """Of all that a stage's weights depend on. start: digest of the bundle that it begins from."""
+        spec = self.spec
+        own: dict[str, Any] = {
+            "tasks": [task.content for task in spec.tasks],
+            **spec.model_dump(mode="json", include={"mta", "stage_one", "precision", "trunk_cache", "seed"}),
+            "evaluation": spec.evaluation.max_validation_rows,
+            "last": spec.stages_end_with(stage),  # the last stage's bundle holds the backbone
+        }
+        if stage != "stage_one":
+            own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
+        return digest_of(stage, own, data_digest, backbone_digest, start, code_digest())
+
+    def quality_key(self, data: Mapping[str, Any], backbone_digest: str, champion: int | None) -> str:
+        """Of all that a quality report depends on: also what was read and left out, and the tokenizer.
+
+        data: digest and manifest (`tasks`) of the rows. champion: the version whose rows these are compared with.
+        """
+        bounds = [task.model_dump(mode="json", exclude={"source", "test"}) for task in self.spec.tasks]
+        return digest_of(data["digest"], data["tasks"], bounds, backbone_digest, champion, code_digest())
+
+    def score_key(self, subject: str, data_digest: str) -> str:
+        """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""
+        tasks = [task.content for task in self.spec.tasks]
+        how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
+        return digest_of(subject, tasks, how, data_digest, code_digest())
+
+    @property
+    def split_keys(self) -> dict[str, str]:
+        """Task -> of what decides which of its rows are for the test: while it stays, no row changes sides."""
+        split = self.spec.split.model_dump(mode="json")
+        keys = {}
+        for task in self.spec.tasks:
+            column = "group" if self.spec.split.by == "group" else "input"  # a row's side is told from this
+            told_by = [task.source.columns.get(column), task.source.template if column == "input" else None]
+            own_test = task.test and task.test.model_dump(mode="json")
+            keys[task.name] = digest_of(split, own_test, *([told_by] if any(told_by) else []))
+        return keys
+
+    def run_key(self, data_digest: str, backbone_digest: str) -> str:
+        """Of the whole run: spec, data, backbone and code."""
+        return digest_of(self.spec.digest, data_digest, backbone_digest, self.added, code_digest())
+
+    def run_folder(self, key: str) -> Path:
+        return self.workspace.run_folder(self.spec.name, key)

@@ -1,0 +1,107 @@
+"""Where a workspace's MLflow store and registry are, and what commands read there."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alter_core.errors import AlterError
+from alter_core.process import stop_tree
+from alter_core.spec import load_domain
+from alter_core.workspace import Workspace
+from flows.production.plan import Plan, find_domain
+from registry.card import decided, render_card
+from registry.errors import RegistryInputError, without_password
+from registry.models import ModelStore
+from registry.tracking import Tracker
+from registry.versions import Version
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
+    from alter_core.inference.predict import Predictor
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """MLFLOW_TRACKING_URI, else the SQLite store in the workspace, whose folder is made."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
+    if uri == workspace.mlflow_uri:
+        workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
+    return uri
+
+
+def model_store(workspace: Workspace) -> ModelStore:
+    """The registry of this workspace, or of the server that the environment names."""
+    return ModelStore(tracking_uri(workspace))
+
+
+def open_tracker(plan: Plan, experiment: str | None = None) -> Tracker:
+    """MLflow runs of the plan's domain, in the experiment of its name where no other is given."""
+    uri = tracking_uri(plan.workspace)
+    # A server has a place of its own; beside a database, whichever it is, MLflow would use the current folder.
+    place = None if _is_server(uri) else plan.workspace.mlflow_artifacts.as_uri()
+    return Tracker(uri, place, experiment or plan.spec.name)
+
+
+def model_name(domain: str) -> str:
+    """Name of a domain's registered model; a model may be there without its spec."""
+    try:
+        return load_domain(find_domain(domain)).name
+    except AlterError:
+        return domain
+
+
+def load_predictor(domain: str, version: str) -> "Predictor":
+    """The registered model, ready to answer. Raises RegistryError subclasses and BundleError."""
+    from alter_core.inference.predict import Predictor
+
+    workspace = Workspace.default()
+    store = model_store(workspace)
+    return Predictor.from_bundle(store.bundle_path(model_name(domain), version, workspace.downloads))
+
+
+def need_versions(domain: str, wanted: Sequence[str]) -> None:
+    """Raises RegistryInputError with each of the versions or aliases that is not there."""
+    store, name = model_store(Workspace.default()), model_name(domain)
+    missing: dict[str, None] = {}
+    for which in wanted:
+        try:
+            store.get(name, which)
+        except RegistryInputError as error:
+            missing[str(error)] = None
+    if missing:
+        told = list(missing)
+        raise RegistryInputError(*(told if len(told) == 1 else [f"{len(told)} versions are not there", told]))
+
+
+def list_versions(domain: str | None) -> list[Version]:
+    """Registered versions of one domain or of all, newest first."""
+    return model_store(Workspace.default()).versions(model_name(domain) if domain else None)
+
+
+def write_card(store: ModelStore, name: str, version: int, facts: Mapping[str, Any]) -> str:
+    """Write a version's card anew from `facts` and the decision that its tags tell of; the card."""
+    known: Any = facts
+    card = render_card(decided(known, store.get(name, version)["tags"]))
+    store.set_card(name, version, card)
+    return card
+
+
+def serve_ui(host: str, port: int) -> int:
+    """MLflow's UI on this workspace's store until it is stopped; its exit code. Raises AlterError for a server's."""
+    workspace = Workspace.default()
+    uri = tracking_uri(workspace)
+    if _is_server(uri):
+        shown = without_password(uri)
+        raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {shown} in a browser")
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
+    command += ["--default-artifact-root", workspace.mlflow_artifacts.as_uri()]
+    # Not as an argument, which every user of the machine can read: a database's URI may hold a password.
+    server = subprocess.Popen(command, env={**os.environ, "MLFLOW_BACKEND_STORE_URI": uri})
+    try:
+        return server.wait()
+    finally:
+        stop_tree(server)
+
+
+def _is_server(uri: str) -> bool:
+    return uri.lower().startswith(("http://", "https://"))
