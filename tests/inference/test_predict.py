@@ -14,8 +14,8 @@ from alter_core.inference.recorded_spec import recorded_spec
 from alter_core.mta.bundle import save_bundle
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
-from tests.evaluation import naive
-from tests.evaluation.conftest import Subject
+from tests.inference import naive
+from tests.inference.conftest import Subject
 
 Rows = tuple[list[str], list[str]]
 

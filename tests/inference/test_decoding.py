@@ -7,7 +7,7 @@ from transformers import MistralForCausalLM
 from alter_core.inference import prefill as reading
 from alter_core.inference.decoding import Decoder, Request
 from alter_core.inference.labels import FREE, LabelTries
-from tests.evaluation import naive
+from tests.inference import naive
 from tests.mta.conftest import MODELS
 
 END = 2
