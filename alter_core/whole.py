@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and digests of what they hold."""
+"""Files that appear whole or not at all, results that are there once their file is, and digests of contents."""
 
 import hashlib
 import json
@@ -7,8 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import TypeAdapter
 
 from alter_core.errors import WorkspaceError
 
@@ -56,6 +60,42 @@ def write_json(target: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     with written_whole(target) as path:
         path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class Result:
+    """Base of frozen dataclasses that stand in a JSON file: what one piece of work ended with.
+
+    The one rule for "this work is done": its result is written when everything else is whole, itself whole or not at
+    all, and `read` finds it, with the fields that it must have.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # of what is made from this
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """The result that `to_json` gave; what it does not know is left out. Raises ValueError where parts lack."""
+        found: Self = _reader(cls).validate_python(value)  # type: ignore[arg-type]  # a class is hashable
+        return found
+
+    def write(self, path: Path) -> None:
+        """As JSON, whole or not at all."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path, **wanted: object) -> Self | None:
+        """The result in the file `path`; None where there is none, half of one, or one whose fields are not `wanted`:
+        that of other work, whose key it holds."""
+        try:
+            found = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return None
+        return found if all(getattr(found, name) == value for name, value in wanted.items()) else None
+
+
+@cache
+def _reader(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def digest_of(*values: Any) -> str:

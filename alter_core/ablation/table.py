@@ -5,7 +5,7 @@ The best MTA arm and the best baseline are chosen by validation rows, so that ch
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ def summarise(
                 "name": arm.name,
                 "title": arm.title,
                 "family": arm.family,
-                "macro": macro_interval(scores[arm.name]).to_json(),
-                "tasks": {name: macro_interval({name: table}).to_json() for name, table in scores[arm.name].items()},
+                "macro": asdict(macro_interval(scores[arm.name])),
+                "tasks": {name: asdict(macro_interval({name: table})) for name, table in scores[arm.name].items()},
                 "macro_by_seed": [
                     macro({n: t[i : i + 1] for n, t in scores[arm.name].items()}) for i in range(len(held))
                 ],
@@ -80,7 +80,7 @@ def summarise(
     ours, theirs = _best(whole, "mta"), _best(whole, "baseline")
     for row in whole:
         if theirs and row is not theirs:
-            row["difference"] = paired_difference(scores[row["name"]], scores[theirs["name"]]).to_json()
+            row["difference"] = asdict(paired_difference(scores[row["name"]], scores[theirs["name"]]))
     table["comparison"] = None
     if ours and theirs:
         table["comparison"] = {"mta": ours["name"], "baseline": theirs["name"], **ours["difference"]}

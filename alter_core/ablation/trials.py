@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,8 @@ from alter_core.evaluation.scorecard import score
 from alter_core.inference.predict import Predictor
 from alter_core.spec import DomainSpec
 from alter_core.training.attention import attention, choose_attention
-from alter_core.training.cost import trained_in_all
 from alter_core.training.job import TrainingJob
+from alter_core.training.result import Score, trained_in_all
 from alter_core.whole import digest_of, write_json, written_whole
 
 Log = Callable[..., None]
@@ -151,12 +151,12 @@ class Trial:
                     metrics=self.folder / "metrics.jsonl",
                     seed=self.seed,
                 )
-                results[stage] = run(job, self.bench.log, self.bench.stop_asked)
+                results[stage] = run(job, self.bench.log, self.bench.stop_asked).to_json()
                 start = self.folder / stage / "bundle"
         costs = {stage: result["cost"] for stage, result in results.items()}
         cost = {
             **costs,
-            "trained_parameters": trained_in_all(costs.values()),
+            "trained_parameters": trained_in_all(cost["trained_parts"] for cost in costs.values()),
             # Of the steps, in whichever process: an interrupted trial has several.
             "seconds": sum(stage["train_seconds"] for stage in costs.values()),
         }
@@ -165,7 +165,7 @@ class Trial:
     def _train_peft(self) -> Facts:
         from accelerate import Accelerator
 
-        from alter_core.numerics import dtype_of
+        from alter_core.numerics import choose_precision, dtype_of
         from alter_core.training.batches import encode_rows
         from alter_core.training.checkpoint import drop_checkpoints
         from alter_core.training.cost import stage_cost
@@ -207,7 +207,7 @@ class Trial:
                 cache=cache,
                 validation_cache=caches[1] if cache else None,
                 accelerator=accelerator,
-                precision=spec.precision,
+                precision=choose_precision(spec.precision, accelerator.device)[0],
                 autocast=spec.precision == "bf16",
                 pad=pad,
                 seed=self.seed,
@@ -223,19 +223,19 @@ class Trial:
         )
         with written_whole(self._last / _ADAPTERS) as path:
             handle.save(path)
-        result = {"cost": stage_cost(done, mta, stage, forward, cache), "precision": spec.precision}
+        result = {"cost": asdict(stage_cost(done, mta, stage, forward, cache)), "precision": spec.precision}
         write_json(self._last / "result.json", result)
         drop_checkpoints(self._last / "checkpoints")
         return result
 
-    def _scorer(self, handle: PeftHandle, kernel: str) -> Callable[[], Facts]:
+    def _scorer(self, handle: PeftHandle, kernel: str) -> Callable[[], Score]:
         """The validation score that early stopping reads."""
 
-        def take() -> Facts:
+        def take() -> Score:
             predictor = Predictor(handle.model, handle.tokenizer, self.spec, handle.as_mta())
             with attention(handle.model, kernel):
                 card = self._card(predictor, "validation", self.bench.spec.evaluation.max_validation_rows)
-            return {"macro": card["macro"]["value"], "tasks": {}}
+            return Score(card["macro"]["value"], {})
 
         return take
 

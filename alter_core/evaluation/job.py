@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def run(job: EvaluationJob) -> "dict[str, Scorecard]":
     """
     from alter_core.data.dataset import TaskDataset
     from alter_core.evaluation.baselines import majority_targets
-    from alter_core.evaluation.scorecard import sample, score
+    from alter_core.evaluation.scorecard import SCORECARD_FILE, Sample, score
 
     dataset = TaskDataset.open(Path(job.dataset))
     rows = chosen_rows(dataset, job.spec, job.split, job.spec.evaluation.max_rows)
@@ -88,12 +88,13 @@ def run(job: EvaluationJob) -> "dict[str, Scorecard]":
             # Rounding depends on what else is in a batch. These are what the bundle answers to just these rows, so
             # that whoever loads it can repeat them.
             shown = scorecard.samples
-            again = predictor.predict([row["task"] for row in shown], [row["input"] for row in shown])
-            scorecard = replace(scorecard, samples=[sample(*pair) for pair in zip(shown, again, strict=True)])
+            again = predictor.predict([row.task for row in shown], [row.input for row in shown])
+            told = tuple(Sample.of(asdict(row), answer) for row, answer in zip(shown, again, strict=True))
+            scorecard = replace(scorecard, samples=told)
         scorecards[subject.name] = scorecard
         folder = Path(subject.output)
         write_predictions(folder / "predictions.jsonl", own, predictions)
-        scorecard.write(folder / "scorecard.json")
+        scorecard.write(folder / SCORECARD_FILE)
     return scorecards
 
 

@@ -1,10 +1,7 @@
 """Scorecard: what one subject (a bundle, the plain backbone, a baseline) scored on held-out rows."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,11 +9,49 @@ from alter_core.errors import DataError
 from alter_core.evaluation.metrics import Interval, interval, measure, resamples, row_scores
 from alter_core.inference.predict import Prediction
 from alter_core.spec import DomainSpec
-from alter_core.whole import write_json
+from alter_core.whole import Result
 
+SCORECARD_FILE = "scorecard.json"
 SAMPLES_PER_TASK = 5
 CONFUSION_LABELS = 30
 """Label tasks with more labels keep no confusion matrix: nobody could read it."""
+Row = Mapping[str, object]
+"""Of a TaskDataset: task, id, input, target."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Which label was answered where which was right."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """Targets down and predictions across."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row and what was answered to it."""
+
+    task: str
+    id: str
+    input: str
+    target: str
+    prediction: str
+    score: float
+    """The prediction's probability."""
+    truncated: bool
+
+    @classmethod
+    def of(cls, row: Row, answer: Prediction) -> "Sample":
+        return cls(
+            str(row["task"]),
+            str(row["id"]),
+            str(row["input"]),
+            str(row["target"]),
+            answer.text,
+            answer.score,
+            answer.truncated,
+        )
 
 
 @dataclass(frozen=True)
@@ -31,8 +66,8 @@ class TaskScore:
     """Rows whose input was cut."""
     majority: float | None = None
     """Score of always giving the commonest training target; label tasks only."""
-    confusion: Mapping[str, Any] | None = None
-    """{"labels": [...], "counts": [[...]]}, targets down and predictions across; label tasks with few labels only."""
+    confusion: Confusion | None = None
+    """Label tasks with few labels only."""
 
     @property
     def score(self) -> float:
@@ -40,40 +75,20 @@ class TaskScore:
 
 
 @dataclass(frozen=True)
-class Scorecard:
+class Scorecard(Result):
     """Per-task and macro results, JSON-able. The macro score is the plain mean of the tasks' scores."""
 
     tasks: Mapping[str, TaskScore]
     macro: Interval
     row_scores: Mapping[str, Mapping[str, float]]
     """Task -> row id -> the row's score, by the task's first metric (macro_f1 has none: accuracy there)."""
-    samples: Sequence[Mapping[str, Any]] = field(default=())
-    """A few rows of each task with their answers: task, id, input, target, prediction, score, truncated."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Scorecard":
-        """The scorecard that `to_json` gave."""
-        tasks = {
-            name: TaskScore(**{**task, "metrics": {m: Interval(**v) for m, v in task["metrics"].items()}})
-            for name, task in value["tasks"].items()
-        }
-        return cls(tasks, Interval(**value["macro"]), value["row_scores"], value["samples"])
-
-    def write(self, path: Path) -> None:
-        """As JSON, whole or not at all."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def read(cls, path: Path) -> "Scorecard":
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+    samples: tuple[Sample, ...] = ()
+    """A few rows of each task with their answers."""
 
 
 def score(
     predictions: Sequence[Prediction],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     spec: DomainSpec,
     majority: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -92,7 +107,7 @@ def score(
         )
     tasks: dict[str, TaskScore] = {}
     by_row: dict[str, dict[str, float]] = {}
-    samples: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     macro = []
     for number, task in enumerate(spec.tasks):
         places = [i for i, row in enumerate(rows) if row["task"] == task.name]
@@ -119,23 +134,12 @@ def score(
         )
         each = row_scores(first, answers, targets)
         by_row[task.name] = {str(rows[i]["id"]): float(s) for i, s in zip(places, each, strict=True)}
-        samples += [sample(rows[i], predictions[i]) for i in places[:SAMPLES_PER_TASK]]
+        samples += [Sample.of(rows[i], predictions[i]) for i in places[:SAMPLES_PER_TASK]]
     value = float(np.mean([value for value, _ in macro]))
     return Scorecard(tasks, interval(value, np.mean([spread for _, spread in macro], 0)), by_row, tuple(samples))
 
 
-def sample(row: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
-    """One of a scorecard's samples."""
-    kept = {key: row[key] for key in ("task", "id", "input", "target")}
-    return {
-        **kept,
-        "prediction": prediction.text,
-        "score": prediction.score,
-        "truncated": prediction.truncated,
-    }
-
-
-def _confusion(labels: Sequence[str] | None, answers: Sequence[str], targets: Sequence[str]) -> dict[str, Any] | None:
+def _confusion(labels: Sequence[str] | None, answers: Sequence[str], targets: Sequence[str]) -> Confusion | None:
     if not labels or len(labels) > CONFUSION_LABELS:
         return None
     place = {label: i for i, label in enumerate(labels)}
@@ -143,4 +147,4 @@ def _confusion(labels: Sequence[str] | None, answers: Sequence[str], targets: Se
     for answer, target in zip(answers, targets, strict=True):
         if answer in place and target in place:
             counts[place[target], place[answer]] += 1
-    return {"labels": list(labels), "counts": counts.tolist()}
+    return Confusion(tuple(labels), tuple(tuple(row) for row in counts.tolist()))

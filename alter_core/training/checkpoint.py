@@ -9,11 +9,10 @@ position is the step, and random numbers (dropout) are seeded by the step.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,8 +22,9 @@ from torch.optim import Optimizer
 
 from alter_core.mta.bundle_parts import storable
 from alter_core.numerics import Precision
+from alter_core.training.result import GateTable, Losses, Score, StepScore
 from alter_core.training.stages import Named
-from alter_core.whole import written_whole
+from alter_core.whole import Result, written_whole
 
 _FOLDER = "state-"
 _FORMAT = 1
@@ -37,14 +37,14 @@ class Progressed:
 
     step: int = 0
     """Optimizer steps done."""
-    losses: dict[str, dict[str, float]] = field(default_factory=dict)
-    """When ("before", "opened", "after") -> task -> mean validation loss, in nats per token."""
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    """Validation scores in order: step, macro, tasks."""
-    opening: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Where gates open, right "before" and with them "opened": macro, tasks."""
-    gate_tables: dict[str, Any] = field(default_factory=dict)
-    """"before" and "after" -> layer -> task -> adapter -> weight."""
+    losses: dict[str, Losses] = field(default_factory=dict)
+    """When ("before", "opened", "after") -> losses."""
+    scores: list[StepScore] = field(default_factory=list)
+    """Validation scores in order."""
+    opening: dict[str, Score] = field(default_factory=dict)
+    """Where gates open, right "before" and with them "opened"."""
+    gate_tables: dict[str, GateTable] = field(default_factory=dict)
+    """"before" and "after"."""
     best: float | None = None
     """Best validation macro score."""
     best_step: int = 0
@@ -60,6 +60,16 @@ class Progressed:
 
 
 @dataclass(frozen=True)
+class _Record(Result):
+    """What checkpoint.json holds."""
+
+    format: int
+    job_key: str
+    precision: Precision
+    progressed: Progressed
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint as read."""
 
@@ -72,7 +82,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     job_key: str,
-    precision: str,
+    precision: Precision,
     progressed: Progressed,
     trained: Named,
     optimizer: Optimizer,
@@ -87,7 +97,7 @@ def save_checkpoint(
         shutil.rmtree(half_written, ignore_errors=True)
     earlier = _newest_first(folder)
     number = int(earlier[0].name.removeprefix(_FOLDER)) + 1 if earlier else 0
-    record = {"format": _FORMAT, "job_key": job_key, "precision": precision, "progressed": asdict(progressed)}
+    record = _Record(_FORMAT, job_key, precision, progressed).to_json()
     with written_whole(folder / f"{_FOLDER}{number}") as made:
         made.mkdir()
         save_file(storable(tensors), made / "now.safetensors")
@@ -107,13 +117,13 @@ def load_checkpoint(folder: Path, job_key: str, log: Callable[..., None]) -> Che
         try:
             record = _record(state, job_key)
             if record is not None:
-                return _read(state, record)
+                return _read(state, record.progressed)
         except _UNREADABLE as error:
             log(phase="start", text=f"checkpoint {state} is damaged and left out: {error}")
     return None
 
 
-def _read(state: Path, record: Mapping[str, Any]) -> Checkpoint:
+def _read(state: Path, progressed: Progressed) -> Checkpoint:
     tensors = load_file(state / "now.safetensors")
     best = state / "best.safetensors"
 
@@ -121,7 +131,7 @@ def _read(state: Path, record: Mapping[str, Any]) -> Checkpoint:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     return Checkpoint(
-        Progressed(**record["progressed"]),
+        progressed,
         part("trained."),
         part("moment."),
         load_file(best) if best.exists() else None,
@@ -134,8 +144,7 @@ def precision_begun(folder: Path, job_key: str) -> Precision | None:
         with suppress(*_UNREADABLE):
             record = _record(state, job_key)
             if record is not None:
-                precision: Precision = record["precision"]
-                return precision
+                return record.precision
     return None
 
 
@@ -176,7 +185,7 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(_FOLDER)), reverse=True)
 
 
-def _record(state: Path, job_key: str) -> dict[str, Any] | None:
-    """What checkpoint.json holds, where it is of this very job."""
-    record: dict[str, Any] = json.loads((state / "checkpoint.json").read_text(encoding="utf-8"))
-    return record if record["format"] == _FORMAT and record["job_key"] == job_key else None
+def _record(state: Path, job_key: str) -> _Record | None:
+    """What checkpoint.json holds, where it is of this very job. Raises what _UNREADABLE names."""
+    record = _Record.from_json(json.loads((state / "checkpoint.json").read_text(encoding="utf-8")))
+    return record if record.format == _FORMAT and record.job_key == job_key else None

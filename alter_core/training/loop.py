@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from alter_core.training import checkpoint as checkpoints
 from alter_core.training.batches import Batch, Rows, SamplingPlan, collate, divide, divide_by_task
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
+from alter_core.training.result import StepScore
 from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
     Named,
@@ -65,7 +67,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
         best = found.best
         job.log(phase="resume", step=done.step, steps=steps, text=f"going on after step {done.step} of {steps}")
     elif due and "opened" in done.opening:  # what an earlier stage taught is a score to beat
-        done.best, best = done.opening["opened"]["macro"], checkpoints.copy_weights(trained)
+        done.best, best = done.opening["opened"].macro, checkpoints.copy_weights(trained)
     session.save = lambda: checkpoints.save_checkpoint(
         job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best
     )
@@ -123,11 +125,10 @@ def train(job: Training) -> tuple[Progressed, Named]:
 def _look(job: Training, forward: TargetForward, done: Progressed, when: str) -> None:
     """Take the validation loss, and the score where the gates of an earlier stage open: neither should change."""
     done.losses[when] = validation_losses(job, forward)
-    told = {"losses": done.losses[when]}
+    score = None
     if job.opens_gates and job.score:
-        done.opening[when] = job.score()
-        told |= done.opening[when]
-    job.log(phase="validate", when=when, **told)
+        score = done.opening[when] = job.score()
+    job.log(phase="validate", when=when, losses=done.losses[when], **(asdict(score) if score else {}))
 
 
 @torch.no_grad()
@@ -205,14 +206,14 @@ def set_training_mode(forward: TargetForward, stage: StageSpec) -> None:
 def _is_better(job: Training, done: Progressed) -> bool:
     """Take the validation score; True when it is the best so far. Sets `stopped_early` once patience is at its end."""
     assert job.score is not None
-    score = {"step": done.step, **job.score()}
+    score = StepScore(**asdict(job.score()), step=done.step)
     done.scores.append(score)
-    job.log(phase="validate", when="score", **score)
-    if done.best is None or score["macro"] > done.best:
-        done.best, done.best_step = score["macro"], done.step
+    job.log(phase="validate", when="score", **asdict(score))
+    if done.best is None or score.macro > done.best:
+        done.best, done.best_step = score.macro, done.step
         return True
     patience = job.stage.patience
-    looks_since = sum(1 for s in done.scores if s["step"] > done.best_step)
+    looks_since = sum(1 for taken in done.scores if taken.step > done.best_step)
     done.stopped_early = patience is not None and looks_since >= patience
     return False
 

@@ -1,13 +1,12 @@
 """A training job from its files to its bundle: load, train, save, and account for it."""
 
 import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,16 +30,17 @@ from alter_core.training.cost import stage_cost
 from alter_core.training.forward import TargetForward
 from alter_core.training.job import TrainingJob
 from alter_core.training.loop import train
+from alter_core.training.result import RESULT_FILE, Score, StageResult, Validation
 from alter_core.training.session import Training
 from alter_core.training.stages import Named, enter_stage, opens_gates, stage_for_added
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
-from alter_core.whole import digest_of, write_json
+from alter_core.whole import digest_of
 
 VALIDATION_LOSS_ROWS = 48
 """Validation rows of each task that the validation loss is taken on: enough to see a stage go wrong, and cheap."""
 
 
-def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], bool]) -> dict[str, Any]:
+def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], bool]) -> StageResult:
     """Do `job`; returns what result.json holds. Raises AlterError subclasses for wrong input, and Stopped."""
     from alter_core.data.dataset import TaskDataset
 
@@ -50,8 +50,8 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     dataset = TaskDataset.open(job.dataset)
     stage = stage_of(job, sum(dataset.counts("train").values()))
     key = job_key(job, stage, dataset.digest)
-    done_before = _finished(job.output, key)
-    if done_before:
+    done_before = StageResult.read(job.output / RESULT_FILE, job_key=key)
+    if done_before and (job.output / "bundle" / MANIFEST).exists():
         return done_before
 
     chosen = [choose_precision(spec.precision, accelerator.device)]
@@ -118,25 +118,20 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     )
     untouched = _digest_of_others(mta, added) if job.task else None
     done, trained = train(training)
-    result = {
-        "job_key": key,
-        "stage": job.stage,
-        "precision": precision,
-        "bf16_gain": gain,
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "validation": {
-            "losses": done.losses,
-            "opening": done.opening,
-            "scores": done.scores,
-            "best_step": done.best_step,
-        },
-        "stopped_early": done.stopped_early,
-        "gates": done.gate_tables,
-        "trained_digest": trained_digest(trained),
-        "untouched_digest": untouched,
-        "cost": stage_cost(done, mta, stage, forward, training.cache),
-    }
+    result = StageResult(
+        job_key=key,
+        stage=job.stage,
+        precision=precision,
+        bf16_gain=gain,
+        device=str(accelerator.device),
+        processes=accelerator.num_processes,
+        validation=Validation(done.losses, done.opening, tuple(done.scores), done.best_step),
+        stopped_early=done.stopped_early,
+        gates=done.gate_tables,
+        trained_digest=trained_digest(trained),
+        untouched_digest=untouched,
+        cost=stage_cost(done, mta, stage, forward, training.cache),
+    )
     if job.task and untouched != _digest_of_others(mta, added):
         raise TrainingError(
             f"adding {job.task} changed weights of other tasks, so the bundle is not written: this is a "
@@ -150,10 +145,9 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         source = str(backbone_record(job.backbone)["source"])
         # What is registered must load anywhere; what only the next stage reads can do with the workspace's backbone.
         last = job.spec.stages_end_with(job.stage)
-        result["bundle_digest"] = save_bundle(
-            mta, tokenizer, bundle, metadata, backbone="hold" if last else "refer", source=source
-        )
-        write_json(job.output / "result.json", result)
+        digest = save_bundle(mta, tokenizer, bundle, metadata, backbone="hold" if last else "refer", source=source)
+        result = replace(result, bundle_digest=digest)
+        result.write(job.output / RESULT_FILE)
         checkpoints.drop_checkpoints(job.checkpoints)
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -208,15 +202,6 @@ def trained_digest(trained: Named) -> str:
     """sha256 of the trained weights, names included."""
     lines = [f"{name} {tensor_digest(p)}\n" for name, p in sorted(trained, key=lambda item: item[0])]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _finished(output: Path, key: str) -> dict[str, Any] | None:
-    """The result of the same job, where it has been done to its end already."""
-    try:
-        result: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return result if result.get("job_key") == key and (output / "bundle" / MANIFEST).exists() else None
 
 
 def _load(job: TrainingJob, stage: StageSpec) -> tuple[MTAModel, Any, Named]:
@@ -299,7 +284,7 @@ def _scorer(
     accelerator: Accelerator,
     kernel: str,
     log: Callable[..., None],
-) -> Callable[[], dict[str, Any]]:
+) -> Callable[[], Score]:
     """Validation scores by generating answers, as the scorecard takes them; the main process takes them for all.
 
     kernel: of attention, to write answers with.
@@ -315,15 +300,15 @@ def _scorer(
             "split > validation, or drop both"
         )
 
-    def take() -> dict[str, Any]:
-        taken: list[dict[str, Any]] = [{}]
+    def take() -> Score:
+        taken = [Score(0.0, {})]
         if accelerator.is_main_process:
             with attention(mta.model, kernel):
                 predictor = Predictor(mta.model, tokenizer, spec, mta)
                 tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
                 predictions = predictor.predict(tasks, inputs, _teller(log, "score"))
             card = score(predictions, rows, spec)
-            taken = [{"macro": card.macro.value, "tasks": {name: task.score for name, task in card.tasks.items()}}]
+            taken = [Score(card.macro.value, {name: task.score for name, task in card.tasks.items()})]
         broadcast_object_list(taken)
         return taken[0]
 

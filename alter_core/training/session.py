@@ -12,10 +12,12 @@ from accelerate import Accelerator
 
 from alter_core.errors import Stopped
 from alter_core.mta import MTAModel
+from alter_core.numerics import Precision
 from alter_core.spec import StageSpec
 from alter_core.training.batches import EncodedRows, SamplingPlan
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.memory import release_free_memory
+from alter_core.training.result import Score
 from alter_core.training.stages import Named
 from alter_core.training.trunk_cache import TrunkCache
 
@@ -39,7 +41,7 @@ class Training:
     validation_cache: TrunkCache | None
     """Without them the trunk runs in every step."""
     accelerator: Accelerator
-    precision: str
+    precision: Precision
     autocast: bool
     """Compute in bf16 over fp32 weights: needed when the backbone itself trains."""
     pad: int
@@ -47,8 +49,8 @@ class Training:
     checkpoint_folder: Path
     checkpoint_seconds: float
     job_key: str
-    score: Callable[[], dict[str, Any]] | None
-    """Validation scores by generating: {"macro": ..., "tasks": {...}}."""
+    score: Callable[[], Score] | None
+    """Takes a validation score."""
     opens_gates: bool
     """Gates that were hard while an earlier stage taught the adapters become soft: scored right before and after."""
     log: Log

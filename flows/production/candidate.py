@@ -10,7 +10,7 @@ from typing import Any
 
 from alter_core.data.ingest import shown_source
 from alter_core.process import step_rows
-from alter_core.training.cost import trained_in_all
+from alter_core.training.result import trained_in_all
 from flows.production.plan import Plan, code_digest
 from registry.card import CardFacts, own_scorecard
 from registry.comparison import aggregates
@@ -119,7 +119,7 @@ class Candidate:
             },
             "parameters": {
                 "total": max(cost["total_parameters"] for cost in costs.values()),
-                "trained": trained_in_all(costs.values()),
+                "trained": trained_in_all(cost["trained_parts"] for cost in costs.values()),
             },
             "costs": costs,
             "opening": self.opening,

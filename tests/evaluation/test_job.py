@@ -11,7 +11,7 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.evaluation.baselines import majority_targets
 from alter_core.evaluation.job import EvaluationJob, chosen_rows, main, run
-from alter_core.evaluation.scorecard import Scorecard
+from alter_core.evaluation.scorecard import SCORECARD_FILE, Scorecard
 from alter_core.inference.predict import Predictor
 from alter_core.mta import inject, save_bundle
 from alter_core.spec import DomainSpec, load_domain
@@ -58,7 +58,8 @@ def test_every_subject_gets_its_scorecard_and_predictions(ready: dict[str, Any],
     cards = run(job_for(ready, tmp_path))
     assert list(cards) == ["zero_shot", "stage_one"]
     for name, folder in (("zero_shot", "zero"), ("stage_one", "one")):
-        card = Scorecard.read(tmp_path / folder / "scorecard.json")
+        card = Scorecard.read(tmp_path / folder / SCORECARD_FILE)
+        assert card is not None
         assert card.macro == cards[name].macro
         lines = (tmp_path / folder / "predictions.jsonl").read_text().splitlines()
         assert len(lines) == sum(task.rows for task in card.tasks.values()) == 18
@@ -70,8 +71,8 @@ def test_every_subject_gets_its_scorecard_and_predictions(ready: dict[str, Any],
 def test_samples_are_what_the_bundle_answers_when_asked_for_them_alone(ready: dict[str, Any], tmp_path: Path) -> None:
     card = run(job_for(ready, tmp_path))["stage_one"]
     predictor = Predictor.from_bundle(ready["bundle"], ready["backbone"])
-    again = predictor.predict([s["task"] for s in card.samples], [s["input"] for s in card.samples])
-    assert [(p.text, p.score) for p in again] == [(s["prediction"], s["score"]) for s in card.samples]
+    again = predictor.predict([s.task for s in card.samples], [s.input for s in card.samples])
+    assert [(p.text, p.score) for p in again] == [(s.prediction, s.score) for s in card.samples]
 
 
 def test_a_bundle_without_one_of_the_tasks_is_scored_on_the_others(ready: dict[str, Any], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.spec import DomainSpec, load_domain
 from alter_core.training.job import TrainingJob
+from alter_core.training.result import StageResult
 from alter_core.training.run import run
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain
@@ -73,15 +74,14 @@ _PRELOADED = [
     "transformers.models.auto.tokenization_auto",
     "transformers.generation",
 ]
-Result = dict[str, Any]
 Row = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def train() -> Callable[[TrainingJob], tuple[Result, list[Row]]]:
+def train() -> Callable[[TrainingJob], tuple[StageResult, list[Row]]]:
     """Runs a job in this process; its result and the rows it logged."""
 
-    def trained(job: TrainingJob) -> tuple[Result, list[Row]]:
+    def trained(job: TrainingJob) -> tuple[StageResult, list[Row]]:
         rows: list[Row] = []
         return run(job, lambda **fields: rows.append(fields), lambda: False), rows
 

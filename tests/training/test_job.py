@@ -26,6 +26,7 @@ from alter_core.training import checkpoint, session
 from alter_core.training import run as run_module
 from alter_core.training.checkpoint import Progressed, load_checkpoint, save_checkpoint
 from alter_core.training.job import TrainingJob, main
+from alter_core.training.result import RESULT_FILE, Score, StageResult
 from alter_core.training.run import job_key, trained_digest
 from alter_core.whole import write_json
 from tests.training.conftest import Domain, start
@@ -42,8 +43,9 @@ def rows_of(job: TrainingJob) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def result_of(job: TrainingJob) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((job.output / "result.json").read_text())
+def result_of(job: TrainingJob) -> StageResult:
+    result = StageResult.read(job.output / RESULT_FILE)
+    assert result is not None
     return result
 
 
@@ -74,7 +76,7 @@ def test_kills_at_ten_random_moments_of_both_stages_change_no_bit(
         process = start(forked, killed)
         process.join(DEADLINE)
         assert process.exitcode == 0
-        assert result_of(killed)["trained_digest"] == expected["trained_digest"]
+        assert result_of(killed).trained_digest == expected.trained_digest
         resumed += [row["step"] for row in rows_of(killed) if row["phase"] == "resume"]
         smooth, rough = job.output / "bundle", killed.output / "bundle"
     assert kills == 10
@@ -96,7 +98,7 @@ def test_sigterm_writes_a_checkpoint_and_the_next_process_goes_on(
     assert done < 200
     result, rows = train(job)
     assert [row["step"] for row in rows if row["phase"] == "resume"] == [done]
-    assert result["trained_digest"] == expected["trained_digest"]
+    assert result.trained_digest == expected.trained_digest
     assert not job.checkpoints.exists()
 
 
@@ -144,9 +146,9 @@ def test_scores_and_checkpoints_are_no_training_time(
 ) -> None:
     late = [0.0]
 
-    def hold_up(*_: Any) -> dict[str, Any]:
+    def hold_up(*_: Any) -> Score:
         late[0] += 1000.0
-        return {"macro": 0.5, "tasks": {}}
+        return Score(0.5, {})
 
     clock = time.monotonic
     monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: clock() + late[0]))
@@ -154,8 +156,8 @@ def test_scores_and_checkpoints_are_no_training_time(
     monkeypatch.setattr(checkpoint, "save_checkpoint", hold_up)
     result, rows = train(domain.job(tmp_path, steps=4, evaluate_every=1, checkpoint_seconds=0))
     assert late[0] == 8000.0
-    assert result["cost"]["train_seconds"] < 1000
-    assert result["cost"]["wall_seconds"] > 8000
+    assert result.cost.train_seconds < 1000
+    assert result.cost.wall_seconds > 8000
     assert [row["rows_per_second"] for row in rows if row["phase"] == "train"][-1] > 4 * 8 / 1000
 
 
@@ -190,7 +192,7 @@ def test_a_damaged_checkpoint_is_told_and_left_out(
     result, rows = train(job)
     assert [row["step"] for row in rows if row["phase"] == "resume"] == (done[:1] if older else [])
     assert [row for row in rows if f"{state} is damaged" in str(row.get("text"))]
-    assert result["trained_digest"] == expected["trained_digest"]
+    assert result.trained_digest == expected.trained_digest
     assert not job.checkpoints.exists()
 
 
@@ -225,7 +227,7 @@ def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped
     scoring = uncached(domain.job(tmp_path / "smooth", steps=8, backbone=backbone, evaluate_every=2))
     expected, scored = train(scoring)
     plain, _ = train(domain.job(tmp_path / "plain", steps=8))
-    assert plain["trained_digest"] != expected["trained_digest"]
+    assert plain.trained_digest != expected.trained_digest
     _, unscored = train(uncached(domain.job(tmp_path / "unscored", steps=8, backbone=backbone)))
     _, cached = train(domain.job(tmp_path / "cached", steps=8, backbone=backbone))
     losses = [[row["loss"] for row in rows if row["phase"] == "train"] for rows in (scored, unscored, cached)]
@@ -240,7 +242,7 @@ def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped
     with pytest.raises(Stopped):
         run(job, log, lambda: len(steps) >= 3)
     resumed, _ = train(job)
-    assert resumed["trained_digest"] == expected["trained_digest"]
+    assert resumed.trained_digest == expected.trained_digest
 
 
 def test_two_processes_take_the_same_global_batches(domain: Domain, train: Train, tmp_path: Path) -> None:
@@ -256,12 +258,10 @@ def test_two_processes_take_the_same_global_batches(domain: Domain, train: Train
         assert launcher.wait(5 * DEADLINE) == 0
     finally:
         stop_tree(launcher)
-    assert result_of(job)["processes"] == 2
+    assert result_of(job).processes == 2
     losses = [[row["loss"] for row in rows if row["phase"] == "train"] for rows in (told, rows_of(job))]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert result_of(job)["validation"]["losses"]["after"] == pytest.approx(
-        alone["validation"]["losses"]["after"], rel=1e-3
-    )
+    assert result_of(job).validation.losses["after"] == pytest.approx(alone.validation.losses["after"], rel=1e-3)
 
 
 @pytest.mark.parametrize("change", [{"accumulate": 4}, {"gradient_checkpointing": True}, {"trunk_cache_off": True}])
@@ -275,8 +275,8 @@ def test_ways_to_save_memory_or_time_change_the_loss_by_rounding_only(
     result, rows = train(job)
     losses = [[row["loss"] for row in given if row["phase"] == "train"] for given in (told, rows)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert result["validation"]["losses"]["after"] == pytest.approx(plain["validation"]["losses"]["after"], rel=1e-3)
-    assert ("trunk_cache_off" in change) == (result["cost"]["cache_mb"] == 0)
+    assert result.validation.losses["after"] == pytest.approx(plain.validation.losses["after"], rel=1e-3)
+    assert ("trunk_cache_off" in change) == (result.cost.cache_mb == 0)
 
 
 def test_computing_in_bf16_leaves_a_frozen_backbone_as_it_was(domain: Domain, train: Train, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_computing_in_bf16_leaves_a_frozen_backbone_as_it_was(domain: Domain, tr
     result, _ = train(domain.job(tmp_path, steps=2, precision="bf16", stage_two=None, trunk_cache=trunk))
     held = load_file(tmp_path / "bundle" / "backbone" / "model.safetensors")
     torch.testing.assert_close(held, load_file(domain.backbone / "model.safetensors"), rtol=0, atol=0)
-    assert result["precision"] == "bf16"
+    assert result.precision == "bf16"
     assert {json.loads(file.read_text())["dtype"] for file in trunk.glob("*/cache.json")} == {"torch.bfloat16"}
 
 
@@ -292,18 +292,17 @@ def test_a_second_seed_reuses_the_trunk_cache(domain: Domain, train: Train, tmp_
     train(domain.job(tmp_path / "one", epochs=1.0, steps=None))
     result, rows = train(domain.job(tmp_path / "two", epochs=1.0, steps=None, seed=1))
     assert not [row for row in rows if row["phase"] == "cache"]
-    assert result["cost"]["cache_flops"] == 0
+    assert result.cost.cache_flops == 0
 
 
 def test_the_result_says_what_the_stage_cost(domain: Domain, train: Train, tmp_path: Path) -> None:
     result, rows = train(domain.job(tmp_path, steps=5))
-    cost = result["cost"]
-    counts = {name: cost[name] for name in ("steps", "rows", "trained_parameters")}
-    assert counts == {"steps": 5, "rows": 40, "trained_parameters": 3 * 32 * 48}  # the shared FFN's three linears
-    assert cost["total_parameters"] > cost["trained_parameters"]
-    assert cost["wall_seconds"] >= cost["train_seconds"] > 0
-    assert cost["flops"] > 2 * cost["trained_parameters"] * 5
-    assert cost["peak_memory_mb"] > 50
+    cost = result.cost
+    assert (cost.steps, cost.rows, cost.trained_parameters) == (5, 40, 3 * 32 * 48)  # the shared FFN's three linears
+    assert cost.total_parameters > cost.trained_parameters
+    assert cost.wall_seconds >= cost.train_seconds > 0
+    assert cost.flops > 2 * cost.trained_parameters * 5
+    assert cost.peak_memory_mb > 50
     step = next(row for row in rows if row["phase"] == "train")
     assert {"step", "steps", "loss", "lr", "rows_per_second", "seconds_left"} <= step.keys()
 
@@ -314,7 +313,7 @@ def test_a_job_that_is_done_is_not_done_again(domain: Domain, train: Train, tmp_
     assert again == first
     assert rows == []
     other, rows = train(domain.job(tmp_path, steps=3))
-    assert other["cost"]["steps"] == 3
+    assert other.cost.steps == 3
 
 
 @pytest.mark.parametrize(
@@ -386,7 +385,7 @@ def test_adding_a_task_trains_its_own_weights_only(domain: Domain, train: Train,
     train(stage_two)
     champion = stage_two.output / "bundle"
     result, _ = train(domain.job(tmp_path / "added", "add_task", task="thing", start=champion, epochs=2, steps=None))
-    losses = result["validation"]["losses"]
+    losses = result.validation.losses
     assert {t: losses["after"][t] for t in ("colour", "match")} == {t: losses["before"][t] for t in ("colour", "match")}
     assert losses["after"]["thing"] < losses["before"]["thing"]
     before, _, _ = load_bundle(champion, domain.backbone)
@@ -465,8 +464,8 @@ def test_an_added_task_may_stand_anywhere_in_the_spec(
         train(domain.job(tmp_path / name, "add_task", task="thing", start=of_two, tasks=tasks))[0]
         for name, tasks in (("last", [colour, match, thing]), ("first", [thing, match, colour]))
     )
-    assert first["trained_digest"] == last["trained_digest"]
-    assert first["validation"]["losses"] == last["validation"]["losses"]
+    assert first.trained_digest == last.trained_digest
+    assert first.validation.losses == last.validation.losses
 
 
 def test_an_added_task_opens_its_gate_as_stage_two_does(
@@ -477,7 +476,7 @@ def test_an_added_task_opens_its_gate_as_stage_two_does(
     start = tmp_path / "two" / "bundle"
     job = domain.job(tmp_path / "added", "add_task", task="thing", start=start, stage_two={"keep": 0.6})
     result, _ = train(job)
-    assert result["gates"]["before"]["decoder.1"]["thing"]["thing"] == pytest.approx(0.6, abs=1e-4)
+    assert result.gates["before"]["decoder.1"]["thing"]["thing"] == pytest.approx(0.6, abs=1e-4)
 
 
 def test_a_bundle_in_which_other_tasks_changed_is_not_written(

@@ -13,9 +13,9 @@ from alter_core.errors import SpecError
 from alter_core.mta import MTAConfig, inject, load_bundle
 from alter_core.spec import StageSpec
 from alter_core.training import run as run_module
-from alter_core.training.cost import trained_in_all
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import set_training_mode
+from alter_core.training.result import Score, trained_in_all
 from alter_core.training.stages import count_steps, enter_stage, make_optimizer, rate_at, scores_due, stage_for_added
 from tests.mta.conftest import tiny
 from tests.training.conftest import Domain
@@ -43,7 +43,7 @@ def test_a_recipe_is_a_pair_of_stages_and_each_lowers_the_loss(
         job = domain.job(tmp_path / which, which, start=start, mta=recipe["mta"], stage_one=stages["stage_one"])
         spec = job.spec.model_copy(update={s: StageSpec.model_validate(v) for s, v in stages.items()})
         result, _ = train(job.model_copy(update={"spec": spec}))
-        losses = {when: sum(tasks.values()) for when, tasks in result["validation"]["losses"].items()}
+        losses = {when: sum(tasks.values()) for when, tasks in result.validation.losses.items()}
         assert losses["after"] < losses["before"] < loss
         loss = losses["after"] + 1e-3
         start = tmp_path / which / "bundle"
@@ -59,18 +59,18 @@ def test_opening_the_gates_costs_nothing_that_shows(domain: Domain, train: Train
     train(one)
     two = domain.job(tmp_path / "two", "stage_two", start=tmp_path / "one" / "bundle", mta=recipe["mta"], steps=1)
     result, rows = train(two)
-    losses = result["validation"]["losses"]
+    losses = result.validation.losses
     told = [row for row in rows if row["phase"] == "validate"]
     assert [row["when"] for row in told] == ["before", "opened", "after"]
     assert [row.get("macro") is not None for row in told] == [True, True, False]
     assert losses["opened"] == pytest.approx(losses["before"], abs=0.01)
     assert losses["opened"] != losses["before"]
-    opening = result["validation"]["opening"]
-    assert opening["opened"]["macro"] == pytest.approx(opening["before"]["macro"], abs=0.05)
-    assert set(opening["opened"]["tasks"]) == {"colour", "match", "thing"}
+    opening = result.validation.opening
+    assert opening["opened"].macro == pytest.approx(opening["before"].macro, abs=0.05)
+    assert set(opening["opened"].tasks) == {"colour", "match", "thing"}
     assert {row["phase"] for row in rows if "done" in row} >= {"score"}
-    assert result["gates"]["before"]["decoder.1"]["colour"]["match"] == 0
-    assert result["gates"]["after"]["decoder.1"]["colour"]["match"] > 0
+    assert result.gates["before"]["decoder.1"]["colour"]["match"] == 0
+    assert result.gates["after"]["decoder.1"]["colour"]["match"] > 0
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_early_stopping_keeps_the_best(domain: Domain, train: Train, tmp_path: P
     # So high a rate that the first score is hardly ever beaten, and one that does not depend on the number of steps.
     stage = {"learning_rate": 3.0, "warmup": 0, "schedule": "constant", "steps": 40}
     result, _ = train(domain.job(tmp_path / "stopped", evaluate_every=2, patience=2, stage_one=stage))
-    scores = result["validation"]["scores"]
-    best = max(scores, key=lambda s: (s["macro"], -s["step"]))
-    assert result["stopped_early"]
-    assert result["validation"]["best_step"] == best["step"]
-    assert result["cost"]["steps"] == scores[-1]["step"] < 40
-    assert set(scores[0]["tasks"]) == {"colour", "match", "thing"}
-    train(domain.job(tmp_path / "short", stage_one={**stage, "steps": best["step"]}))
+    scores = result.validation.scores
+    best = max(scores, key=lambda s: (s.macro, -s.step))
+    assert result.stopped_early
+    assert result.validation.best_step == best.step
+    assert result.cost.steps == scores[-1].step < 40
+    assert set(scores[0].tasks) == {"colour", "match", "thing"}
+    train(domain.job(tmp_path / "short", stage_one={**stage, "steps": best.step}))
     saved, wanted = (tmp_path / run / "bundle" / "mta.safetensors" for run in ("stopped", "short"))
     assert saved.read_bytes() == wanted.read_bytes()
 
@@ -209,9 +209,9 @@ def test_patience_is_so_many_scores_without_a_better_one_and_the_best_is_kept(
     domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.4, 0.5, 0.5, 0.3, 0.9, 0.9])
-    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: {"macro": next(scores), "tasks": {}})
+    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: Score(next(scores), {}))
     result, _ = train(domain.job(tmp_path, steps=6, evaluate_every=1, patience=2))
-    assert (result["stopped_early"], result["cost"]["steps"], result["validation"]["best_step"]) == (True, 4, 2)
+    assert (result.stopped_early, result.cost.steps, result.validation.best_step) == (True, 4, 2)
 
 
 @pytest.mark.parametrize(("later", "best"), [([0.4, 0.5], 0), ([0.6, 0.5], 1)], ids=["worse", "better"])
@@ -220,20 +220,20 @@ def test_a_stage_that_opens_the_gates_ends_no_worse_than_they_were_then(
 ) -> None:
     train(domain.job(tmp_path / "one", steps=2))
     scores = iter([0.7, 0.5, *later])
-    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: {"macro": next(scores), "tasks": {}})
+    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: Score(next(scores), {}))
     job = domain.job(tmp_path / "two", "stage_two", start=tmp_path / "one" / "bundle", steps=2, evaluate_every=1)
     result, _ = train(job)
     mta, _, _ = load_bundle(tmp_path / "one" / "bundle", domain.backbone)
     assert job.spec.stage_two
     before, _ = enter_stage(mta, job.spec.stage_two, job.seed)
-    assert [result["validation"]["opening"][when]["macro"] for when in ("before", "opened")] == [0.7, 0.5]
-    assert result["validation"]["best_step"] == best
-    assert (result["trained_digest"] == run_module.trained_digest(before)) == (best == 0)
+    assert [result.validation.opening[when].macro for when in ("before", "opened")] == [0.7, 0.5]
+    assert result.validation.best_step == best
+    assert (result.trained_digest == run_module.trained_digest(before)) == (best == 0)
 
 
 def test_gates_that_open_before_anything_is_taught_are_not_scored(domain: Domain, train: Train, tmp_path: Path) -> None:
     result, _ = train(domain.job(tmp_path, steps=1, gate="soft", trains=["adapters", "gates"]))
-    assert result["validation"]["opening"] == {}
+    assert result.validation.opening == {}
 
 
 @pytest.mark.parametrize(("schedule", "share"), [("cosine", 0.853553), ("linear", 0.75), ("constant", 1.0)])
@@ -269,8 +269,7 @@ def test_task_adapters_start_anew_where_the_stage_says_so(domain: Domain) -> Non
 
 
 def test_a_part_that_two_stages_train_counts_once() -> None:
-    costs = [{"trained_parts": {"task_adapters": 10, "gates": 3}}, {"trained_parts": {"task_adapters": 10}}]
-    assert trained_in_all(costs) == 13
+    assert trained_in_all([{"task_adapters": 10, "gates": 3}, {"task_adapters": 10}]) == 13
 
 
 @pytest.mark.parametrize(("seconds", "wanted"), [(0.5, "bf16"), (0.95, "fp32"), (2.0, "fp32")])
