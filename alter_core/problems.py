@@ -35,6 +35,11 @@ class Problems:
             raise DataError(f"{headline}: {count}", self.lines)
 
 
+def place(name: str, by_line: bool, number: int) -> str:
+    """How messages name a row: `FILE:LINE`, or `SOURCE, row N`."""
+    return f"{name}:{number}" if by_line else f"{name}, row {number}"
+
+
 def kind_of(value: Any) -> str:
     """A value of JSON, a database or a callable, in words of JSON and not of Python."""
     if value is None:

@@ -82,7 +82,7 @@ def measure(folder: Path) -> None:
 
     from alter_core.data.ingest import ingest
     from alter_core.quality.report import validate
-    from alter_core.spec import load_domain
+    from alter_core.spec.load import load_domain
     from alter_core.workspace import Workspace
 
     spec = load_domain(folder)

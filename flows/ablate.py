@@ -16,13 +16,10 @@ from alter_core.errors import SpecError, WorkspaceError
 from alter_core.process import Row, end_leftovers, module_command, run_job
 from alter_core.spec.yaml_text import read_mapping
 from flows import artifacts, steps
-from flows.production.plan import ABLATION_LOCK, Plan, code_digest
+from flows.production.plan import ABLATION_LOCK, Plan, code_of
 from flows.production.stores import open_tracker
 from flows.publish import Run, ended
 from flows.steps import Facts, Follower
-
-LAYS_OUT = tuple(f"ablation/{name}.py" for name in ("job", "plot", "table", "duration", "grid", "intervals", "pool"))
-"""Files of alter_core that arrange trials: changing them makes no trial another."""
 
 
 def read_variants(file: Path) -> dict[str, dict[str, Any]]:
@@ -66,7 +63,7 @@ def ablate(
     settings |= {"rates": rates, "max_rates": len(rates)} if rates else {}
     tracker = open_tracker(plan, f"{plan.spec.name} ablation")
     tracker.sweep()
-    tags = {"domain": plan.spec.name, "data_digest": data["digest"], "code": code_digest()}
+    tags = {"domain": plan.spec.name, "data_digest": data["digest"], "code": code_of("ablation trial")}
     run = Run(tracker.start_run(f"ablation of {plan.spec.name}", {**settings, "rows": rows}, tags), tracker)
     with ended(run):
         folder = run_ablation(plan, data, backbone, settings)
@@ -130,7 +127,7 @@ def _run_ablation(plan: Plan, data: Facts, backbone: Facts, settings: Mapping[st
         trunk_cache=plan.workspace.trunk_cache,
         metrics=folder / "metrics.jsonl",
         **settings,
-        code=code_digest(*LAYS_OUT),
+        code=code_of("ablation trial"),
     )
     follower = Follower(plan, "ablation")
 

@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from alter_core.errors import AlterError, WorkspaceError
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 from flows import artifacts, publish, steps
 from flows.abandoned import close_abandoned
 from flows.notify import notify

@@ -19,7 +19,7 @@ from alter_core.process import Row
 from flows import artifacts
 from flows.production.candidate import Candidate, Facts, another_split
 from flows.production.code_wheel import build_wheel
-from flows.production.plan import Plan, code_digest
+from flows.production.plan import Plan, code_of
 from flows.production.stores import model_store, open_tracker, tracking_uri, write_card
 from flows.steps import Start, io_retries, say
 from registry.card import CardFacts, render_card
@@ -183,7 +183,7 @@ def mlflow_run(plan: Plan, run_key: str, data: Facts, backbone: Facts, flow_run_
         "run_key": run_key,
         "data_digest": data["digest"],
         "backbone": backbone["source"],
-        "code": code_digest(),
+        "code": code_of("run"),
         "flow_run": (flow_run_id and (url_for("flow-run", obj_id=flow_run_id) or flow_run_id)) or "",
     }
     run = Run(tracker.start_run(f"{plan.spec.name} {run_key}", spec, tags), tracker)

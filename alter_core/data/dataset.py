@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from alter_core.data.sorted_rows import Row
-from alter_core.data.sources import place
 from alter_core.errors import DataError
+from alter_core.problems import place
 
 if TYPE_CHECKING:
     import datasets

@@ -1,20 +1,17 @@
 """What a data set depends on, told without reading its rows where that is possible."""
 
 import hashlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import alter_core
+from alter_core.code import code_digest
 from alter_core.data.callables import Callables
 from alter_core.data.places import File, Roots, find_files
 from alter_core.spec import DomainSpec, SourceSpec
-from alter_core.whole import digest_of, digest_of_files
+from alter_core.whole import digest_of
 
-_ROW_CODE = (
-    *(f"data/{name}" for name in ("callables", "dataset", "deduplicate", "files", "fingerprint", "hub", "ingest")),
-    *("data/mapping", "data/sorted_rows", "data/sql", "spec/template", "text"),
-)
+INGESTION = "alter_core.data.ingest"
+"""The module that decides which rows come out, and how they are written."""
 
 
 def source_fingerprint(
@@ -36,14 +33,7 @@ def source_fingerprint(
                 return None
             contents.append(content)
     data = [task.model_dump(mode="json", include={"name", "type", "source", "test", "labels"}) for task in spec.tasks]
-    return digest_of(data, spec.split.model_dump(mode="json"), contents, code_of_ingestion())
-
-
-@cache
-def code_of_ingestion() -> str:
-    """Digest of the code that decides which rows come out, and how they are written."""
-    folder = Path(str(alter_core.__file__)).parent
-    return digest_of_files({name: folder / f"{name}.py" for name in _ROW_CODE})
+    return digest_of(data, spec.split.model_dump(mode="json"), contents, code_digest(INGESTION))
 
 
 def _content(source: SourceSpec, roots: Roots, callables: Callables) -> Any | None:

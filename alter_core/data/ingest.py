@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alter_core.code import code_digest
 from alter_core.data.callables import Callables
 from alter_core.data.dataset import SPLITS, TaskDataset, TaskWriter, id_number
 from alter_core.data.deduplicate import Deduplicated
-from alter_core.data.fingerprint import code_of_ingestion, source_fingerprint
+from alter_core.data.fingerprint import INGESTION, source_fingerprint
 from alter_core.data.mapping import MissingColumn, RowError, columns_of, mapper
 from alter_core.data.places import Roots
 from alter_core.data.sorted_rows import Row, SortedRows
@@ -122,7 +123,7 @@ class _Reader:
             pass
         self._problems.raise_if_any(f"domain {self._spec.name}: its sources cannot be used as they are")
         self._progress(len(tasks), len(self._spec.tasks))
-        return {"domain": self._spec.name, "code": code_of_ingestion(), "order": list(tasks), "tasks": tasks}
+        return {"domain": self._spec.name, "code": code_digest(INGESTION), "order": list(tasks), "tasks": tasks}
 
     def _write_task(self, task: TaskSpec, number: int, made: Path) -> dict[str, Any]:
         self._problems.task = task.name

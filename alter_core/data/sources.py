@@ -7,7 +7,7 @@ from typing import Any
 from alter_core.data.callables import Callables
 from alter_core.data.files import format_of, read_file
 from alter_core.data.places import Roots, find_files
-from alter_core.problems import Problems
+from alter_core.problems import Problems, place
 from alter_core.spec import SourceSpec
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]
@@ -24,11 +24,6 @@ class Part:
 
     def place(self, number: int) -> str:
         return place(self.name, self.by_line, number)
-
-
-def place(name: str, by_line: bool, number: int) -> str:
-    """How messages name a row: `FILE:LINE`, or `SOURCE, row N`."""
-    return f"{name}:{number}" if by_line else f"{name}, row {number}"
 
 
 def open_source(

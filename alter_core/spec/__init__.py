@@ -1,7 +1,6 @@
 """A domain's spec: what a domain.yaml may say, and what it says wrong. Read without torch."""
 
 from alter_core.spec.domain import BackboneSpec, DomainSpec, EvaluationSpec, PromotionSpec, SplitSpec
-from alter_core.spec.load import load_domain
 from alter_core.spec.mta import MTAConfig
 from alter_core.spec.schedule import ScheduleSpec
 from alter_core.spec.source import SOURCE_KINDS, SourceSpec
@@ -22,5 +21,4 @@ __all__ = [
     "SplitSpec",
     "StageSpec",
     "TaskSpec",
-    "load_domain",
 ]

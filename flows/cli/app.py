@@ -57,7 +57,7 @@ def _always(
 @app.command()
 def check(domains: Domains = None, as_json: Json = False) -> None:
     """Read domain specs and report every problem; nothing is trained or fetched."""
-    from alter_core.spec import load_domain
+    from alter_core.spec.load import load_domain
     from flows.production.plan import all_domains, find_domain, named_once
 
     wrong: list[AlterError] = []

@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.utilities.callables import parameter_schema
 
 from alter_core.errors import AlterError, SpecError
-from alter_core.spec import DomainSpec, load_domain
+from alter_core.spec import DomainSpec
+from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.deployments.schedules import Schedule, staggered
 from flows.deployments.zombies import HEARTBEAT_SECONDS, TAG

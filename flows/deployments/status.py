@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alter_core.errors import AlterError
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.deployments.declarations import domain_tag
 from flows.deployments.deploy import server_errors

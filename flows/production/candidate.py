@@ -11,7 +11,7 @@ from typing import Any
 from alter_core.data.ingest import shown_source
 from alter_core.process import step_rows
 from alter_core.training.result import trained_in_all
-from flows.production.plan import Plan, code_digest
+from flows.production.plan import Plan, code_of
 from registry.card import CardFacts, own_scorecard
 from registry.comparison import aggregates
 from registry.promotion import decide
@@ -75,7 +75,7 @@ class Candidate:
             "data_digest": self.data["digest"],
             "spec_digest": self.plan.spec.digest,
             SPLIT: json.dumps(self.plan.split_keys),
-            "code": code_digest(),
+            "code": code_of("run"),
             "backbone": self.backbone["source"],
             "macro": f"{self.own['macro']['value']:.6f}",
             "quality": self.data["quality"]["outcome"],
@@ -130,7 +130,7 @@ class Candidate:
             "versions": {
                 "run key": self.run_key,
                 "spec digest": spec.digest,
-                "code": f"{installed('alter-factory')}+{code_digest()}",
+                "code": f"{installed('alter-factory')}+{code_of('run')}",
                 "MLflow run": run_id,
             },
         }

@@ -7,7 +7,7 @@ from pathlib import Path
 from wheel.wheelfile import WheelFile
 
 from alter_core.whole import written_whole
-from flows.production.plan import code_digest
+from flows.production.plan import code_of
 
 PACKAGES = ("alter_core", "registry")
 DISTRIBUTION = "alter-factory"
@@ -20,7 +20,7 @@ def build_wheel(folder: Path) -> Path:
     they require. Raises PackageNotFoundError where the package is not installed.
     """
     metadata = distribution(DISTRIBUTION).metadata
-    version = f"{metadata['Version']}+{code_digest()}"
+    version = f"{metadata['Version']}+{code_of('run')}"
     stem = f"{DISTRIBUTION.replace('-', '_')}-{version}"
     target = folder / f"{stem}-py3-none-any.whl"
     if target.exists():

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from alter_core.errors import AlterError
-from alter_core.spec import PromotionSpec, load_domain
+from alter_core.spec import PromotionSpec
+from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.production.caches import Cache
 from flows.production.plan import find_domain

@@ -3,15 +3,16 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import alter_core
+from alter_core.code import code_digest
+from alter_core.data.fingerprint import INGESTION
 from alter_core.errors import SpecError
-from alter_core.spec import DomainSpec, load_domain
-from alter_core.whole import digest_of, digest_of_files
+from alter_core.spec import DomainSpec
+from alter_core.spec.load import load_domain
+from alter_core.whole import digest_of
 from alter_core.workspace import Workspace
 
 LOCK = ".lock"
@@ -19,6 +20,16 @@ LOCK = ".lock"
 ABLATION_LOCK = ".ablation.lock"
 """In the folder of a domain's ablation, which works beside productions: held while it does."""
 StageName = Literal["stage_one", "stage_two", "add_task"]
+Result = Literal["quality report", "stage", "scorecard", "ablation trial", "run"]
+_QUALITY, _STAGE, _SCORECARD = "alter_core.quality.report", "alter_core.training.job", "alter_core.evaluation.job"
+_MADE_BY: dict[Result, tuple[str, ...]] = {
+    "quality report": (_QUALITY,),
+    "stage": (_STAGE,),
+    "scorecard": (_SCORECARD,),
+    "ablation trial": ("alter_core.ablation.trials",),
+    "run": (INGESTION, _QUALITY, _STAGE, _SCORECARD),
+}
+"""The modules that compute a result; what these import computes it with them."""
 
 
 def domain_folders() -> dict[str, Path]:
@@ -65,17 +76,9 @@ def named_once(spec: DomainSpec, file: Path, taken: dict[str, Path]) -> None:
         raise SpecError(f"the name {spec.name} is that of {taken[spec.name]} and of {file}: rename one")
 
 
-@cache
-def code_digest(*without: str) -> str:
-    """Of the code that makes a model: two runs with the same key were made by the same alter_core.
-
-    without: files, as paths under alter_core, that change no model.
-    """
-    root = Path(str(alter_core.__file__)).parent
-    files = {str(file.relative_to(root)): file for file in root.rglob("*.py")}
-    for name in without:
-        del files[name]  # a name that is wrong must not pass for one that is left out
-    return digest_of_files(files)
+def code_of(result: Result) -> str:
+    """Of the code that makes a result, for its key. Of other libraries' versions it says nothing."""
+    return code_digest(*_MADE_BY[result])
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Plan:
         }
         if stage != "stage_one":
             own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
-        return digest_of(stage, own, data_digest, backbone_digest, start, code_digest())
+        return digest_of(stage, own, data_digest, backbone_digest, start, code_of("stage"))
 
     def quality_key(self, data: Mapping[str, Any], backbone_digest: str, champion: int | None) -> str:
         """Of all that a quality report depends on: also what was read and left out, and the tokenizer.
@@ -135,13 +138,13 @@ class Plan:
         data: digest and manifest (`tasks`) of the rows. champion: the version whose rows these are compared with.
         """
         bounds = [task.model_dump(mode="json", exclude={"source", "test"}) for task in self.spec.tasks]
-        return digest_of(data["digest"], data["tasks"], bounds, backbone_digest, champion, code_digest())
+        return digest_of(data["digest"], data["tasks"], bounds, backbone_digest, champion, code_of("quality report"))
 
     def score_key(self, subject: str, data_digest: str) -> str:
         """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""
         tasks = [task.content for task in self.spec.tasks]
         how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
-        return digest_of(subject, tasks, how, data_digest, code_digest())
+        return digest_of(subject, tasks, how, data_digest, code_of("scorecard"))
 
     @property
     def split_keys(self) -> dict[str, str]:
@@ -157,7 +160,7 @@ class Plan:
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:
         """Of the whole run: spec, data, backbone and code."""
-        return digest_of(self.spec.digest, data_digest, backbone_digest, self.added, code_digest())
+        return digest_of(self.spec.digest, data_digest, backbone_digest, self.added, code_of("run"))
 
     def run_folder(self, key: str) -> Path:
         return self.workspace.run_folder(self.spec.name, key)

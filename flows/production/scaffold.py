@@ -18,7 +18,7 @@ from alter_core.data.mapping import as_text
 from alter_core.data.places import File
 from alter_core.errors import DataError
 from alter_core.problems import Problems, TooManyProblems, listed
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 from alter_core.text import clean
 from alter_core.whole import written_whole
 

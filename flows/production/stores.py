@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alter_core.errors import AlterError
 from alter_core.process import stop_tree
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.production.plan import Plan, find_domain
 from registry.card import decided, render_card

@@ -22,7 +22,8 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.errors import Diverged, SpecError, Stopped, TrainingError
 from alter_core.mta import inject
-from alter_core.spec import StageSpec, load_domain
+from alter_core.spec import StageSpec
+from alter_core.spec.load import load_domain
 from alter_core.training.stages import enter_stage
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain

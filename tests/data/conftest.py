@@ -11,7 +11,8 @@ import yaml
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.quality.report import QualityReport, validate
-from alter_core.spec import DomainSpec, load_domain
+from alter_core.spec import DomainSpec
+from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 
 Rows = list[dict[str, Any]]

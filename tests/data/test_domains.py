@@ -8,7 +8,7 @@ import pytest
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest, source_fingerprint
 from alter_core.quality.report import validate
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 
 DOMAINS = Path(__file__).parents[2] / "domains"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "reference"

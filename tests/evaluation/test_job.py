@@ -14,7 +14,8 @@ from alter_core.evaluation.job import EvaluationJob, chosen_rows, main, run
 from alter_core.evaluation.scorecard import SCORECARD_FILE, Scorecard
 from alter_core.inference.predict import Predictor
 from alter_core.mta import inject, save_bundle
-from alter_core.spec import DomainSpec, load_domain
+from alter_core.spec import DomainSpec
+from alter_core.spec.load import load_domain
 from alter_core.whole import write_json
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain

@@ -14,7 +14,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alter_core.prompts import decode_answers, encode_prompts
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 from flows.production.plan import ABLATION_LOCK
 from registry.models import ModelStore
 from tests.conftest import tiny_rows, tiny_spec, write_domain

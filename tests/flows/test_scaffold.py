@@ -8,7 +8,7 @@ import yaml
 
 from alter_core.data.ingest import ingest
 from alter_core.errors import DataError
-from alter_core.spec import load_domain
+from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.production.scaffold import scaffold
 

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from alter_core.errors import SpecError
-from alter_core.spec import DomainSpec, load_domain
+from alter_core.spec import DomainSpec
+from alter_core.spec.load import load_domain
 from tests.conftest import tiny_spec
 from tests.fuzz.conftest import no_hang
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from alter_core.errors import SpecError
-from alter_core.spec import DomainSpec, TaskSpec, load_domain
+from alter_core.spec import DomainSpec, TaskSpec
+from alter_core.spec.load import load_domain
 from tests.conftest import tiny_spec, write_domain
 
 

@@ -13,7 +13,8 @@ import torch
 from alter_core.backbone import resolve_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
-from alter_core.spec import DomainSpec, load_domain
+from alter_core.spec import DomainSpec
+from alter_core.spec.load import load_domain
 from alter_core.training.job import TrainingJob
 from alter_core.training.result import StageResult
 from alter_core.training.run import run
