@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from rich.table import Table
 
 from alter_core.errors import AlterError
 from flows.deployments.declarations import domain_tag, full_name
+from flows.deployments.status import is_late
 from flows.deployments.zombies import TAG
 from flows.production.ending import explained
 from flows.production.exit_codes import FAILED, WRONG
 from flows.production.plan import Plan, named_once
 
 POLL_SECONDS = 2.0
-LATE = timedelta(minutes=1)  # a worker asks for runs every ten to fifteen seconds
 
 
 @dataclass(frozen=True)
@@ -142,14 +141,6 @@ def produce_deployed(
                     err=True,
                 )
     return [ended[plan.spec.name] for plan in plans]
-
-
-def is_late(run: FlowRun) -> bool:
-    """Whether a flow run that should have begun has been taken by nothing."""
-    if run.state is None or not run.state.is_scheduled():
-        return False
-    due = run.next_scheduled_start_time or run.expected_start_time
-    return run.state.name == "Late" or (due is not None and due < datetime.now(UTC) - LATE)
 
 
 def _taker(run: FlowRun) -> str:

@@ -12,7 +12,6 @@ from alter_core.spec.mta import MTAConfig
 if TYPE_CHECKING:
     from alter_core.mta.bundle import load_bundle, save_bundle
     from alter_core.mta.folding import export, fold, fold_loss
-    from alter_core.mta.heatmap import draw_gates
     from alter_core.mta.injection import inject
     from alter_core.mta.layer import MTALayer
     from alter_core.mta.model import MTAModel, task_ids_context
@@ -22,7 +21,6 @@ __all__ = [
     "MTALayer",
     "MTAModel",
     "bundle_digest",
-    "draw_gates",
     "export",
     "fold",
     "fold_loss",
@@ -38,7 +36,6 @@ __all__ = [
 _HOMES = {
     "bundle": ("load_bundle", "save_bundle"),
     "folding": ("export", "fold", "fold_loss"),
-    "heatmap": ("draw_gates",),
     "injection": ("inject",),
     "layer": ("MTALayer",),
     "model": ("MTAModel", "task_ids_context"),

@@ -1,17 +1,16 @@
 """Banks of adapters: N adapters of one kind, stacked in one tensor per linear so that they run in wide matmuls.
 
 Every adapter is a change of the FFN it stands at. Shapes: adapter = how many adapters the bank holds; ffn and hidden
-are the FFN's; rank and width are the configuration's.
+are the FFN's; rank is the configuration's.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alter_core.mta.ffn import DOWN, FFN, FFNWeights
+from alter_core.mta.ffn import DOWN, FFNWeights
 from alter_core.spec.mta import AdapterKind, MTAConfig
 
 
@@ -113,55 +112,7 @@ class LoRABank(nn.Module):
         return narrow @ b.to(x.dtype)
 
 
-class BottleneckBank(nn.Module):
-    """Bottlenecks beside the FFN (Houlsby et al., arXiv 1902.00751): up(act(down(x))), added to the FFN's output.
-
-    down, up: (adapter, width, hidden), both as FFN weights are laid out; down_bias: (adapter, width);
-    up_bias: (adapter, hidden). up starts at zero, so a fresh adapter changes nothing.
-    """
-
-    kind: AdapterKind = "bottleneck"
-
-    def __init__(self, like: FFNWeights, size: int, width: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        weight = like.weights["up"]
-        hidden = weight.shape[1]
-        shapes = {"down": (width, hidden), "down_bias": (width,), "up": (width, hidden), "up_bias": (hidden,)}
-        self.part = nn.ParameterDict(
-            {name: nn.Parameter(torch.zeros(size, *s, dtype=dtype, device=weight.device)) for name, s in shapes.items()}
-        )
-        self.reset()
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Draw the projection down anew and set the one up to zero."""
-        for name, part in self.part.items():
-            if name == "down":
-                nn.init.uniform_(part, -1 / math.sqrt(part.shape[2]), 1 / math.sqrt(part.shape[2]))
-            else:
-                nn.init.zeros_(part)
-
-    def form(self, table: Float[Tensor, "task adapter"]) -> dict[str, Tensor]:
-        """Return the bottlenecks sum_k table[t, k] (down, up and biases)_k in fp32, each with a leading task axis."""
-        return {
-            name: (table @ part.float().flatten(1)).unflatten(1, part.shape[1:]) for name, part in self.part.items()
-        }
-
-    def each(
-        self, ffn: FFN, base: nn.Module, x: Float[Tensor, "batch token hidden"], weights: Float[Tensor, "batch adapter"]
-    ) -> Float[Tensor, "batch token hidden"]:
-        """Return sum_k weights[row, k] bottleneck_k(x): every adapter runs, in two wide matmuls."""
-        down: Tensor = self.part["down"].to(x.dtype)
-        up: Tensor = self.part["up"].to(x.dtype)
-        up_bias: Tensor = self.part["up_bias"].float()
-        size, width = down.shape[:2]
-        inner = x @ down.flatten(0, 1).t() + self.part["down_bias"].flatten().to(x.dtype)
-        inner = torch.unflatten(getattr(base, ffn.activation)(inner), -1, (size, width))
-        inner = inner * weights[:, None, :, None].to(x.dtype)
-        return inner.flatten(2) @ up.flatten(0, 1) + (weights @ up_bias)[:, None].to(x.dtype)
-
-
-AdapterBank = FFNBank | LoRABank | BottleneckBank
+AdapterBank = FFNBank | LoRABank
 
 
 def make_bank(
@@ -170,18 +121,7 @@ def make_bank(
     """Return `size` fresh adapters of `kind` for an FFN with weights `like`; `full` only matters to kind ffn."""
     if kind == "ffn":
         return FFNBank(like, size, full, dtype)
-    if kind == "lora":
-        return LoRABank(like, size, config.rank, (config.alpha or config.rank) / config.rank, dtype)
-    return BottleneckBank(like, size, config.width, dtype)
-
-
-@torch.no_grad()
-def keep_adapters(bank: AdapterBank, keep: Sequence[int]) -> None:
-    """Drop all adapters of `bank` but those at the places `keep`, in place."""
-    for module in bank.modules():
-        if isinstance(module, nn.ParameterDict):
-            for name, old in list(module.items()):
-                module[name] = nn.Parameter(old[list(keep)].clone(), requires_grad=old.requires_grad)
+    return LoRABank(like, size, config.rank, (config.alpha or config.rank) / config.rank, dtype)
 
 
 @torch.no_grad()

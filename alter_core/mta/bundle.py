@@ -121,13 +121,13 @@ def load_bundle(
 
     A bundle that only refers to its backbone needs it: a folder or hub id, or a loaded model, which then gets the MTA
     layers; unset means the source that the bundle names. One that holds its backbone does not look at it.
-    Raises BundleError, with every problem found, for parts that are missing, extra or altered, another format, or a
-    backbone other than the one trained on.
+    Raises BundleError, with every problem found, for parts that are missing, extra or altered, another format, what
+    this version no longer has, or a backbone other than the one trained on.
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
     try:
-        config = MTAConfig.model_validate_json(json.dumps(manifest["config"]))
+        config = _config_of(manifest, directory)
         about = manifest["backbone"]
         held = about["place"] == "hold"
         model = (
@@ -140,9 +140,7 @@ def load_bundle(
         else:
             check_backbone(model, about["tensors"], directory)
             assign_backbone(model, load_file(directory / "changed.safetensors"), directory, every=False)
-        tasks = manifest["tasks"]
-        homes = {task: home for task, home in config.homes.items() if {task, home} <= set(tasks)}  # others were removed
-        mta = inject(model, config.model_copy(update={"homes": homes}), tasks, fingerprint=False)
+        mta = inject(model, config, manifest["tasks"], fingerprint=False)
         mta.backbone_digests = dict(about["tensors"])
         restore(mta, manifest["layers"], load_file(directory / "mta.safetensors"), directory)
         own_memory(mta.model)
@@ -156,3 +154,27 @@ def load_bundle(
     if (directory / "tokenizer").is_dir():
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
     return mta, tokenizer, metadata
+
+
+def _config_of(manifest: Mapping[str, Any], where: Path) -> MTAConfig:
+    """The configuration that a bundle was made with, also by a version that had more to set."""
+    values = dict(manifest["config"])
+    values.pop("width", None)  # of bottlenecks alone
+    if not values["shared_adapters"]:
+        values["shared_adapter"] = None
+    gone = [f"{key}: bottleneck" for key in ("adapter", "shared_adapter") if values[key] == "bottleneck"]
+    gone += [f"{layer['name']}: an adapter was pruned" for layer in manifest["layers"] if None in layer["homes"]]
+    gone += [
+        f"{layer['name']}: a shared adapter was pruned"
+        for layer in manifest["layers"]
+        if layer["shared_adapters"] != values["shared_adapters"]
+    ]
+    strange = {name for pair in values["homes"].items() for name in pair} - set(manifest["tasks"])
+    gone += [f"task {name} was removed, and homes name it" for name in sorted(strange)]
+    if gone:
+        raise BundleError(
+            f"{where}: made with what this version no longer has; commit c66842c of alter-factory is the last that "
+            "reads it: use that one, or produce the domain again",
+            gone,
+        )
+    return MTAConfig.model_validate_json(json.dumps(values))

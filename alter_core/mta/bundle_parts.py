@@ -76,7 +76,7 @@ def _misfits(state: Mapping[str, Any], tasks: int) -> list[str]:
         f"{name} is described for {len(homes)} tasks, the bundle has {tasks}": len(homes) == tasks,
         f"{name}: {rows} gate rows for {tasks} tasks": rows == tasks,
         f"{name}: adapters and gate columns differ in number": state["shared"] + sum(state["banks"]) == columns,
-        f"{name}: a home that is no gate column": all(home is None or 0 <= home < columns for home in homes),
+        f"{name}: a home that is no gate column": all(0 <= home < columns for home in homes),
         f"{name}: gate rows wider than {columns}": all(width <= columns for _, width in state["gate_parts"]),
         f"{name}: gate mode {state['mode']!r}": state["mode"] in ("hard", "soft"),
     }
@@ -86,9 +86,6 @@ def _misfits(state: Mapping[str, Any], tasks: int) -> list[str]:
 def _restructure(layer: MTALayer, state: Mapping[str, Any]) -> None:
     config, like = layer.config, layer.ffn.read(layer.base)
     dtype = like.weights["up"].dtype
-    if layer.shared is not None and state["shared_adapters"] != bank_size(layer.shared):
-        kind = config.shared_adapter or config.adapter
-        layer.shared = make_bank(kind, like, state["shared_adapters"], True, config, dtype)
     if state["banks"] != [bank_size(bank) for bank in layer.tasks]:  # type: ignore[arg-type]
         full = not layer.is_beneath
         layer.tasks = nn.ModuleList(

@@ -104,10 +104,15 @@ class FFN:
             if bias is not None:
                 bias.copy_(values.biases[role])
 
-    def dtype_of(self, module: nn.Module, role: str, compute: torch.dtype) -> torch.dtype:
-        """Return the dtype to run a linear in: the stream's, but for one that fp16 T5 keeps in fp32 (it overflows)."""
-        own = self.weight(module, role).dtype
-        return own if compute == torch.float16 and own == torch.float32 else compute
+    def cast(self, module: nn.Module, tensors: Mapping[str, Tensor], compute: torch.dtype) -> dict[str, Tensor]:
+        """Return the tensors of linears in the dtype that each runs in: `compute`, the stream's, but for a linear
+        that fp16 T5 keeps in fp32 (it overflows)."""
+
+        def dtype(role: str) -> torch.dtype:
+            own = self.weight(module, role).dtype
+            return own if compute == torch.float16 and own == torch.float32 else compute
+
+        return {role: tensor.to(dtype(role)) for role, tensor in tensors.items()}
 
     def activate(
         self, module: nn.Module, up: Float[Tensor, "*batch ffn"], gate: Float[Tensor, "*batch ffn"] | None

@@ -1,8 +1,7 @@
 """fold: one task's plain Hugging Face model, with no trace of MTA layers in it.
 
-Exact for mixing in weight space with ffn and lora adapters: the task's FFN is an ordinary FFN. In output space it is
-exact only where the task has a single adapter of weight 1. Bottlenecks are never exact: no plain FFN of the same
-shape holds them, so approximately they go into the linear on the way down by least squares on a probe batch.
+Exact for mixing in weight space: the task's FFN is an ordinary FFN. In output space it is exact only where the task has
+a single adapter of weight 1.
 """
 
 import copy
@@ -14,10 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alter_core.errors import MTAError
-from alter_core.mta.adapters import BottleneckBank
-from alter_core.mta.ffn import DOWN, FFNWeights, InlineFFN
-from alter_core.mta.layer import MTALayer
-from alter_core.mta.mixing import form, run_bottleneck
+from alter_core.mta.ffn import DOWN, InlineFFN
 from alter_core.mta.model import MTAModel
 from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import RoutedCheckpoint, RowCheck
@@ -25,37 +21,24 @@ from alter_core.whole import written_whole
 
 Batch = Mapping[str, Tensor]
 
-RIDGE = 1e-4
-"""Ridge of the least squares, relative to the mean square of what it regresses on."""
 
-
-def fold(mta: MTAModel, task: str, *, approximate: bool = False, probe: Batch | None = None) -> nn.Module:
+@torch.no_grad()
+def fold(mta: MTAModel, task: str, *, approximate: bool = False) -> nn.Module:
     """Return a plain model of the backbone's class that answers as `mta` does for `task`; `mta` stays as it is.
 
-    Raises MTAError for an unknown task, and where the fold cannot be exact unless `approximate`. Output mixing is
-    then replaced by weight mixing; bottlenecks are fitted on `probe`, keyword arguments of the model's forward with
-    rows of this task, which they need. `fold_loss` measures what that costs.
+    Raises MTAError for an unknown task, and where the fold cannot be exact unless `approximate`: output mixing is then
+    replaced by weight mixing. `fold_loss` measures what that costs.
     """
     number = task_number(mta, task)
     reasons = inexact(mta, task)
-    bottlenecks = [layer for layer in mta.layers if _has_bottleneck(layer)]
     if reasons and not approximate:
-        way = "approximate=True"
-        way += " with a probe" if bottlenecks else " (`alter export --approximate`)"
-        raise MTAError(
-            f"task {task!r} cannot be folded exactly",
-            [*reasons, f"{way} folds it all the same; `fold_loss` measures the cost"],
-        )
-    if bottlenecks and probe is None:
-        raise MTAError(
-            f"task {task!r}: folding bottleneck adapters needs a probe to fit on, which only alter_core.mta.fold "
-            "takes: pass it a batch of this task"
-        )
+        way = "approximate=True (`alter export --approximate`) folds it all the same; `fold_loss` measures the cost"
+        raise MTAError(f"task {task!r} cannot be folded exactly", [*reasons, way])
     replaced: dict[int, Any] = {}
     for layer in mta.layers:
         block = mta.sides[layer.side][layer.block]
         base = copy.deepcopy(layer.base)
-        layer.ffn.write(base, _folded(mta, layer, task, number, probe))
+        layer.ffn.write(base, layer.form([number], torch.float32)[0])
         if isinstance(base, InlineFFN):
             names = (layer.ffn.linears["up"], layer.ffn.linears[DOWN], layer.ffn.activation)
             replaced.update({id(getattr(block, name)): getattr(base, name) for name in names})
@@ -81,29 +64,19 @@ def fold(mta: MTAModel, task: str, *, approximate: bool = False, probe: Batch | 
     return plain.eval()
 
 
-def export(
-    mta: MTAModel,
-    tokenizer: Any | None,
-    task: str,
-    directory: Path,
-    *,
-    approximate: bool = False,
-    probe: Batch | None = None,
-) -> dict[str, float] | None:
+def export(mta: MTAModel, tokenizer: Any | None, task: str, directory: Path, *, approximate: bool = False) -> None:
     """Write `task` folded to `directory`, as transformers alone loads it: safetensors, configuration, tokenizer.
 
-    The folder appears whole or not at all. Returns `fold_loss` on `probe`, or None without one.
-    Raises MTAError as `fold` does, and when `directory` exists.
+    The folder appears whole or not at all. Raises MTAError as `fold` does, and when `directory` exists.
     """
     directory = Path(directory)
     if directory.exists():
         raise MTAError(f"{directory} exists already; name a folder that is not there yet")
-    plain: Any = fold(mta, task, approximate=approximate, probe=probe)
+    plain: Any = fold(mta, task, approximate=approximate)
     with written_whole(directory) as work:
         plain.save_pretrained(work)
         if tokenizer is not None:
             tokenizer.save_pretrained(work)
-    return None if probe is None else fold_loss(mta, plain, task, probe)
 
 
 def task_number(mta: MTAModel, task: str) -> int:
@@ -119,9 +92,7 @@ def inexact(mta: MTAModel, task: str) -> list[str]:
     number = task_number(mta, task)
     reasons = []
     for layer in mta.layers:
-        if _has_bottleneck(layer):
-            reasons.append(f"{layer.name}: a bottleneck adapter has no place in a plain FFN")
-        elif layer.config.mixing == "output" and layer.active_banks():
+        if layer.config.mixing == "output" and layer.active_banks():
             used = int((layer.gate.table()[number] > 0).sum())
             if used > 1:
                 reasons.append(f"{layer.name}: mixing output sums the outputs of {used} adapters, not their weights")
@@ -145,43 +116,3 @@ def fold_loss(mta: MTAModel, plain: nn.Module, task: str, batch: Batch) -> dict[
         "mean_kl": float(divergence.mean()),
         "same_top": float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()),
     }
-
-
-def _has_bottleneck(layer: MTALayer) -> bool:
-    banks = [bank for bank, _, _ in layer.active_banks()]
-    return any(isinstance(bank, BottleneckBank) for bank in [*banks, layer.beneath()])
-
-
-@torch.no_grad()
-def _folded(mta: MTAModel, layer: MTALayer, task: str, number: int, probe: Batch | None) -> FFNWeights:
-    formed = form(layer, [number], torch.float32)[0]
-    if not formed.bottlenecks or probe is None:
-        return formed.ffn
-    # Find the change of `down` (and its bias) whose output is closest to the bottlenecks': ridge regression of their
-    # output on what enters `down`.
-    seen: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, -2).float()))
-    try:
-        with evaluating(mta.model), mta.routing([task] * next(iter(probe.values())).shape[0]):
-            mta.model(**probe)
-    finally:
-        hook.remove()
-    x = torch.cat(seen)
-
-    def linear(role: str) -> Tensor:
-        return nn.functional.linear(x, formed.ffn.weights[role], formed.ffn.biases.get(role))
-
-    base = copy.deepcopy(layer.base).float().eval()
-    regressors = layer.ffn.activate(base, linear("up"), linear("gate") if "gate" in formed.ffn.weights else None)
-    target = torch.stack([run_bottleneck(layer, x, part) for part in formed.bottlenecks]).sum(0)
-    has_bias = DOWN in formed.ffn.biases
-    if has_bias:
-        regressors = torch.cat([regressors, torch.ones(len(x), 1, device=x.device)], 1)
-    gram = regressors.t() @ regressors
-    gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()) + torch.finfo(torch.float32).tiny)
-    change = torch.linalg.solve(gram, regressors.t() @ target)  # ffn (+ 1), hidden
-    weights = {**formed.ffn.weights, DOWN: formed.ffn.weights[DOWN] + change[: formed.ffn.weights[DOWN].shape[0]]}
-    biases = dict(formed.ffn.biases)
-    if has_bias:
-        biases[DOWN] = biases[DOWN] + change[-1]
-    return FFNWeights(weights, biases)

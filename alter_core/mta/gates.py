@@ -27,14 +27,14 @@ class Gate(nn.Module):
 
     Columns are adapters: the shared ones first, then the task adapters. Rows come in parts, one at injection and one
     per added task; a part's rows end at the columns that existed when it was made, so that adding a task leaves the
-    arithmetic of all earlier rows as it was. `homes[t]` is the column of task t's home adapter, None once pruned.
+    arithmetic of all earlier rows as it was. `homes[t]` is the column of task t's home adapter.
     """
 
     def __init__(self, columns: Sequence[str], shared: int, homes: Sequence[int], temperature: float) -> None:
         super().__init__()
         self.columns = list(columns)
         self.shared = shared
-        self.homes: list[int | None] = list(homes)
+        self.homes = list(homes)
         self.temperature = temperature
         self.mode: GateMode = "hard"
         self.task_active = True
@@ -51,37 +51,10 @@ class Gate(nn.Module):
     def add_task(self, column: str, home: int | None) -> None:
         """Append one row, on the existing column `home` or, when that is None, on a new column named `column`."""
         if home is None:
-            # A removed task's column stays, and keeps its name.
-            names = (column, *(f"{column}_{number}" for number in range(2, len(self.columns) + 3)))
-            self.columns.append(next(name for name in names if name not in self.columns))
+            self.columns.append(column)
             home = len(self.columns) - 1
         self.homes.append(home)
         self._add_part([home], self.logits[0].device)
-
-    @torch.no_grad()
-    def remove_task(self, task: int) -> None:
-        """Drop the row of `task`; all columns stay."""
-        del self.homes[task]
-        for i, part in enumerate(self.logits):
-            if task < len(part):
-                rows = [r for r in range(len(part)) if r != task]
-                if rows:
-                    self.logits[i] = nn.Parameter(part[rows].clone(), requires_grad=part.requires_grad)
-                else:
-                    self.logits = nn.ParameterList([p for j, p in enumerate(self.logits) if j != i])
-                return
-            task -= len(part)
-
-    @torch.no_grad()
-    def drop_columns(self, drop: Sequence[int]) -> None:
-        """Drop adapters from the table; the softmax spreads their weight over those that stay."""
-        keep = [c for c in range(len(self.columns)) if c not in drop]
-        for i, part in enumerate(self.logits):
-            own = [c for c in keep if c < part.shape[1]]
-            self.logits[i] = nn.Parameter(part[:, own].clone(), requires_grad=part.requires_grad)
-        self.homes = [keep.index(h) if h in keep else None for h in self.homes]
-        self.shared = sum(1 for c in keep if c < self.shared)
-        self.columns = [self.columns[c] for c in keep]
 
     def active(self, width: int | None = None) -> list[bool]:
         """Return, for the first `width` columns, whether the adapter exists at present."""
@@ -89,16 +62,9 @@ class Gate(nn.Module):
         return [self.shared_active if c < self.shared else self.task_active for c in range(width)]
 
     def hard_columns(self, task: int) -> list[int]:
-        """Return the columns that `task` uses in hard mode; none when no adapter is active.
-
-        Raises MTAError when pruning has taken the task's home adapter away.
-        """
-        home = self.homes[task]
-        if home is None:
-            raise MTAError(f"task number {task} has no home adapter any more (pruned): use soft gates")
-        wanted = dict.fromkeys([*range(self.shared), home])
+        """Return the columns that `task` uses in hard mode; none when no adapter is active."""
         active = self.active()
-        return [c for c in wanted if active[c]]
+        return [c for c in (*range(self.shared), self.homes[task]) if active[c]]
 
     def one_hot(self) -> list[int] | None:
         """Return each task's only column when every task has exactly one of weight 1, else None."""

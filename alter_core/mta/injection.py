@@ -26,7 +26,7 @@ def inject(
     """Replace the FFN sub-layers that `config` chooses by MTA layers, in place, and return the handle on them.
 
     `model` is a Hugging Face model with its language model head. Its logits stay as they are: adapters start as
-    copies of the FFN or with a zero delta. Set the seed before: lora and bottleneck adapters draw random numbers.
+    copies of the FFN or with a zero delta. Set the seed before: lora adapters draw random numbers.
     Adapters take the FFN's dtype, or `dtype` (float32 master weights over a bfloat16 backbone, say).
 
     `fingerprint` takes a digest of each backbone weight first, which a bundle that refers to its backbone needs.

@@ -1,6 +1,6 @@
 """MTALayer: stands where a block's FFN stood, and holds that FFN, its adapters and their gate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from alter_core.errors import MTAError
-from alter_core.mta.adapters import AdapterBank, BottleneckBank, FFNBank, LoRABank, bank_size, copy_adapter, make_bank
+from alter_core.mta.adapters import AdapterBank, FFNBank, LoRABank, bank_size, copy_adapter, make_bank
 from alter_core.mta.architectures import Side
 from alter_core.mta.ffn import FFN, FFNWeights
 from alter_core.mta.gates import Gate
-from alter_core.mta.mixing import GROUPED_TOKENS, Formed, form, run_grouped, run_low_rank, run_outputs
+from alter_core.mta.mixing import GROUPED_TOKENS, Mixture, form, pick, run_grouped, run_low_rank, run_outputs
 from alter_core.mta.routing import Router, Rows
 from alter_core.spec.mta import MTAConfig
 
@@ -61,7 +61,7 @@ class MTALayer(nn.Module):
         names = [f"shared {i}" for i in range(beside)] + adapters
         self.gate = Gate(names, beside, [beside + home for home in homes], config.temperature)
         self.gate.to(like.weights["up"].device)
-        self._memo: tuple[object, dict[tuple[int | None, torch.dtype], Formed]] = (None, {})
+        self._memo: tuple[object, dict[tuple[int | None, torch.dtype], FFNWeights]] = (None, {})
 
     @property
     def name(self) -> str:
@@ -79,6 +79,27 @@ class MTALayer(nn.Module):
             first += size
         return found
 
+    def add_task(self, name: str, home: int | None, start: Start | None, keep: float) -> list[nn.Parameter]:
+        """Add a task; return what is new, its adapter and its gate row. See `MTAModel.add_task`.
+
+        home: the column of the adapter that it starts on; None: a fresh one, started as `start` says.
+        """
+        new: list[nn.Parameter] = []
+        if home is None:
+            dtype = next(self.tasks.parameters()).dtype
+            bank = make_bank(
+                self.config.adapter, self.ffn.read(self.base), 1, not self.is_beneath, self.config, dtype
+            ).train(self.training)
+            if start:
+                self._start(bank, start)
+            self.tasks.append(bank)
+            new += bank.parameters()
+        self.gate.add_task(name, home)
+        if self.gate.mode == "soft":
+            self.gate.open(keep, first_part=len(self.gate.logits) - 1)
+        self.forget()
+        return [*new, self.gate.logits[-1]]
+
     def active_banks(self) -> list[tuple[AdapterBank, int, int]]:
         """Return those of `banks` that exist at present (`MTAModel.use_adapters`)."""
         active = self.gate.active()
@@ -87,17 +108,6 @@ class MTALayer(nn.Module):
     def beneath(self) -> AdapterBank | None:
         """Return the shared bank where it lies beneath the task adapters and is active."""
         return self.shared if self.is_beneath and self.gate.shared_active else None
-
-    def replaces_common(self) -> bool:
-        """Tell whether every adapter that changes FFN weights replaces them whole: then nothing shows beneath."""
-        changing = [b for b, _, _ in self.active_banks() if not isinstance(b, BottleneckBank)]
-        every = len(changing) == len(self.active_banks())
-        return every and bool(changing) and all(isinstance(b, FFNBank) and b.full for b in changing)
-
-    def uses_no_common(self) -> bool:
-        """Tell whether output mixing leaves FFN_common no weight of its own: no bottleneck takes part in the gate."""
-        banks = self.active_banks()
-        return bool(banks) and not any(isinstance(b, BottleneckBank) for b, _, _ in banks)
 
     def is_dense(self) -> bool:
         """Tell whether tasks differ by full FFN weights, so that rows must be brought together by task."""
@@ -115,25 +125,35 @@ class MTALayer(nn.Module):
             one = torch.ones(1, 1, device=weights["up"].device)
             weights = {role: w + always.form(one, role)[0] for role, w in weights.items()}
         if dtype is not None:
-            own = {role: self.ffn.dtype_of(self.base, role, dtype) for role in weights}
-            weights = {role: w.to(own[role]) for role, w in weights.items()}
-            biases = {role: b.to(own[role]) for role, b in biases.items()}
+            weights = self.ffn.cast(self.base, weights, dtype)
+            biases = self.ffn.cast(self.base, biases, dtype)
         return FFNWeights(weights, biases)
 
-    def formed(self, task: int, dtype: torch.dtype) -> Formed:
-        """Return the task's FFN from memory, or form it. Only right with gradients off.
+    def form(self, tasks: Sequence[int], dtype: torch.dtype) -> list[FFNWeights]:
+        """Return the ordinary FFN that each of `tasks` runs under weight mixing, in `dtype`."""
+        columns, banks = self.gate.one_hot(), self.active_banks()
+        if columns is not None and len(banks) == 1:
+            bank, first, _ = banks[0]
+            if isinstance(bank, FFNBank) and bank.full:
+                return pick(self.ffn, self.base, bank, [columns[task] - first for task in tasks], dtype)
+        return form(self._mixture(self.common()), tasks, dtype)
 
-        Kept until any parameter is changed in place or replaced, or the gate's state changes.
-        """
-        return self._kept(task, dtype, lambda: form(self, [task], dtype)[0])
+    def _mixture(self, common: FFNWeights) -> Mixture:
+        return Mixture(self.ffn, self.base, common, self.gate.table(), self.active_banks())
+
+    def _remembered(self, tasks: Sequence[int], dtype: torch.dtype) -> list[FFNWeights]:
+        """`form` from memory. Only right with gradients off."""
+        return [self._kept(task, dtype) for task in tasks]
 
     def common_for(self, dtype: torch.dtype) -> FFNWeights:
         """Return `common` in `dtype`; from memory while generating, where casting it anew would cost every token."""
         if self.training or torch.is_grad_enabled():
             return self.common(dtype)
-        return self._kept(None, dtype, lambda: Formed(self.common(dtype))).ffn
+        return self._kept(None, dtype)
 
-    def _kept(self, task: int | None, dtype: torch.dtype, make: Callable[[], Formed]) -> Formed:
+    def _kept(self, task: int | None, dtype: torch.dtype) -> FFNWeights:
+        """A task's FFN, or without one `common`; kept until any parameter is changed in place or replaced, or the
+        gate's state changes."""
         stamp = self._stamp()
         memo = self._memo
         if memo[0] != stamp:
@@ -141,14 +161,20 @@ class MTALayer(nn.Module):
             memo = self._memo = (stamp, {})
         found = memo[1].get((task, dtype))
         if found is None:
-            found = make()
+            found = self.common(dtype) if task is None else self.form([task], dtype)[0]
             while len(memo[1]) >= FORMED_KEPT:
                 memo[1].pop(next(iter(memo[1])), None)
             memo[1][task, dtype] = found
         return found
 
-    def start(self, bank: nn.Module, start: Start) -> None:
-        """Start a bank of task adapters anew; see `MTAModel.start_adapters`. Raises MTAError where it cannot."""
+    def start(self, start: Start) -> None:
+        """Start all task adapters anew; see `MTAModel.start_adapters`. Raises MTAError where it cannot."""
+        for bank, _, _ in self.banks():
+            if bank is not self.shared:
+                self._start(bank, start)
+        self.forget()
+
+    def _start(self, bank: AdapterBank, start: Start) -> None:
         shared = self.shared
         if self.is_beneath and start == "pretrained":
             raise MTAError("start pretrained: under shared_place beneath task adapters lie on the shared one; use zero")
@@ -161,11 +187,6 @@ class MTALayer(nn.Module):
             )
         from_shared = start == "shared" and not self.is_beneath
         if isinstance(bank, FFNBank):
-            if from_shared and not isinstance(shared, FFNBank | LoRABank):
-                raise MTAError(
-                    "start shared: an ffn adapter cannot start as a bottleneck; set mta > shared_adapter: ffn, or "
-                    "start: zero"
-                )
             bank.reset(self._shared_ffn() if from_shared else self.ffn.read(self.base) if bank.full else None)
         elif from_shared and shared is not None:
             if type(shared) is not type(bank):
@@ -175,7 +196,7 @@ class MTALayer(nn.Module):
                 )
             copy_adapter(bank, shared)
         else:
-            bank.reset()  # type: ignore[operator]
+            bank.reset()
 
     def _shared_ffn(self) -> FFNWeights:
         """Return theta_0 + D of the one shared adapter beside."""
@@ -221,16 +242,13 @@ class MTALayer(nn.Module):
 
     def _mix(self, x: Float[Tensor, "batch token hidden"], rows: Rows) -> Float[Tensor, "batch token hidden"]:
         banks = self.active_banks()
-        if not banks and not isinstance(self.beneath(), BottleneckBank):
+        if not banks:
             return self.ffn.run(self.base, x, self.common_for(x.dtype))
-        if self.config.mixing == "output" and banks and self.gate.one_hot() is None:
-            return run_outputs(self, x, rows)
+        if self.config.mixing == "output" and self.gate.one_hot() is None:
+            return run_outputs(self._mixture(self.common_for(x.dtype)), x, rows)
         learning = self.training or torch.is_grad_enabled()
         many = x.shape[0] * x.shape[1] >= GROUPED_TOKENS * len(rows.present)
         if self.is_dense() or (not learning and (many or len(rows.present) == 1)):
-            own = form if learning else MTALayer._remembered
-            return run_grouped(self, x, rows, own(self, rows.present, x.dtype))
-        return run_low_rank(self, x, rows)
-
-    def _remembered(self, tasks: Sequence[int], dtype: torch.dtype) -> list[Formed]:
-        return [self.formed(task, dtype) for task in tasks]
+            formed = (self.form if learning else self._remembered)(rows.present, x.dtype)
+            return run_grouped(self.ffn, self.base, x, rows, formed)
+        return run_low_rank(self._mixture(self.common_for(x.dtype)), x, rows)

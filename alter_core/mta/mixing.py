@@ -1,25 +1,21 @@
-"""The two ways to mix adapters: in weight space, or over outputs (the paper's). Pure functions of one MTA layer.
+"""The two ways to mix adapters: in weight space, or over outputs (the paper's). Pure functions of a `Mixture`.
 
 `common` is the FFN beneath all adapters: the backbone's, with the shared adapter in it under shared_place beneath.
 Weight mixing: theta_t = common + sum_k g_tk D_k, run once for all rows of task t.
-Output mixing: y = FFN_common(x) + sum_k g_tk (FFN_k(x) - FFN_common(x)), where FFN_k has weights common + D_k.
+Output mixing: y = sum_k g_tk FFN_k(x), where FFN_k has weights common + D_k; a row of g sums to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alter_core.mta.adapters import BottleneckBank, FFNBank, LoRABank
-from alter_core.mta.ffn import DOWN, FFNWeights
+from alter_core.mta.adapters import AdapterBank, FFNBank, LoRABank
+from alter_core.mta.ffn import DOWN, FFN, FFNWeights
 from alter_core.mta.routing import Rows
-
-if TYPE_CHECKING:
-    from alter_core.mta.layer import MTALayer
 
 GROUPED_TOKENS = 64
 """Tokens per present task from which weights formed before beat low-rank deltas on CPU: below, reading one FFN's
@@ -27,209 +23,163 @@ weights per task costs more than the deltas' arithmetic."""
 
 
 @dataclass(frozen=True)
-class Formed:
-    """What one task runs at one layer: an ordinary FFN, and bottlenecks beside it where there are any."""
+class Mixture:
+    """What an MTA layer mixes at present."""
 
-    ffn: FFNWeights
-    bottlenecks: tuple[dict[str, Tensor], ...] = ()
+    ffn: FFN
+    base: nn.Module
+    """The backbone's FFN: whose activation and dropout run, and which dtypes its linears keep."""
+    common: FFNWeights
+    table: Float[Tensor, "task adapter"]
+    """The gate's weights."""
+    banks: Sequence[tuple[AdapterBank, int, int]]
+    """(bank, first column of `table`, columns) of each bank that takes part; one or more, but for plain FFNs."""
+
+    def of_banks(self, table: Float[Tensor, "row adapter"]) -> list[tuple[AdapterBank, Tensor]]:
+        """Return each bank with its own columns of `table`."""
+        return [(bank, table[:, first : first + size]) for bank, first, size in self.banks]
+
+    def cast(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return each linear's tensor in the dtype to run it in; see `FFN.cast`."""
+        return self.ffn.cast(self.base, tensors, dtype)
 
 
-def form(layer: "MTALayer", tasks: Sequence[int], dtype: torch.dtype) -> list[Formed]:
+def form(mixture: Mixture, tasks: Sequence[int], dtype: torch.dtype) -> list[FFNWeights]:
     """Return the mixed FFN of each of `tasks`, weights formed in fp32 and then cast to `dtype`."""
-    columns = layer.gate.one_hot()
-    banks = layer.active_banks()
-    if columns is not None and len(banks) == 1 and isinstance(banks[0][0], FFNBank) and banks[0][0].full:
-        return _picked(layer, banks[0][0], [columns[t] - banks[0][1] for t in tasks], dtype)
-    table = layer.gate.table()[list(tasks)]
-    common = layer.common()
-    weights = {role: _mixed(layer, role, common.weights[role], table) for role in common.weights}
-    biases = {}
-    for role, bias in common.biases.items():
-        mixed = [(b, t) for b, t in _columns(layer, table) if isinstance(b, FFNBank)]
-        parts = [bank.form_bias(part, role) for bank, part in mixed]
-        rest = _rest([(b.full, t) for b, t in mixed])
-        biases[role] = sum(parts, torch.zeros(())) + bias.float() * rest if parts else bias.expand(len(tasks), -1)
-    bottlenecks = _formed_bottlenecks(layer, table)
-    split = {role: _cast(layer, role, w, dtype).unbind(0) for role, w in weights.items()}
-    split_biases = {role: _cast(layer, role, b, dtype).unbind(0) for role, b in biases.items()}
-    return [
-        Formed(
-            FFNWeights({r: w[i] for r, w in split.items()}, {r: b[i] for r, b in split_biases.items()}),
-            tuple({n: p[i].to(dtype) for n, p in bottleneck.items()} for bottleneck in bottlenecks),
-        )
-        for i in range(len(tasks))
-    ]
+    table = mixture.table[list(tasks)]
+    weights = {
+        role: _formed(mixture.of_banks(table), role, w, len(tasks)) for role, w in mixture.common.weights.items()
+    }
+    biases = {
+        role: _formed_bias(mixture.of_banks(table), role, b, len(tasks)) for role, b in mixture.common.biases.items()
+    }
+    split = _unbound(mixture.cast(weights, dtype).items())
+    split_biases = _unbound(mixture.cast(biases, dtype).items())
+    return [FFNWeights(_at(i, split), _at(i, split_biases)) for i in range(len(tasks))]
 
 
-def _picked(layer: "MTALayer", bank: FFNBank, places: Sequence[int], dtype: torch.dtype) -> list[Formed]:
-    # Each task has one adapter of weight 1: no sum to form. unbind, not indexing: its backward writes each gradient
-    # once, where one index per task would write the whole stack as often as there are tasks.
-    weights = {role: w.unbind(0) for role, w in bank.weight.items()}
-    biases = {role: b.unbind(0) for role, b in bank.bias.items()}
-    return [
-        Formed(
-            FFNWeights(
-                {role: _cast(layer, role, w[k], dtype) for role, w in weights.items()},
-                {role: _cast(layer, role, b[k], dtype) for role, b in biases.items()},
-            )
-        )
-        for k in places
-    ]
+def pick(ffn: FFN, base: nn.Module, bank: FFNBank, places: Sequence[int], dtype: torch.dtype) -> list[FFNWeights]:
+    """Return the adapters at `places` of `bank`, full FFNs: what `form` gives tasks with one adapter of weight 1."""
+    # unbind, not indexing: its backward writes each gradient once, where one index per task would write the whole
+    # stack as often as there are tasks.
+    weights, biases = _unbound(bank.weight.items()), _unbound(bank.bias.items())
+    return [FFNWeights(ffn.cast(base, _at(k, weights), dtype), ffn.cast(base, _at(k, biases), dtype)) for k in places]
 
 
-def _mixed(layer: "MTALayer", role: str, common: Tensor, table: Tensor) -> Float[Tensor, "task ffn hidden"]:
-    dense = [(b, t) for b, t in _columns(layer, table) if not isinstance(b, BottleneckBank)]
+def _unbound(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[Tensor, ...]]:
+    return {role: tensor.unbind(0) for role, tensor in tensors}
+
+
+def _at(place: int, tensors: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    return {role: tensor[place] for role, tensor in tensors.items()}
+
+
+def _formed(
+    parts: Sequence[tuple[AdapterBank, Tensor]], role: str, common: Tensor, tasks: int
+) -> Float[Tensor, "task ffn hidden"]:
+    if not parts:
+        return common.expand(tasks, -1, -1)
+    (first, own), *others = parts
+    mixed: Tensor = sum((bank.form(table, role) for bank, table in others), first.form(own, role))
+    if all(isinstance(bank, FFNBank) and bank.full for bank, _ in parts):
+        return mixed  # whole FFNs: nothing shows beneath
+    rest = _rest(parts)
+    return mixed + (rest[..., None] * common if isinstance(rest, Tensor) else common)
+
+
+def _formed_bias(
+    parts: Sequence[tuple[AdapterBank, Tensor]], role: str, common: Tensor, tasks: int
+) -> Float[Tensor, "task out"]:
+    dense = [(bank, table) for bank, table in parts if isinstance(bank, FFNBank)]
     if not dense:
-        return common.expand(len(table), -1, -1)
-    mixed: Tensor = sum((bank.form(part, role) for bank, part in dense[1:]), dense[0][0].form(dense[0][1], role))
-    if layer.replaces_common():
-        return mixed
-    rest = _rest([(isinstance(b, FFNBank) and b.full, t) for b, t in dense])
-    if isinstance(rest, Tensor):
-        return mixed + rest[..., None] * common
-    return mixed + common
+        return common.expand(tasks, -1)
+    mixed = sum((bank.form_bias(table, role) for bank, table in dense), torch.zeros(()))
+    return mixed + common.float() * _rest(dense)
 
 
-def _rest(parts: Sequence[tuple[bool, Tensor]]) -> Tensor | float:
+def _rest(parts: Sequence[tuple[AdapterBank, Tensor]]) -> Tensor | float:
     """Return the weight (task, 1) left to the common FFN beside adapters that replace it; 1.0 when none does."""
-    replaced = [table.sum(1, keepdim=True) for full, table in parts if full]
+    replaced = [table.sum(1, keepdim=True) for bank, table in parts if isinstance(bank, FFNBank) and bank.full]
     return 1 - sum(replaced[1:], replaced[0]) if replaced else 1.0
 
 
-def _columns(layer: "MTALayer", table: Tensor) -> list[tuple[FFNBank | LoRABank | BottleneckBank, Tensor]]:
-    """Return each active bank with its own columns of `table`."""
-    return [(bank, table[:, first : first + size]) for bank, first, size in layer.active_banks()]
-
-
-def _cast(layer: "MTALayer", role: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(layer.ffn.dtype_of(layer.base, role, dtype))
-
-
-def _formed_bottlenecks(layer: "MTALayer", table: Tensor) -> list[dict[str, Tensor]]:
-    mixed: dict[str, Tensor] = {}
-    for bank, part in _columns(layer, table):
-        if isinstance(bank, BottleneckBank):
-            for name, value in bank.form(part).items():
-                mixed[name] = mixed[name] + value if name in mixed else value
-    always = layer.beneath()
-    formed = [mixed] if mixed else []
-    if isinstance(always, BottleneckBank):
-        formed.append({name: p.expand(len(table), *p.shape[1:]) for name, p in always.part.items()})
-    return formed
-
-
-def run_bottleneck(layer: "MTALayer", x: Tensor, part: dict[str, Tensor]) -> Tensor:
-    """Return one bottleneck's output for `x` (..., hidden)."""
-    inner = getattr(layer.base, layer.ffn.activation)(F.linear(x, part["down"], part["down_bias"]))
-    return F.linear(inner, part["up"].t(), part["up_bias"])
-
-
 def run_grouped(
-    layer: "MTALayer", x: Float[Tensor, "batch token hidden"], rows: Rows, formed: Sequence[Formed]
+    ffn: FFN, base: nn.Module, x: Float[Tensor, "batch token hidden"], rows: Rows, formed: Sequence[FFNWeights]
 ) -> Float[Tensor, "batch token hidden"]:
     """Return the output of rows brought together by task, one ordinary FFN per task that is present.
 
     On CPUs a loop over the present tasks beats one grouped or padded matmul: each group stays in the cache on its way
     through the FFN, and nothing is padded.
     """
-
-    def run(group: Tensor, own: Formed) -> Tensor:
-        out = layer.ffn.run(layer.base, group, own.ffn)
-        for part in own.bottlenecks:
-            out = out + run_bottleneck(layer, group, part)
-        return out
-
     if len(formed) == 1:
-        return run(x, formed[0])
+        return ffn.run(base, x, formed[0])
     together = x if rows.order is None else x.index_select(0, rows.order)
-    out = torch.cat([run(g, own) for g, own in zip(torch.split(together, list(rows.counts)), formed, strict=True)])
+    groups = torch.split(together, list(rows.counts))
+    out = torch.cat([ffn.run(base, group, own) for group, own in zip(groups, formed, strict=True)])
     return out if rows.inverse is None else out.index_select(0, rows.inverse)
 
 
 def run_low_rank(
-    layer: "MTALayer", x: Float[Tensor, "batch token hidden"], rows: Rows
+    mixture: Mixture, x: Float[Tensor, "batch token hidden"], rows: Rows
 ) -> Float[Tensor, "batch token hidden"]:
     """Return weight mixing's output where no adapter is a full FFN: all rows share one FFN and differ by low rank.
 
     Equal to forming theta_t, without forming it: no row moves, and all tasks' deltas take two narrow matmuls.
     """
-    table = layer.gate.table()
-    weights = table[rows.ids]
-    common = layer.common_for(x.dtype)
-    banks = [(bank, part) for bank, part in _columns(layer, weights) if isinstance(bank, LoRABank)]
+    common = mixture.common
+    banks = [(b, own) for b, own in mixture.of_banks(mixture.table[rows.ids]) if isinstance(b, LoRABank)]
 
     def linear(role: str, value: Tensor) -> Tensor:
         weight = common.weights[role]
         flat = value.flatten(0, 1).to(weight.dtype)
         out = F.linear(flat, weight.t() if role == DOWN else weight, common.biases.get(role))
-        for bank, part in banks:
-            bank.add_mixed(out, role, value, part)  # in place: nothing saved the linear's output
+        for bank, own in banks:
+            bank.add_mixed(out, role, value, own)  # in place: nothing saved the linear's output
         return torch.unflatten(out, 0, value.shape[:2])
 
-    inner = layer.ffn.activate(layer.base, linear("up", x), linear("gate", x) if "gate" in common.weights else None)
-    out = linear(DOWN, inner)
-    bottlenecks = _formed_bottlenecks(layer, table[list(rows.present)])
-    if bottlenecks:
-        together = x if rows.order is None else x.index_select(0, rows.order)
-        groups = torch.split(together, list(rows.counts))
-        for part in bottlenecks:
-            own = [{n: p[i].to(x.dtype) for n, p in part.items()} for i in range(len(groups))]
-            added = torch.cat([run_bottleneck(layer, g, o) for g, o in zip(groups, own, strict=True)])
-            out = out + (added if rows.inverse is None else added.index_select(0, rows.inverse))
-    return out
+    up, gate = linear("up", x), linear("gate", x) if "gate" in common.weights else None
+    return linear(DOWN, mixture.ffn.activate(mixture.base, up, gate))
 
 
 def run_outputs(
-    layer: "MTALayer", x: Float[Tensor, "batch token hidden"], rows: Rows
+    mixture: Mixture, x: Float[Tensor, "batch token hidden"], rows: Rows
 ) -> Float[Tensor, "batch token hidden"]:
     """Return output mixing's result: every adapter runs on every row, all of one bank in wide matmuls."""
-    weights = layer.gate.table()[rows.ids]
-    common = layer.common_for(x.dtype)
-    parts = _columns(layer, weights)
     out = x.new_zeros(())
-    left = torch.ones(len(weights), 1, device=x.device)  # weight of FFN_common itself
-    for bank, own in parts:
-        if isinstance(bank, BottleneckBank):
-            out = out + bank.each(layer.ffn, layer.base, x, own)
-            continue
-        out = out + (_outputs_ffn if isinstance(bank, FFNBank) else _outputs_lora)(layer, bank, common, x, own)  # type: ignore[arg-type]
-        left = left - own.sum(1, keepdim=True)
-    if not layer.uses_no_common():
-        out = out + layer.ffn.run(layer.base, x, common) * left[:, :, None].to(x.dtype)
-    always = layer.beneath()
-    if isinstance(always, BottleneckBank):
-        out = out + run_bottleneck(layer, x, {n: p[0].to(x.dtype) for n, p in always.part.items()})
+    for bank, own in mixture.of_banks(mixture.table[rows.ids]):
+        run = _outputs_ffn if isinstance(bank, FFNBank) else _outputs_lora
+        out = out + run(mixture, bank, x, own)  # type: ignore[arg-type]
     return out
 
 
-def _outputs_ffn(layer: "MTALayer", bank: FFNBank, common: FFNWeights, x: Tensor, weights: Tensor) -> Tensor:
+def _outputs_ffn(mixture: Mixture, bank: FFNBank, x: Tensor, weights: Tensor) -> Tensor:
     """One adapter at a time, each over all rows.
 
     One wide matmul over all adapters would write activations of rows x seq x adapters x ffn, fresh from the system at
     every call: its page faults cost more than it saves.
     """
+    common = mixture.common
     out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
-    parts = {role: w.unbind(0) for role, w in bank.weight.items()}
-    part_biases = {role: b.unbind(0) for role, b in bank.bias.items()}
+    parts, part_biases = _unbound(bank.weight.items()), _unbound(bank.bias.items())
     for k, weight in enumerate(weights.unbind(1)):
-        own = {r: w[k] if bank.full else w[k] + common.weights[r] for r, w in parts.items()}
-        biases = {r: b[k] if bank.full else b[k] + common.biases[r] for r, b in part_biases.items()}
-        ffn = FFNWeights(
-            {r: _cast(layer, r, w, x.dtype) for r, w in own.items()},
-            {r: _cast(layer, r, b, x.dtype) for r, b in biases.items()},
-        )
-        out = torch.addcmul(out, layer.ffn.run(layer.base, x, ffn), weight[:, None, None])
+        own, biases = _at(k, parts), _at(k, part_biases)
+        if not bank.full:
+            own = {role: delta + common.weights[role] for role, delta in own.items()}
+            biases = {role: delta + common.biases[role] for role, delta in biases.items()}
+        ffn = FFNWeights(mixture.cast(own, x.dtype), mixture.cast(biases, x.dtype))
+        out = torch.addcmul(out, mixture.ffn.run(mixture.base, x, ffn), weight[:, None, None])
     return out.to(x.dtype)
 
 
-def _outputs_lora(layer: "MTALayer", bank: LoRABank, common: FFNWeights, x: Tensor, weights: Tensor) -> Tensor:
+def _outputs_lora(mixture: Mixture, bank: LoRABank, x: Tensor, weights: Tensor) -> Tensor:
     batch, tokens, _ = x.shape
+    common = mixture.common
 
     def up(role: str) -> Tensor:
         shared = F.linear(x, common.weights[role], common.biases.get(role)).flatten(0, 1)
         return shared + bank.each(role, x)  # adapter, batch x token, ffn
 
-    inner = layer.ffn.activate(layer.base, up("up"), up("gate") if "gate" in common.weights else None)
+    inner = mixture.ffn.activate(mixture.base, up("up"), up("gate") if "gate" in common.weights else None)
     per_token = weights.t().to(x.dtype).repeat_interleave(tokens, 1)  # adapter, batch x token
     inner = inner * per_token[..., None]
     narrow = (inner @ bank.a[DOWN].to(x.dtype).mT) * bank.scale  # adapter, batch x token, rank

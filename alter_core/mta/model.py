@@ -4,15 +4,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from alter_core.errors import MTAError
-from alter_core.mta import surgery
 from alter_core.mta.architectures import Architecture, Side
 from alter_core.mta.gates import GateMode
 from alter_core.mta.layer import MTALayer, Start
 from alter_core.mta.routing import RoutedCheckpoint, Router, TaskIds
 from alter_core.spec.mta import MTAConfig
+
+NEW_ROW_KEEP = 0.97
+"""Weight of the home adapter in a new task's row where gates are soft already, unless said otherwise."""
 
 PARTS = ("backbone", "shared_adapters", "task_adapters", "gates")
 
@@ -98,9 +100,7 @@ class MTAModel:
         if task not in ("pretrained", "shared", "zero"):
             raise MTAError(f"start {task!r} is unknown: pretrained, shared or zero")
         for layer in self.layers:
-            for bank in layer.tasks:
-                layer.start(bank, task)
-            layer.forget()
+            layer.start(task)
 
     def set_trainable(self, parts: Collection[str]) -> list[tuple[str, nn.Parameter]]:
         """Let only `parts` (of backbone, shared_adapters, task_adapters, gates) train; return their parameters.
@@ -150,20 +150,38 @@ class MTAModel:
         return tables
 
     def add_task(
-        self, name: str, home: str | None = None, start: Start | None = None, keep: float = surgery.NEW_ROW_KEEP
+        self, name: str, home: str | None = None, start: Start | None = None, keep: float = NEW_ROW_KEEP
     ) -> list[tuple[str, nn.Parameter]]:
-        """Add a task with an adapter of its own, or on the adapter of `home`; see `surgery.add_task`."""
-        return surgery.add_task(self, name, home, start, keep)
+        """Add a task, and return the parameters that alone may train for it: its adapters and gate rows.
 
-    def remove_task(self, name: str) -> None:
-        """Remove a task; see `surgery.remove_task`."""
-        surgery.remove_task(self, name)
+        Without `home` the task gets a fresh adapter at every MTA layer, started as `start_adapters` would; with it,
+        it starts on that task's adapter and only gate rows are new. keep: weight of the home adapter where gates are
+        soft. Everything else is frozen, and as old rows never reach the new adapter, the other tasks' logits stay
+        bit-identical whatever is trained now.
 
-    def prune(
-        self, min_weight: float, probe: Mapping[str, Tensor] | None = None, task_ids: TaskIds | None = None
-    ) -> "surgery.Pruned":
-        """Drop adapters that no task gives `min_weight`; see `surgery.prune`."""
-        return surgery.prune(self, min_weight, probe, task_ids)
+        Raises MTAError when `name` exists, or `home` does not, and unless 0 < keep < 1; the model is then as it was.
+        """
+        if not 0 < keep < 1:
+            raise MTAError(f"add_task: keep must lie between 0 and 1, both excluded; got {keep}")
+        if name in self.tasks:
+            raise MTAError(f"task {name!r} exists already", [f"known tasks: {', '.join(self.tasks)}"])
+        if home is not None and home not in self.tasks:
+            raise MTAError(f"home {home!r} is no task", [f"known tasks: {', '.join(self.tasks)}"])
+        place = None if home is None else self.tasks.index(home)
+        new: set[int] = set()
+        for layer in self.layers:
+            column = None if place is None else layer.gate.homes[place]
+            new.update(id(parameter) for parameter in layer.add_task(name, column, start, keep))
+        self.router.tasks.append(name)
+        if home is not None:
+            homes = self.config.homes
+            self.config = self.config.model_copy(update={"homes": {**homes, name: homes.get(home, home)}})
+        found = []
+        for parameter_name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(id(parameter) in new)
+            if id(parameter) in new:
+                found.append((parameter_name, parameter))
+        return found
 
 
 def task_ids_context(mta: MTAModel, task_ids: TaskIds) -> AbstractContextManager[None]:

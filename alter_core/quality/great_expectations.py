@@ -4,7 +4,6 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when the library is imported
@@ -117,31 +116,3 @@ def _without_traces(found: dict[str, Any]) -> dict[str, Any]:
     if error := _error_of(found):
         return found | {"exception_info": {"raised_exception": True, "exception_message": error}}
     return found
-
-
-def build_site(results: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
-    """Write Data Docs of validation results, as `Suite.json` holds them, to `folder`, under the title `name`."""
-    import great_expectations as gx
-    from great_expectations.core import RunIdentifier, expectationSuiteValidationResultSchema
-    from great_expectations.data_context.types.resource_identifiers import (
-        ExpectationSuiteIdentifier,
-        ValidationResultIdentifier,
-    )
-
-    context = gx.get_context(mode="ephemeral")
-    for each in results:
-        result = expectationSuiteValidationResultSchema.load(dict(each))
-        suite = ExpectationSuiteIdentifier(name=each["suite_name"])
-        run = RunIdentifier(**each["meta"]["run_id"])
-        key = ValidationResultIdentifier(suite, run, batch_identifier=f"frame {each['meta']['frame']}")
-        context.validation_results_store.set(key, result)
-    context.add_data_docs_site(
-        name,
-        {
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
-            "show_how_to_buttons": False,
-        },
-    )
-    context.build_data_docs(site_names=[name])  # not the one in a temporary folder that it would make too

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from alter_core.spec.section import Misfit, Section, misfits
 
-AdapterKind = Literal["ffn", "bottleneck", "lora"]
+AdapterKind = Literal["ffn", "lora"]
 Mixing = Literal["weight", "output"]
 LayerChoice = Annotated[
     str | tuple[int, ...],
@@ -25,8 +25,8 @@ class MTAConfig(Section):
     """The same for the encoder of an encoder-decoder backbone; unset means as `layers`.
     The paper's setting is last_1 in both."""
     adapter: AdapterKind = "ffn"
-    """Kind of every task adapter. ffn: a copy of the pretrained FFN (the paper's); bottleneck: down- and
-    up-projection beside the FFN (Houlsby); lora: a low-rank delta on each of the FFN's own linears."""
+    """Kind of every task adapter. ffn: a copy of the pretrained FFN (the paper's); lora: a low-rank delta on
+    each of the FFN's own linears."""
     shared_adapters: int = Field(default=0, ge=0, le=16)
     """How many adapters belong to all tasks."""
     shared_adapter: AdapterKind | None = None
@@ -46,8 +46,6 @@ class MTAConfig(Section):
     """Rank of a lora adapter, for each of the FFN's linears."""
     alpha: float | None = Field(default=None, gt=0)
     """A lora delta is scaled by alpha / rank; unset means alpha = rank."""
-    width: int = Field(default=64, ge=1)
-    """Hidden width of a bottleneck adapter."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "MTAConfig":

@@ -19,7 +19,7 @@ from alter_core.errors import BundleError, SpecError, TrainingError
 from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.mta.manifest import MANIFEST
-from alter_core.mta.surgery import NEW_ROW_KEEP
+from alter_core.mta.model import NEW_ROW_KEEP
 from alter_core.numerics import choose_precision, dtype_of
 from alter_core.prompts import check_room, longest_answer
 from alter_core.spec import DomainSpec, StageSpec

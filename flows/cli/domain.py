@@ -36,10 +36,6 @@ def new(
 def data(
     domains: Annotated[list[str], typer.Argument(metavar="DOMAIN", help="Names, folders or domain.yaml files.")],
     data_root: DataRoot = None,
-    docs: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Build Great Expectations' Data Docs there too; they want the network."),
-    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +50,7 @@ def data(
             typer.echo(f"error: {one.error}", err=True)
 
     with console_display(quiet).shown() as display:
-        found = check_each(domains, data_root, docs, display, told)
+        found = check_each(domains, data_root, display, told)
     if as_json:
         typer.echo(checked_json(found))
     raise typer.Exit(max(one.exit_code for one in found))

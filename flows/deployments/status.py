@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -24,11 +24,11 @@ from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.deployments.declarations import domain_tag
 from flows.deployments.deploy import server_errors
-from flows.many import is_late
 from flows.production.plan import find_domain
 from flows.production.stores import model_store
 from registry.models import CHAMPION
 
+LATE = timedelta(minutes=1)  # a worker asks for runs every ten to fifteen seconds
 _ON = ([StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED], [StateType.PENDING])
 
 
@@ -185,6 +185,14 @@ def _first(
         limit=1,
     )
     return found[0] if found else None
+
+
+def is_late(run: FlowRun) -> bool:
+    """Whether a flow run that should have begun has been taken by nothing."""
+    if run.state is None or not run.state.is_scheduled():
+        return False
+    due = run.next_scheduled_start_time or run.expected_start_time
+    return run.state.name == "Late" or (due is not None and due < datetime.now(UTC) - LATE)
 
 
 def _text(time: datetime | None) -> str | None:

@@ -38,7 +38,6 @@ class Checked:
     report: "QualityReport | None" = None
     """None where it did not come to a report."""
     page: Path | None = None
-    docs: Path | None = None
 
     @property
     def exit_code(self) -> int:
@@ -51,24 +50,21 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         told = {"domain": self.domain, "exit_code": self.exit_code, "error": str(self.error) if self.error else None}
-        pages = {"page": str(self.page) if self.page else None, "data_docs": str(self.docs) if self.docs else None}
-        return {**(self.report.to_json() if self.report else {}), **told, **pages}
+        page = {"page": str(self.page) if self.page else None}
+        return {**(self.report.to_json() if self.report else {}), **told, **page}
 
 
 def check_each(
-    domains: Sequence[str], data_root: Path | None, docs: Path | None, display: Display, told: Callable[[Checked], None]
+    domains: Sequence[str], data_root: Path | None, display: Display, told: Callable[[Checked], None]
 ) -> list[Checked]:
-    """Check the domains in turn; `told` hears of each as it ends. One whose rows or spec are wrong stops no other.
-
-    docs: folder for Data Docs, one site a domain; None: none are built.
-    """
+    """Check the domains in turn; `told` hears of each as it ends. One whose rows or spec are wrong stops no other."""
     found = []
     taken: dict[str, Path] = {}
     for given in domains:
         try:
             plan = Plan.read(given, data_root)
             named_once(plan.spec, plan.file, taken)
-            one = _check(plan, docs, display)
+            one = _check(plan, display)
         except AlterError as error:
             one = Checked(given, error)
         told(one)
@@ -76,7 +72,7 @@ def check_each(
     return found
 
 
-def _check(plan: Plan, docs: Path | None, display: Display) -> Checked:
+def _check(plan: Plan, display: Display) -> Checked:
     from alter_core.backbone import find_tokenizer
     from alter_core.data.ingest import ingest
     from alter_core.quality.report import validate
@@ -92,17 +88,12 @@ def _check(plan: Plan, docs: Path | None, display: Display) -> Checked:
     folder = plan.run_folder("data")
     page = write_report(report, folder)
     write_json(folder / "quality.json", report.to_json())
-    site = None
-    if docs is not None:
-        from alter_core.quality.data_docs import write_data_docs
-
-        site = write_data_docs(report.gx_json, docs / name)
     blocked = None
     try:
         report.raise_if_blocked()
     except QualityBlocked as error:
         blocked = error
-    return Checked(name, blocked, report, page, site)
+    return Checked(name, blocked, report, page)
 
 
 def checked_json(found: Sequence[Checked]) -> str:
@@ -123,8 +114,6 @@ def print_checked(one: Checked) -> None:
     for item in report.wrong("warn"):
         out.print(_warning(item))
     out.print(f"data {report.digest}; the whole report is {one.page}")
-    if one.docs:
-        out.print(f"Data Docs begin at {one.docs}, a page that is empty without network")
 
 
 def _rows_table(report: "QualityReport") -> Table:

@@ -115,7 +115,6 @@ def test_blocked_data_ends_with_3_and_names_the_first_20_rows(
         (("data", "broken"), "match.jsonl:7: there is no column 'target'"),
         (("data", "brokn"), "did you mean 'broken'?"),
         (("data",), "Missing argument"),
-        (("data", "broken", "--docs"), "--docs"),
     ],
 )
 def test_wrong_input_ends_with_2_and_says_where(
@@ -198,29 +197,6 @@ def test_a_quality_report_is_of_what_was_left_out_too_and_of_the_tokenizer(
     assert key() == key()
     assert key("another") != key()
     assert key(repeat=4) != key()  # the same rows are kept, and three quarters were duplicates
-
-
-def test_data_docs_are_built_where_asked_and_never_over_something_else(
-    alter: Alter, domain: Callable[..., str], tmp_path: Path
-) -> None:
-    name = domain("bad", _blocked)
-    for _ in range(2):  # the second time in place of the first
-        code, out, err = alter("data", name, "--docs", "docs")
-        assert code == 3, err
-    index = tmp_path / "docs" / "bad" / "index.html"
-    assert f"Data Docs begin at {index.relative_to(tmp_path)}" in out
-    pages = [page.relative_to(index.parent) for page in index.parent.glob("validations/**/*.html")]
-    assert {page.parts[1] for page in pages} == {f"{t} {s}" for t in ("colour", "match", "thing") for s in
-                                                 ("rows", "counts")}  # fmt: skip
-    assert all(str(page).replace(" ", "%20") in index.read_text().replace(" ", "%20") for page in pages)
-    texts = [(index.parent / page).read_text() for page in pages if page.parts[1] == "colour rows"]
-    assert any("mauve" in text and "Failed" in text for text in texts)
-    (tmp_path / "mine" / "bad").mkdir(parents=True)
-    (tmp_path / "mine" / "bad" / "letter.txt").write_text("dear")
-    code, _, err = alter("data", name, "--docs", "mine")
-    assert code == 2
-    assert "holds something else than Data Docs" in err
-    assert (tmp_path / "mine" / "bad" / "letter.txt").read_text() == "dear"
 
 
 def test_a_terminal_shows_progress(domain: Callable[..., str], tmp_path: Path) -> None:

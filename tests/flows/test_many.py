@@ -57,7 +57,7 @@ def test_a_run_is_late_once_its_time_has_passed(seconds: float, late: bool) -> N
     due = datetime.now(UTC) - timedelta(seconds=seconds)
     state = SimpleNamespace(is_scheduled=lambda: True, name="Scheduled")
     run: Any = SimpleNamespace(state=state, next_scheduled_start_time=due, expected_start_time=None)
-    assert many.is_late(run) == late
+    assert status.is_late(run) == late
 
 
 def test_of_runs_that_ended_the_later_one_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

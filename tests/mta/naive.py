@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alter_core.mta import MTALayer
-from alter_core.mta.adapters import BottleneckBank, FFNBank, LoRABank
+from alter_core.mta.adapters import LoRABank
 
 Weights = dict[str, Tensor]
 
@@ -19,33 +19,19 @@ def naive_layer(layer: MTALayer, hidden: Tensor, tasks: list[int]) -> Tensor:
 
 def _row(layer: MTALayer, x: Tensor, task: int) -> Tensor:
     base = _base(layer)
-    always = layer.shared if layer.is_beneath and layer.gate.shared_active else None
-    common, out = base, torch.zeros(())
-    if isinstance(always, FFNBank | LoRABank):
-        common = _add(base, _delta(always, 0, base), 1.0)
-    elif isinstance(always, BottleneckBank):
-        out = _bottleneck(layer, {n: p[0] for n, p in always.part.items()}, x)
-    adapters = _adapters(layer)
+    beneath = layer.is_beneath and layer.gate.shared_active
+    common = _add(base, _delta(layer.shared, 0, base), 1.0) if beneath else base
     gate = _gate_row(layer, task)
     if layer.config.mixing == "output":
         total = _run(layer, common, x)
-        for weight, (bank, place) in zip(gate, adapters, strict=True):
-            if isinstance(bank, BottleneckBank):
-                total = total + weight * _bottleneck(layer, {n: p[place] for n, p in bank.part.items()}, x)
-            else:
-                own = _add(common, _delta(bank, place, base), 1.0)
-                total = total + weight * (_run(layer, own, x) - _run(layer, common, x))
-        return total + out
+        for weight, (bank, place) in zip(gate, _adapters(layer), strict=True):
+            own = _add(common, _delta(bank, place, base), 1.0)
+            total = total + weight * (_run(layer, own, x) - _run(layer, common, x))
+        return total
     mixed = dict(common)
-    narrow: Weights = {}
-    for weight, (bank, place) in zip(gate, adapters, strict=True):
-        if isinstance(bank, BottleneckBank):
-            for name, part in bank.part.items():
-                narrow[name] = narrow.get(name, torch.zeros(())) + weight * part[place]
-        else:
-            mixed = _add(mixed, _delta(bank, place, base), weight)
-    total = _run(layer, mixed, x) + out
-    return total + _bottleneck(layer, narrow, x) if narrow else total
+    for weight, (bank, place) in zip(gate, _adapters(layer), strict=True):
+        mixed = _add(mixed, _delta(bank, place, base), weight)
+    return _run(layer, mixed, x)
 
 
 def _adapters(layer: MTALayer) -> list[tuple[Any, int]]:
@@ -103,8 +89,3 @@ def _run(layer: MTALayer, weights: Weights, x: Tensor) -> Tensor:
     gated = "gate" in weights
     inner = act(F.linear(x, weights["gate"], weights.get("gate bias"))) * inner if gated else act(inner)
     return F.linear(inner, weights["down"], weights.get("down bias"))
-
-
-def _bottleneck(layer: MTALayer, part: Weights, x: Tensor) -> Tensor:
-    act = getattr(layer.base, layer.ffn.activation)
-    return F.linear(act(F.linear(x, part["down"], part["down_bias"])), part["up"].t(), part["up_bias"])

@@ -17,7 +17,7 @@ from tests.mta.conftest import TASKS, VOCAB, batch_for, logits, plain_logits, st
 
 
 def made(architecture: str = "llama", mode: Any = "soft", **settings: Any) -> MTAModel:
-    mta = inject(tiny(architecture), MTAConfig(layers="all", rank=2, width=3, **settings), TASKS)
+    mta = inject(tiny(architecture), MTAConfig(layers="all", rank=2, **settings), TASKS)
     stir(mta)
     mta.set_gate_mode(mode)
     return mta
@@ -75,18 +75,6 @@ def test_output_mixing_folds_exactly_only_with_one_adapter() -> None:
     assert loss["largest_logit_change"] > 0
 
 
-def test_a_bottleneck_is_refused_and_approximated_better_than_left_out() -> None:
-    mta = made("gpt2", adapter="bottleneck")
-    probe = batch_for(mta.model, rows=64, seed=5)
-    with pytest.raises(MTAError, match="no place in a plain FFN"):
-        fold(mta, "nli")
-    with pytest.raises(MTAError, match="needs a probe"):
-        fold(mta, "nli", approximate=True)
-    fitted = fold_loss(mta, fold(mta, "nli", approximate=True, probe=probe), "nli", batch_for(mta.model, seed=6))
-    left_out = fold_loss(mta, tiny("gpt2"), "nli", batch_for(mta.model, seed=6))
-    assert 0 < fitted["mean_kl"] < 0.5 * left_out["mean_kl"]
-
-
 def test_an_unknown_task_lists_the_known() -> None:
     with pytest.raises(MTAError, match="mood") as caught:
         fold(made(), "mood")
@@ -128,9 +116,7 @@ def tokenizer() -> Any:
 def test_a_fresh_process_with_transformers_alone_gives_the_same_answers(architecture: str, tmp_path: Path) -> None:
     mta = made(architecture, adapter="lora", shared_adapters=1, shared_adapter="ffn", shared_place="beneath")
     own = tokenizer()
-    loss = export(mta, own, "title", tmp_path / "out", probe=batch_for(mta.model))
-    assert loss is not None
-    assert loss["largest_logit_change"] < 1e-4
+    export(mta, own, "title", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     text = "w3 w8 w1 w22"
     done = subprocess.run(

@@ -14,14 +14,10 @@ ROWS = [2, 0, 2, 1, 0]
 KINDS = [
     pytest.param({"adapter": "ffn"}, id="ffn"),
     pytest.param({"adapter": "lora", "alpha": 6.0}, id="lora"),
-    pytest.param({"adapter": "bottleneck"}, id="bottleneck"),
     pytest.param({"adapter": "ffn", "shared_adapters": 2}, id="ffn-shared"),
     pytest.param({"adapter": "lora", "shared_adapters": 1}, id="lora-shared"),
-    pytest.param({"adapter": "bottleneck", "shared_adapters": 1}, id="bottleneck-shared"),
     pytest.param({"adapter": "lora", "shared_adapters": 1, "shared_adapter": "ffn"}, id="lora-beside-ffn"),
     pytest.param({"adapter": "ffn", "shared_adapters": 1, "shared_adapter": "lora"}, id="ffn-beside-lora"),
-    pytest.param({"adapter": "bottleneck", "shared_adapters": 1, "shared_adapter": "ffn"}, id="bottleneck-beside-ffn"),
-    pytest.param({"adapter": "ffn", "shared_adapters": 1, "shared_adapter": "bottleneck"}, id="ffn-beside-bottleneck"),
     pytest.param({"adapter": "ffn", "shared_adapters": 1, "shared_place": "beneath"}, id="ffn-on-ffn"),
     pytest.param(
         {"adapter": "lora", "shared_adapters": 1, "shared_adapter": "ffn", "shared_place": "beneath"}, id="lora-on-ffn"
@@ -30,12 +26,11 @@ KINDS = [
     pytest.param(
         {"adapter": "ffn", "shared_adapters": 1, "shared_adapter": "lora", "shared_place": "beneath"}, id="ffn-on-lora"
     ),
-    pytest.param({"adapter": "bottleneck", "shared_adapters": 1, "shared_place": "beneath"}, id="bottleneck-on-same"),
 ]
 
 
 def made(architecture: str, mixing: str, settings: dict[str, Any], **more: Any) -> Any:
-    config = MTAConfig(layers="last_1", mixing=mixing, rank=3, width=5, **settings, **more)
+    config = MTAConfig(layers="last_1", mixing=mixing, rank=3, **settings, **more)
     mta = inject(tiny(architecture), config, TASKS)
     stir(mta)
     return mta
@@ -125,7 +120,7 @@ def test_adapters_switched_off_contribute_nothing(mixing: str, mode: str, place:
 
 
 @pytest.mark.parametrize("mixing", ["weight", "output"])
-@pytest.mark.parametrize("kind", ["ffn", "lora", "bottleneck"])
+@pytest.mark.parametrize("kind", ["ffn", "lora"])
 def test_float32_adapters_work_on_a_bfloat16_backbone(kind: str, mixing: str) -> None:
     model = tiny("llama").bfloat16()
     mta = inject(model, MTAConfig(layers="last_1", adapter=kind, mixing=mixing), TASKS, dtype=torch.float32)
@@ -227,7 +222,7 @@ def test_a_lora_delta_is_scaled_by_alpha_over_rank() -> None:
     with torch.no_grad():
         bank.a["up"].fill_(1.0)
         bank.b["up"].fill_(1.0)
-    formed, base = layer.formed(0, torch.float32).ffn.weights["up"], layer.ffn.read(layer.base).weights["up"]
+    formed, base = layer.form([0], torch.float32)[0].weights["up"], layer.ffn.read(layer.base).weights["up"]
     torch.testing.assert_close(formed - base, torch.full((24, 16), 2 * 6.0 / 2))
 
 

@@ -115,7 +115,7 @@ def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
         ({"seed": True}, "seed: must be a whole number, got true"),
         ({"stage_one": {"trains": ["adapters"], "steps": True}}, "steps: must be a whole number, got true"),
         ({"stage_one": {"trains": ["adapters"], "epochs": False}}, "epochs: must be a number, got false"),
-        ({"mta": {"width": True}}, "width: must be a whole number, got true"),
+        ({"mta": {"rank": True}}, "rank: must be a whole number, got true"),
         ({"mta": {"layers": True}}, "layers: must be text or a list, got true"),
         ({"mta": {"layers": [True, 2]}}, "layers: must hold numbers alone, got [true, 2]"),
         ({"backbone": {"model": " "}}, "backbone > model: is empty; give a hub id"),
