@@ -1,4 +1,4 @@
-"""Run a training or evaluation job as a process of its own, and follow what it writes."""
+"""Run a job as a process of its own, follow what it writes, stop it, and explain how it ended."""
 
 import errno
 import json
@@ -15,11 +15,10 @@ from typing import Any
 
 import psutil
 
-from alter_core.errors import AlterError, TrainingError, WorkspaceError
+from alter_core.errors import AlterError, Stopped, TrainingError, WorkspaceError
+from alter_core.job import TERMINATED, Job, StopAsked
 from alter_core.whole import write_json
 
-TERMINATED = 143
-"""Exit code of a process that SIGTERM has ended: 128 and the signal's number, as shells give it."""
 Row = Mapping[str, Any]
 POLL_SECONDS = 0.25
 STOP_SECONDS = 20  # for a job to finish its step and write a checkpoint; Prefect kills a cancelled run after 30
@@ -37,17 +36,31 @@ def step_rows(metrics: Path) -> list[Row]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row: Callable[[Row], None]) -> None:
+def run_job(
+    command: Sequence[str],
+    job: Job,
+    folder: Path,
+    on_row: Callable[[Row], None] | None,
+    *,
+    what: str = "the job",
+    stop_asked: StopAsked | None = None,
+    threads: int | None = None,
+) -> None:
     """Write `job` to folder/job.json, run `command` on it, and call `on_row` for each row the job appends to metrics.
 
+    on_row: None for a job that shares its metrics with others, whose rows they are as well. what: for messages.
+    stop_asked: of a caller that is a job itself. threads: of computation; unset, as many as there are cores.
     The process stays in our process group, so that cancelling a flow run reaches it; whatever ends this function
     early (SIGTERM, Ctrl-C) stops the process first. A job that finds its input wrong says so in a row of phase `error`,
-    raised here as AlterError; any other failure raises TrainingError with the end of the job's log.
+    raised here as AlterError; any other failure raises TrainingError with the end of the job's log. Raises Stopped when
+    `stop_asked` says so, or where it is given and the process was asked to stop.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, log, metrics = folder / JOB_FILE, folder / "log.txt", Path(str(job["metrics"]))
-    write_json(file, job)
-    position = metrics.stat().st_size if metrics.exists() else 0  # before it starts: its first row may come at once
+    file, log, metrics = folder / JOB_FILE, folder / "log.txt", job.metrics if on_row else None
+    write_json(file, job.model_dump(mode="json"))
+    # Before it starts: its first row may come at once.
+    position = metrics.stat().st_size if metrics and metrics.exists() else 0
+    share = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     with log.open("ab") as sink:
         begin = sink.tell()
         process = subprocess.Popen(
@@ -55,21 +68,27 @@ def run_job(command: Sequence[str], job: Mapping[str, Any], folder: Path, on_row
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**share, **os.environ, "PYTHONUNBUFFERED": "1"},
         )
+    stopped = Stopped(f"{what} was asked to stop; it goes on from there")
     error: Row | None = None
     try:
         for row in _rows(metrics, process, position):
-            if row.get("phase") == "error":
+            if row is None:
+                if stop_asked and stop_asked():
+                    raise stopped
+            elif row.get("phase") == "error":
                 error = row
-            else:
+            elif on_row:
                 on_row(row)
     except BaseException:
         stop_tree(process)
         end_leftovers(folder)  # where the launcher got the signal first, its child is nobody's
         raise
+    if stop_asked and process.returncode == TERMINATED:
+        raise stopped
     if process.returncode:
-        raise _explained(process.returncode, log, begin, error)
+        raise _explained(process.returncode, log, begin, error, what)
 
 
 def end_leftovers(folder: Path, beside: Path | None = None) -> int:
@@ -105,12 +124,13 @@ def module_command(module: str) -> list[str]:
     return [sys.executable, "-m", module]
 
 
-def _rows(metrics: Path, process: "subprocess.Popen[bytes]", position: int) -> Iterator[Row]:
-    """Rows as they are appended after `position`, until the process has ended and the file is read to its end."""
+def _rows(metrics: Path | None, process: "subprocess.Popen[bytes]", position: int) -> Iterator[Row | None]:
+    """Rows as they are appended after `position`, until the process has ended and the file is read to its end; None
+    before each wait for more."""
     rest = b""
     ended = False
     while True:
-        if metrics.exists():
+        if metrics and metrics.exists():
             with metrics.open("rb") as file:
                 file.seek(position)
                 chunk = file.read()
@@ -121,6 +141,7 @@ def _rows(metrics: Path, process: "subprocess.Popen[bytes]", position: int) -> I
             return
         ended = process.poll() is not None
         if not ended:
+            yield None
             time.sleep(POLL_SECONDS)
 
 
@@ -142,7 +163,7 @@ def _end(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(alive, STOP_SECONDS)
 
 
-def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterError:
+def _explained(code: int, log: Path, begin: int, error: Row | None, what: str) -> AlterError:
     """The job's own words where it left some; otherwise how it ended and the last lines of its log."""
     if error is not None:
         # In the row, because a launcher of several processes ends with 1 whatever theirs was.
@@ -155,14 +176,14 @@ def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterErro
     # A launcher reports its child's signal in words and ends with code 1 itself.
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "SIGKILL" in text:
         return TrainingError(
-            f"the job was killed (SIGKILL), most often because memory ran out; its log is {log}. Free some memory and "
+            f"{what} was killed (SIGKILL), most often because memory ran out; its log is {log}. Free some memory and "
             "run again: what is done is kept. Or raise the stage's accumulate in the spec: training needs less memory "
             "then, and the stage begins anew",
             tail,
         )
     if os.strerror(errno.ENOSPC) in text:
         return WorkspaceError(
-            f"the disk is full: the job could not write under {log.parent}. Free some space (`alter gc` shows what may "
+            f"the disk is full: {what} could not write under {log.parent}. Free some space (`alter gc` shows what may "
             "go), then run again: what is done is kept",
             tail[-1:],
         )
@@ -172,5 +193,5 @@ def _explained(code: int, log: Path, begin: int, error: Row | None) -> AlterErro
     elif code < 0:
         how = f"was ended by a signal ({signal.strsignal(-code) or -code})"
     return TrainingError(
-        f"the job {how}; its log is {log}. Run again once the reason is mended: what is done is kept", tail
+        f"{what} {how}; its log is {log}. Run again once the reason is mended: what is done is kept", tail
     )

@@ -34,7 +34,7 @@ from alter_core.inference.predict import Predictor
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
-from alter_core.training.job import TrainingJob
+from alter_core.training.order import TrainingJob
 from alter_core.training.run import run as train
 from alter_core.whole import digest_of
 from alter_core.workspace import Workspace

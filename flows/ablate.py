@@ -135,7 +135,7 @@ def _run_ablation(plan: Plan, data: Facts, backbone: Facts, settings: Mapping[st
         if row.get("phase") == "ablate":
             follower(row["done"], row["total"], seconds_left=row["seconds_left"], text=row["text"])
 
-    run_job(module_command("alter_core.ablation.job"), job.model_dump(mode="json"), folder, on_row)
+    run_job(module_command("alter_core.ablation.job"), job, folder, on_row)
     text = (folder / "ablation.md").read_text(encoding="utf-8")
     create_markdown_artifact(text, key=artifacts.key(plan, "ablation"))
     return str(folder)

@@ -26,7 +26,7 @@ from alter_core.mta import bundle_digest
 from alter_core.process import Row, module_command, run_job, step_rows, training_command
 from alter_core.quality.page import write_report
 from alter_core.quality.report import validate as check_quality
-from alter_core.training.job import TrainingJob
+from alter_core.training.order import TrainingJob
 from alter_core.whole import write_json
 from flows import artifacts
 from flows.production import display
@@ -201,7 +201,7 @@ def train(
                     sent.update(row["step"] for row in pending)
                     pending.clear()
 
-        run_job(training_command("alter_core.training.job", processes), job.model_dump(mode="json"), folder, on_row)
+        run_job(training_command("alter_core.training.job", processes), job, folder, on_row)
     # With those of an earlier run that trained the stage or a part of it: a version's MLflow run tells all of them.
     rest = [row for row in step_rows(folder / "metrics.jsonl") if row["step"] not in sent]
     if not _logged(log, rest):
@@ -242,12 +242,12 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
             subjects=tuple(Subject(name=n, bundle=bundles[n], output=str(folders[n])) for n in missing),
             backbone=backbone["path"],
             split="test",
-            metrics=str(folders[missing[0]] / "metrics.jsonl"),
+            metrics=folders[missing[0]] / "metrics.jsonl",
         )
         follower = Follower(plan, "evaluate")
 
         def on_row(row: Row) -> None:
             follower(row["done"], row["total"], phase=f"score {row['subject']}", seconds_left=row.get("seconds_left"))
 
-        run_job(module_command("alter_core.evaluation.job"), job.model_dump(mode="json"), folders[missing[0]], on_row)
+        run_job(module_command("alter_core.evaluation.job"), job, folders[missing[0]], on_row)
     return {name: str(folder / "scorecard.json") for name, folder in folders.items()}

@@ -6,27 +6,29 @@ table so far is on disk after every arm.
 
 import math
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from alter_core import job as jobs
 from alter_core.ablation.arms import Arm, make_arms
 from alter_core.ablation.duration import Sayer, Step, all_steps, expected_seconds, tuning_steps
 from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
 from alter_core.ablation.pool import SideBySide
 from alter_core.ablation.table import Tuned, summarise, write_table
 from alter_core.ablation.trials import Bench, Facts, Split, Trial, read_facts
-from alter_core.errors import AlterError, SpecError, TrainingError
-from alter_core.evaluation.job import append_row
+from alter_core.errors import SpecError, TrainingError
 from alter_core.spec import DomainSpec, StageSpec
-from alter_core.training.job import EXIT_STOPPED
 from alter_core.whole import write_json
+
+COMMAND = "alter_core.ablation.job"
+"""This module, as `python -m` is given it."""
 
 
 class TrialChoice(BaseModel):
@@ -40,10 +42,8 @@ class TrialChoice(BaseModel):
     split: Split
 
 
-class AblationJob(BaseModel):
+class AblationJob(jobs.Job):
     """Everything that an ablation needs, as JSON."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     spec: DomainSpec
     """The domain, with the dataset's labels filled in."""
@@ -83,7 +83,7 @@ class AblationJob(BaseModel):
     """Digest of the code; results of other code are not reused."""
 
 
-def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], bool]) -> dict[str, Any]:
+def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> dict[str, Any]:
     """Do `job`; returns what ablation.json holds, and nothing for one trial.
 
     Raises AlterError subclasses for wrong input, and alter_core.errors.Stopped when asked to stop.
@@ -103,8 +103,7 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     sayer = Sayer(log, job.at_once)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     if job.only:
-        (arm,) = (arm for arm in arms if arm.name == job.only.arm)
-        Trial(bench, arm, job.only.rate, job.only.seed).result(job.only.split)
+        _do(job.only, bench, arms, log)
         return {}
     settings = _settings(job, spec, counts)
     guesses = expected_seconds(bench, arms, counts)
@@ -124,8 +123,7 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
         if job.at_once > 1 and not trial.has(split):
             choice = TrialChoice(arm=trial.arm.name, rate=trial.rate, seed=trial.seed, split=split)
             part = job.model_copy(update={"only": choice})
-            module = "alter_core.ablation.job"
-            beside.run(module, part.model_dump(mode="json"), trial.folder, f"{trial.arm.title}, seed {trial.seed}")
+            beside.run(COMMAND, part, trial.folder, f"{trial.arm.title}, seed {trial.seed}")
         return trial.result(split)
 
     def settle(arm: Arm, trial: Trial) -> None:
@@ -144,6 +142,18 @@ def run(job: AblationJob, log: Callable[..., None], stop_asked: Callable[[], boo
     others = [(arm, seed) for seed in seeds[1:] for arm in arms if arm.spec]
     beside.each(lambda one: settle(one[0], Trial(bench, one[0], tuned[one[0].name].rate, one[1])), others)
     return summarise(spec, arms, finished, tuned, settings)
+
+
+def _do(only: TrialChoice, bench: Bench, arms: Sequence[Arm], log: jobs.Log) -> None:
+    """One of several trials side by side: it also ends when the process that waits for it was killed."""
+    parent, asked = os.getppid(), bench.stop_asked
+    (arm,) = (arm for arm in arms if arm.name == only.arm)
+    alone = replace(
+        bench,
+        log=lambda **fields: log(**{**fields, "arm": arm.name}),
+        stop_asked=lambda: asked() or os.getppid() != parent,
+    )
+    Trial(alone, arm, only.rate, only.seed).result(only.split)
 
 
 def _tune(
@@ -254,39 +264,10 @@ def chosen_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, 
     return tuple(arm for arm in arms if names is None or arm.name in names)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit code 0, 143 after SIGTERM, or that of the AlterError that stopped the job."""
-    from alter_core.errors import Stopped
-
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m alter_core.ablation.job JOB.json\n")
-        return 2
-    try:
-        job = AblationJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-    except ValidationError as error:
-        sys.stderr.write(f"{arguments[0]}: not an ablation job: {error}\n")
-        return 2
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
-    arm = {"arm": job.only.arm} if job.only else {}
-    parent = os.getppid()
-
-    def stop_asked() -> bool:
-        # One of several side by side also ends when the process that waits for it was killed.
-        return bool(asked) or (job.only is not None and os.getppid() != parent)
-
-    try:
-        run(job, lambda **fields: append_row(job.metrics, {**fields, **arm}), stop_asked)
-    except Stopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
-        return EXIT_STOPPED
-    except AlterError as error:
-        sys.stderr.write(f"{error}\n")
-        told = {"headline": error.headline, "problems": list(error.problems), "exit_code": error.exit_code}
-        append_row(job.metrics, {"phase": "error", **told})
-        return error.exit_code
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job that the command line names; returns the exit code."""
+    return jobs.main(AblationJob, run, "ablation", arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -21,7 +21,7 @@ from alter_core.evaluation.scorecard import score
 from alter_core.inference.predict import Predictor
 from alter_core.spec import DomainSpec
 from alter_core.training.attention import attention, choose_attention
-from alter_core.training.job import TrainingJob
+from alter_core.training.order import TrainingJob
 from alter_core.training.result import Score, trained_in_all
 from alter_core.whole import digest_of, write_json, written_whole
 

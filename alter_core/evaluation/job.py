@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from alter_core.errors import AlterError
+from alter_core import job as jobs
+from alter_core.errors import Stopped
 from alter_core.spec import DomainSpec
 from alter_core.whole import written_whole
 
@@ -41,10 +42,8 @@ class Subject(BaseModel):
     """Folder that gets scorecard.json and predictions.jsonl."""
 
 
-class EvaluationJob(BaseModel):
+class EvaluationJob(jobs.Job):
     """Everything that an evaluation needs, as JSON."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     dataset: str
     """Folder of a TaskDataset."""
@@ -56,15 +55,15 @@ class EvaluationJob(BaseModel):
     """Folder of the converted backbone."""
     split: str = "test"
     """Which rows are scored; at most spec.evaluation.max_rows a task."""
-    metrics: str
+    metrics: Path
     """JSON lines, appended: {"phase": "evaluate", "subject", "done", "total", "seconds_left"}; rows count over all
-    subjects. A job that cannot go on leaves {"phase": "error", "headline", "problems", "exit_code"}."""
+    subjects."""
 
 
-def run(job: EvaluationJob) -> "dict[str, Scorecard]":
+def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[str, Scorecard]":
     """Score every subject; each one's files are written as soon as it is done.
 
-    Raises AlterError subclasses for a dataset, bundle or backbone that cannot be used.
+    Raises AlterError subclasses for a dataset, bundle or backbone that cannot be used, and Stopped when asked to stop.
     """
     from alter_core.data.dataset import TaskDataset
     from alter_core.evaluation.baselines import majority_targets
@@ -75,7 +74,7 @@ def run(job: EvaluationJob) -> "dict[str, Scorecard]":
     labelled = [task.name for task in job.spec.tasks if task.task_type.labelled]
     wanted = labelled if "majority" in job.spec.evaluation.baselines else []
     majority = majority_targets({name: dataset.rows("train", name)["target"] for name in wanted})
-    report = _reporter(Path(job.metrics), [subject.name for subject in job.subjects], len(rows))
+    report = _reporter(log, stop_asked, [subject.name for subject in job.subjects], len(rows))
     scorecards = {}
     for number, subject in enumerate(job.subjects):
         predictor = _predictor(subject, job)
@@ -132,54 +131,34 @@ def _predictor(subject: Subject, job: EvaluationJob) -> "Predictor":
     return Predictor.placed(model, tokenizer, job.spec, None)
 
 
-def _reporter(path: Path, names: Sequence[str], rows: int) -> Callable[[int, int, int], None]:
-    """A function of (subject number, rows done, rows of the subject) that appends progress rows now and then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _reporter(
+    log: jobs.Log, stop_asked: jobs.StopAsked, names: Sequence[str], rows: int
+) -> Callable[[int, int, int], None]:
+    """A function of (subject number, rows done, rows of the subject) that tells progress now and then.
+
+    It raises Stopped when the process is to end.
+    """
     total = rows * len(names)
     begin = last = time.monotonic()
 
     def report(number: int, done: int, _rows: int) -> None:
         nonlocal last
+        if stop_asked():
+            raise Stopped(f"evaluation was asked to stop; what is scored before {names[number]} is kept")
         now, all_done = time.monotonic(), number * rows + done
         if now - last < WRITE_SECONDS and done < rows:
             return
         last = now
         left = (now - begin) / max(all_done, 1) * (total - all_done)
-        append_row(
-            path,
-            {"phase": "evaluate", "subject": names[number], "done": all_done, "total": total, "seconds_left": left},
-        )
+        log(phase="evaluate", subject=names[number], done=all_done, total=total, seconds_left=left)
 
     return report
 
 
-def append_row(path: Path, row: Row) -> None:
-    """Append one JSON line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Exit code 0, or that of the AlterError that stopped the job: it stands on stderr and in the metrics file."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m alter_core.evaluation.job JOB.json\n")
-        return 2
-    text = Path(arguments[0]).read_text(encoding="utf-8")
-    try:
-        job = EvaluationJob.model_validate_json(text)
-    except ValidationError as error:
-        sys.stderr.write(f"{arguments[0]}: not an evaluation job: {error}\n")
-        return 2
-    try:
-        run(job)
-    except AlterError as error:
-        sys.stderr.write(f"{error}\n")
-        told = {"headline": error.headline, "problems": list(error.problems), "exit_code": error.exit_code}
-        append_row(Path(job.metrics), {"phase": "error", **told})
-        return error.exit_code
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job that the command line names; returns the exit code."""
+    return jobs.main(EvaluationJob, run, "evaluation", arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -28,8 +28,8 @@ from alter_core.training.attention import attention, choose_attention
 from alter_core.training.batches import EncodedRows, encode_rows
 from alter_core.training.cost import stage_cost
 from alter_core.training.forward import TargetForward
-from alter_core.training.job import TrainingJob
 from alter_core.training.loop import train
+from alter_core.training.order import TrainingJob
 from alter_core.training.result import RESULT_FILE, Score, StageResult, Validation
 from alter_core.training.session import Training
 from alter_core.training.stages import Named, enter_stage, opens_gates, stage_for_added

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from alter_core.errors import AlterError
-from alter_core.process import TERMINATED
+from alter_core.job import TERMINATED
 from alter_core.spec.load import load_domain
 from flows.deployments.declarations import (
     DEFAULT_POOL,

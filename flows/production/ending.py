@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from alter_core.process import TERMINATED
+from alter_core.job import TERMINATED
 from flows.production.exit_codes import STOPPED, WRONG
 
 _ALLOW = "let this user read and write there, or name another place"

@@ -6,7 +6,7 @@ Errors bring theirs along: `exit_code` of alter_core.errors and registry.errors 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from alter_core.process import TERMINATED
+from alter_core.job import TERMINATED
 
 FAILED, WRONG = 1, 2
 STOPPED = 130  # 128 and the signal's number, as shells give it

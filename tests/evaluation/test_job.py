@@ -9,10 +9,13 @@ import torch
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
+from alter_core.errors import Stopped
 from alter_core.evaluation.baselines import majority_targets
-from alter_core.evaluation.job import EvaluationJob, chosen_rows, main, run
+from alter_core.evaluation.job import EvaluationJob, chosen_rows, main
+from alter_core.evaluation.job import run as run_job
 from alter_core.evaluation.scorecard import SCORECARD_FILE, Scorecard
 from alter_core.inference.predict import Predictor
+from alter_core.job import Metrics
 from alter_core.mta import inject, save_bundle
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
@@ -53,6 +56,10 @@ def job_for(ready: dict[str, Any], folder: Path, **changes: Any) -> EvaluationJo
         "metrics": str(folder / "metrics.jsonl"),
     }
     return EvaluationJob.model_validate(given | changes)
+
+
+def run(job: EvaluationJob) -> dict[str, Scorecard]:
+    return run_job(job, Metrics(job.metrics), lambda: False)
 
 
 def test_every_subject_gets_its_scorecard_and_predictions(ready: dict[str, Any], tmp_path: Path) -> None:
@@ -123,7 +130,16 @@ def test_a_wrong_input_ends_the_command_with_a_message(
 def test_a_file_that_is_no_job_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "job.json").write_text('{"dataset": 3}')
     assert main([str(tmp_path / "job.json")]) == 2
-    assert "not an evaluation job" in capsys.readouterr().err
+    assert "is no evaluation job" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_is_asked_to_stop_keeps_what_is_scored(ready: dict[str, Any], tmp_path: Path) -> None:
+    job, told = job_for(ready, tmp_path), []
+    with pytest.raises(Stopped):
+        run_job(job, lambda **fields: told.append(fields["subject"]), lambda: "zero_shot" in told)
+    assert told == ["zero_shot"]
+    assert (tmp_path / "zero" / SCORECARD_FILE).exists()
+    assert not (tmp_path / "one").exists()
 
 
 def test_labels_of_the_dataset_fill_the_spec(ready: dict[str, Any]) -> None:

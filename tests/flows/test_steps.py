@@ -40,7 +40,7 @@ def test_models_are_scored_on_test_rows(read: Read, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(steps, "run_job", lambda _command, job, *_: jobs.append(job))
     data = {"digest": "d", "path": "data", "labels": {"colour": ["red"], "match": ["yes", "no"]}}
     steps.evaluate.fn(read(), data, {"digest": "b", "path": "backbone"}, {"zero_shot": None})
-    assert [job["split"] for job in jobs] == ["test"]
+    assert [job.split for job in jobs] == ["test"]
 
 
 @pytest.mark.parametrize(

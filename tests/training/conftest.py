@@ -15,7 +15,7 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
-from alter_core.training.job import TrainingJob
+from alter_core.training.order import TrainingJob
 from alter_core.training.result import StageResult
 from alter_core.training.run import run
 from alter_core.workspace import Workspace

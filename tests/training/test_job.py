@@ -25,7 +25,8 @@ from alter_core.process import stop_tree, training_command
 from alter_core.training import checkpoint, session
 from alter_core.training import run as run_module
 from alter_core.training.checkpoint import Progressed, load_checkpoint, save_checkpoint
-from alter_core.training.job import TrainingJob, main
+from alter_core.training.job import main
+from alter_core.training.order import TrainingJob
 from alter_core.training.result import RESULT_FILE, Score, StageResult
 from alter_core.training.run import job_key, trained_digest
 from alter_core.whole import write_json

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from alter_core import process as jobs
-from alter_core.errors import AlterError, TrainingError, WorkspaceError
+from alter_core.errors import AlterError, Stopped, TrainingError, WorkspaceError
+from alter_core.job import Job
 from alter_core.process import end_leftovers, run_job
 
 PRELUDE = """
@@ -22,12 +23,13 @@ def row(**values):
 """
 
 
-def run(tmp_path: Path, script: str, on_row: Any = None) -> list[dict[str, Any]]:
+def run(tmp_path: Path, script: str, on_row: Any = None, **more: Any) -> list[dict[str, Any]]:
     program = tmp_path / "job.py"
     program.write_text(PRELUDE + script, encoding="utf-8")
     rows: list[dict[str, Any]] = []
-    job = {"metrics": str(tmp_path / "metrics.jsonl")}
-    run_job([sys.executable, str(program)], job, tmp_path / "out", on_row or (lambda row: rows.append(dict(row))))
+    job = Job(metrics=tmp_path / "metrics.jsonl")
+    on_row = on_row or (lambda row: rows.append(dict(row)))
+    run_job([sys.executable, str(program)], job, tmp_path / "out", on_row, **more)
     return rows
 
 
@@ -164,3 +166,28 @@ def test_a_job_that_does_not_stop_when_asked_is_killed(monkeypatch: pytest.Monke
     begin = time.monotonic()
     jobs.stop_tree(process)
     assert time.monotonic() - begin < 60
+
+
+def test_a_job_that_waits_for_one_hands_a_stop_on_and_stops(tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    script = f"""
+def end(*_):
+    open({str(tmp_path / "asked")!r}, "w"); sys.exit(143)
+signal.signal(signal.SIGTERM, end)
+open({str(up)!r}, "w"); time.sleep(120)
+"""
+    with pytest.raises(Stopped, match="the trial was asked to stop"):
+        run(tmp_path, script, what="the trial", stop_asked=up.exists)
+    assert (tmp_path / "asked").exists()
+
+
+def test_a_job_that_waits_for_one_stops_when_that_one_was_asked_to(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path, "sys.exit(143)", stop_asked=lambda: False)
+
+
+def test_a_job_whose_rows_are_not_followed_is_explained_by_its_log(tmp_path: Path) -> None:
+    program = tmp_path / "job.py"
+    program.write_text(PRELUDE + "row(phase='error', headline='x', problems=[]); print('the reason'); sys.exit(2)")
+    with pytest.raises(TrainingError, match=r"the trial ended with exit code 2(.|\n)*the reason"):
+        run_job([sys.executable, str(program)], Job(metrics=tmp_path / "m"), tmp_path / "out", None, what="the trial")
