@@ -21,10 +21,10 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from alter_core.process import end_leftovers
-from flows import publish
 from flows.notify import notify
 from flows.production.plan import Plan
 from flows.steps import say
+from registry.tracking import Tracker
 
 OPEN = [StateType.RUNNING, StateType.CANCELLING]
 
@@ -34,7 +34,7 @@ def workspace_tag(plan: Plan) -> str:
     return f"workspace:{plan.workspace.identity}"
 
 
-def close_abandoned(plan: Plan) -> None:
+def close_abandoned(plan: Plan, tracker: Tracker) -> None:
     """Stop what still works, mark MLflow runs KILLED and flow runs Crashed, which people are told of, and tag this flow
     run as ours.
     """
@@ -43,7 +43,7 @@ def close_abandoned(plan: Plan) -> None:
     for server in orphaned_servers():
         server.kill()
         say(f"stopped the Prefect server (pid {server.pid}) of a run in this workspace that was killed")
-    if runs := publish.sweep(plan):
+    if runs := tracker.sweep(plan.workspace.identity):
         say(f"marked MLflow runs of killed processes as KILLED: {', '.join(runs)}")
     own = flow_run.get_id()
     with get_client(sync_client=True) as client:

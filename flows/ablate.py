@@ -17,9 +17,9 @@ from alter_core.process import Row, end_leftovers, module_command, run_job
 from alter_core.spec.yaml_text import read_mapping
 from flows import artifacts, steps
 from flows.production.plan import ABLATION_LOCK, Plan, code_of
-from flows.production.stores import open_tracker
+from flows.production.production import Production
+from flows.production.stores import Stores
 from flows.publish import Run, ended
-from flows.steps import Facts, Follower
 
 
 def read_variants(file: Path) -> dict[str, dict[str, Any]]:
@@ -55,18 +55,18 @@ def ablate(
     plan = Plan.read(domain, Path(data_root) if data_root else None)
     plan = plan if rows is None else replace(plan, spec=plan.spec.with_limit(rows))
     further = read_variants(Path(variants)) if variants else {}
-    backbone = steps.prepare_backbone(plan)
-    data = steps.ingest(plan)
-    steps.validate(plan, data, backbone, None, None)
+    stores = Stores(plan.workspace, f"{plan.spec.name} ablation")
+    production = Production(plan, stores, steps.prepare_backbone(plan), steps.ingest(plan))
+    steps.validate(production, None)
     settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "variants": further}
     settings |= {"steps_factor": steps_factor, "patience": patience, "at_once": at_once}
     settings |= {"rates": rates, "max_rates": len(rates)} if rates else {}
-    tracker = open_tracker(plan, f"{plan.spec.name} ablation")
+    tracker = stores.tracker
     tracker.sweep()
-    tags = {"domain": plan.spec.name, "data_digest": data["digest"], "code": code_of("ablation trial")}
+    tags = {"domain": plan.spec.name, "data_digest": production.rows.digest, "code": code_of("ablation trial")}
     run = Run(tracker.start_run(f"ablation of {plan.spec.name}", {**settings, "rows": rows}, tags), tracker)
     with ended(run):
-        folder = run_ablation(plan, data, backbone, settings)
+        folder = run_ablation(production, settings)
         table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
         record(run, table, Path(folder), tags)
     return {"folder": folder, "table": table}
@@ -98,19 +98,15 @@ def record(run: Run, table: Mapping[str, Any], folder: Path, tags: Mapping[str, 
 
 
 @task(name="ablation", cache_policy=NO_CACHE)
-def run_ablation(
-    plan: Plan,
-    data: Facts,
-    backbone: Facts,
-    settings: Mapping[str, Any],
-) -> str:
+def run_ablation(production: Production, settings: Mapping[str, Any]) -> str:
     """The ablation in a process of its own; folder of its results. settings: of AblationJob. Raises TrainingError."""
+    plan = production.plan
     folder = plan.run_folder("ablation")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ABLATION_LOCK, timeout=0):
             end_leftovers(folder)  # of an ablation that was killed
-            return _run_ablation(plan, data, backbone, settings, folder)
+            return _run_ablation(production, settings, folder)
     except Timeout:
         raise WorkspaceError(
             f"an ablation of {plan.spec.name} runs in this workspace ({plan.workspace.home}) already; wait for it, or "
@@ -118,18 +114,19 @@ def run_ablation(
         ) from None
 
 
-def _run_ablation(plan: Plan, data: Facts, backbone: Facts, settings: Mapping[str, Any], folder: Path) -> str:
+def _run_ablation(production: Production, settings: Mapping[str, Any], folder: Path) -> str:
+    plan, rows = production.plan, production.rows
     job = AblationJob(
-        spec=plan.spec.with_labels(data["labels"]),
-        dataset=data["path"],
-        backbone=backbone["path"],
+        spec=plan.spec.with_labels(rows.labels),
+        dataset=rows.path,
+        backbone=production.backbone.path,
         output=folder,
         trunk_cache=plan.workspace.trunk_cache,
         metrics=folder / "metrics.jsonl",
         **settings,
         code=code_of("ablation trial"),
     )
-    follower = Follower(plan, "ablation")
+    follower = artifacts.Follower(plan, "ablation")
 
     def on_row(row: Row) -> None:
         if row.get("phase") == "ablate":

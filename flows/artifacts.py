@@ -1,17 +1,29 @@
 """Prefect artifacts: what one sees in a flow run of its data, its scores, its gates, and where the model went."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+import httpx
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 from alter_core.data.dataset import SPLITS
+from alter_core.training.result import GateTable
+from flows.production import display
 from flows.production.plan import Plan
+from flows.production.production import Production, Quality
 from registry.card import own_scorecard, plain, shown_macro, table
 from registry.errors import without_password
 
 MOST_WARNINGS = 50
+PROGRESS_SECONDS = 2.0
 
 
 def key(plan: Plan, what: str) -> str:
@@ -19,19 +31,39 @@ def key(plan: Plan, what: str) -> str:
     return f"{plan.spec.name}-{what}".replace("_", "-").replace(".", "-")
 
 
-def quality_summary(plan: Plan, quality: Mapping[str, Any], folder: Path) -> None:
+class Follower:
+    """Shows a step's progress in the terminal and as a Prefect progress artifact."""
+
+    def __init__(self, plan: Plan, step: str) -> None:
+        self._step = step
+        self._display = display.current()
+        self._artifact: Any = create_progress_artifact(0.0, key=key(plan, step))
+        self._last = monotonic()
+
+    def __call__(self, done: float, total: float, **fields: Any) -> None:
+        label = str(fields.pop("phase", self._step))
+        if self._display:
+            self._display.update(label, done, total, fields)
+        if monotonic() - self._last >= PROGRESS_SECONDS or done >= total:
+            self._last = monotonic()
+            note = f"{label}: {done:,.10g} of {total:,.10g}. {display.describe(fields)}"
+            with suppress(httpx.HTTPError):  # a server that is away for a while ends no work of hours
+                update_progress_artifact(self._artifact, 100.0 * done / max(total, 1), description=note)
+
+
+def quality_summary(plan: Plan, quality: Quality) -> None:
     """Outcome, rows per task and split, and warnings."""
     lines = [
-        f"# Quality of {plan.spec.name}: {quality['outcome']}",
+        f"# Quality of {plan.spec.name}: {quality.outcome}",
         "",
-        f"The whole report is `{folder}/quality.html`.",
+        f"The whole report is `{quality.folder}/quality.html`.",
     ]
     rows = []
-    for name, facts in quality["tasks"].items():
-        counts = (*(facts["rows"].get(split, 0) for split in SPLITS), facts["duplicates"], facts["leakage"])
+    for name, found in quality.tasks.items():
+        counts = (*(found["rows"].get(split, 0) for split in SPLITS), found["duplicates"], found["leakage"])
         rows.append([name, *(f"{count:,}" for count in counts)])
     lines += ["", table(["task", *SPLITS, "duplicates", "leakage"], rows)]
-    warnings = quality["warnings"]
+    warnings = quality.warnings
     if warnings:
         lines += ["", f"## {len(warnings)} warnings", "", *(f"- {plain(text)}" for text in warnings[:MOST_WARNINGS])]
     create_markdown_artifact("\n".join(lines), key=key(plan, "quality"), description="Data of this run")
@@ -54,7 +86,7 @@ def score_table(plan: Plan, scorecards: Mapping[str, Mapping[str, Any]]) -> None
     create_table_artifact(rows, key=key(plan, "scores"), description="Test rows")
 
 
-def gate_tables(plan: Plan, stage: str, gates: Mapping[str, Any]) -> None:
+def gate_tables(plan: Plan, stage: str, gates: Mapping[str, GateTable]) -> None:
     """The last layer's gate as the stage left it: which adapters each task draws on."""
     after = gates.get("after") or gates.get("before")
     if not after:
@@ -67,17 +99,17 @@ def gate_tables(plan: Plan, stage: str, gates: Mapping[str, Any]) -> None:
     create_markdown_artifact(text, key=key(plan, f"gates-{stage}"), description="Weights of the adapters")
 
 
-def links(plan: Plan, tracking_uri: str, experiment: str, run: str, version: int) -> None:
+def links(production: Production, run: str, version: int) -> None:
     """Where the MLflow run and the registered version are; without an MLflow server, how to get there."""
-    name = plan.spec.name
+    plan, tracker = production.plan, production.stores.tracker
+    name, tracking_uri = plan.spec.name, tracker.tracking_uri
     if not tracking_uri.startswith(("http://", "https://")):
         text = f"`alter ui` shows MLflow run `{run}` and version {version} of the model `{name}`."
         create_markdown_artifact(text, key=key(plan, "mlflow"), description="Where the model is")
         return
     root = without_password(tracking_uri).rstrip("/")
-    create_link_artifact(
-        f"{root}/#/experiments/{experiment}/runs/{run}", "MLflow run", key=key(plan, "mlflow-run"), description=run
-    )
+    place = f"{root}/#/experiments/{tracker.experiment_id}/runs/{run}"
+    create_link_artifact(place, "MLflow run", key=key(plan, "mlflow-run"), description=run)
     create_link_artifact(
         f"{root}/#/models/{name}/versions/{version}",
         f"{name} version {version}",

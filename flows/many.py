@@ -4,10 +4,10 @@ no other.
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import typer
 from prefect import tags
@@ -22,7 +22,18 @@ from flows.deployments.status import is_late
 from flows.deployments.zombies import TAG
 from flows.production.ending import explained
 from flows.production.exit_codes import FAILED, WRONG
+from flows.production.outcome import Outcome
 from flows.production.plan import Plan, named_once
+
+
+class Parameters(TypedDict, total=False):
+    """Of the flow `produce`, beside the domain."""
+
+    data_root: str | None
+    force: bool
+    processes: int
+    added: str | None
+
 
 POLL_SECONDS = 2.0
 
@@ -32,8 +43,8 @@ class Ended:
     """How one domain's run ended."""
 
     domain: str
-    outcome: Mapping[str, Any] | None
-    """What the flow gave back; None when it failed."""
+    outcome: Outcome | None
+    """None when it failed, or ran elsewhere."""
     message: str
     exit_code: int
 
@@ -52,27 +63,24 @@ def read_plans(domains: Sequence[str], data_root: Path | None) -> tuple[list[Pla
     return plans, wrong
 
 
-def produce_here(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """One domain in this process, tagged so that `alter status` finds its flow run. Raises what the flow raises.
-
-    parameters: of the flow `produce`, beside the domain.
-    """
+def produce_here(plan: Plan, parameters: Parameters) -> Outcome:
+    """One domain in this process, tagged so that `alter status` finds its flow run. Raises what the flow raises."""
     from flows.deployments.deploy import server_errors
     from flows.produce import produce
 
     with tags(TAG, domain_tag(plan.spec.name)), server_errors():
-        outcome: dict[str, Any] = produce(str(plan.file), **parameters)
+        outcome: Outcome = produce(str(plan.file), **parameters)
         return outcome
 
 
-def produce_each(plans: Sequence[Plan], parameters: Mapping[str, Any], told: Callable[[Ended], None]) -> list[Ended]:
+def produce_each(plans: Sequence[Plan], parameters: Parameters, told: Callable[[Ended], None]) -> list[Ended]:
     """The domains one after another in this process; `told` hears of each as it ends."""
     ended = []
     for plan in plans:
         name = plan.spec.name
         try:
             outcome = produce_here(plan, parameters)
-            one = Ended(name, outcome, str(outcome.get("reason", "")), 0)
+            one = Ended(name, outcome, outcome.reason or "", 0)
         except Exception as error:  # also a defect: the other domains are not to blame
             defect = f"a defect of the factory ({type(error).__name__}: {error}); `alter run {plan.file}` shows where"
             message, code = explained(error) or (defect, FAILED)
@@ -84,7 +92,7 @@ def produce_each(plans: Sequence[Plan], parameters: Mapping[str, Any], told: Cal
 
 def produce_deployed(
     plans: Sequence[Plan],
-    parameters: Mapping[str, Any],
+    parameters: Parameters,
     told: Callable[[Ended], None],
     say: Callable[[str], None],
 ) -> list[Ended]:
@@ -165,8 +173,7 @@ def ended_json(ended: Sequence[Ended]) -> str:
     """How the domains ended, for programs."""
     rows = []
     for one in ended:
-        outcome = dict(one.outcome or {})
-        kept = {key: outcome.get(key) for key in ("status", "version", "run_key", "seconds")}
+        kept = {key: getattr(one.outcome, key, None) for key in ("status", "version", "run_key", "seconds")}
         rows.append({"domain": one.domain, "exit_code": one.exit_code, "message": one.message, **kept})
     return json.dumps(rows, indent=2)
 
@@ -176,14 +183,10 @@ def print_ended(ended: Sequence[Ended]) -> None:
     out = Console(soft_wrap=True)
     table = Table("domain", "ended", "version", "seconds")
     for one in ended:
-        outcome = one.outcome or {}
-        version, seconds = outcome.get("version"), outcome.get("seconds")
-        table.add_row(
-            one.domain,
-            outcome.get("status") or ("done" if one.exit_code == 0 else "failed"),
-            "" if version is None else str(version),
-            "" if seconds is None else f"{seconds:.0f}",
-        )
+        if outcome := one.outcome:
+            table.add_row(one.domain, outcome.status, str(outcome.version), f"{outcome.seconds:.0f}")
+        else:
+            table.add_row(one.domain, "done" if one.exit_code == 0 else "failed", "", "")
     out.print(table)
     for one in ended:
         if one.message:

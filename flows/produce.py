@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from prefect import flow
@@ -19,12 +18,14 @@ from alter_core.spec.load import load_domain
 from flows import artifacts, publish, steps
 from flows.abandoned import close_abandoned
 from flows.notify import notify
-from flows.production.candidate import Candidate, read_scorecards
+from flows.production.candidate import Candidate
+from flows.production.earlier import bundle_to_compare, first_start
+from flows.production.outcome import Outcome
 from flows.production.plan import Plan, find_domain
-from registry.errors import AliasConflict
+from flows.production.production import Production
+from flows.production.stage import Stage, Start
+from flows.production.stores import Stores
 from registry.versions import Version
-
-Outcome = dict[str, Any]
 
 
 def _run_name() -> str:
@@ -56,17 +57,83 @@ def produce(
     """
     begin = time.monotonic()
     plan = Plan.read(domain, Path(data_root) if data_root else None, added)
+    with _alone(plan), _full_disk_explained(plan):
+        stores = Stores(plan.workspace, plan.spec.name)
+        close_abandoned(plan, stores.tracker)
+        outcome = make(Production(plan, stores, steps.prepare_backbone(plan), steps.ingest(plan)), force, processes)
+    return replace(outcome, seconds=time.monotonic() - begin)
+
+
+def make(production: Production, force: bool = False, processes: int = 1) -> Outcome:
+    """The production from its rows to its end, step by step. Everything that is unchanged is reused."""
+    name, key = production.plan.spec.name, production.run_key
+    champion = publish.champion(production)
+    if not force and (made := publish.already_made(production, champion)):
+        return Outcome(name, "unchanged", made["version"], key, aliases=tuple(made["aliases"]))
+    quality = steps.validate(production, champion)
+    with publish.mlflow_run(production, quality, flow_run.get_id()) as run:
+        start, why = first_start(production, champion)
+        if why:
+            steps.say(why)
+        stages = _train(production, start, run, processes)
+        candidate = Candidate(production, quality, stages, start.version if start else None, run.id)
+        candidate = _scored(candidate, champion)
+        decision = candidate.decide()
+        version = publish.register(candidate, run)
+        publish.verify(candidate, version)
+        while (verdict := publish.promote(candidate, version, decision)) == "overtaken":
+            candidate = _scored(candidate, publish.champion(production))
+            decision = candidate.decide()
+        publish.settle(production, version, candidate.card_facts())
+        artifacts.links(production, run.id, version)
+    return Outcome(
+        name,
+        verdict,
+        version,
+        key,
+        reason=decision.reason,
+        scorecards=candidate.scorecards,
+        costs={name: stage.cost for name, stage in stages.items()},
+        mlflow_run=run.id,
+    )
+
+
+def _train(production: Production, start: Start | None, run: publish.Run, processes: int) -> dict[str, Stage]:
+    """Every stage in order, each from the bundle of the one before it."""
+    stages: dict[str, Stage] = {}
+    for name in production.plan.stages():
+        stages[name] = steps.train(production, name, start, partial(run.log_training, name), processes)
+        start = stages[name].after()
+    return stages
+
+
+def _scored(candidate: Candidate, champion: Version | None) -> Candidate:
+    """The candidate with scorecards of all that is compared, `champion` among them."""
+    production = candidate.production
+    baselines = production.plan.spec.evaluation.baselines
+    bundles: dict[str, str | None] = {"zero_shot": None} if "zero_shot" in baselines else {}
+    bundles |= {name: str(stage.bundle) for name, stage in candidate.stages.items()}
+    if there := bundle_to_compare(production, champion):
+        bundles["champion"] = there
+    return replace(candidate, champion=champion, scorecards=steps.evaluate(production, bundles))
+
+
+@contextmanager
+def _alone(plan: Plan) -> Iterator[None]:
+    """Hold the domain's lock in its workspace. Raises WorkspaceError where another process has it."""
     plan.lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(plan.lock_file, timeout=0)
     try:
-        with FileLock(plan.lock_file, timeout=0), _full_disk_explained(plan):
-            close_abandoned(plan)
-            outcome = _produce(plan, force, processes)
+        lock.acquire()
     except Timeout:
         raise WorkspaceError(
             f"{plan.spec.name} is being produced by another process in this workspace ({plan.workspace.home}); "
             "wait for it, or set ALTER_HOME to another folder"
         ) from None
-    return {**outcome, "domain": plan.spec.name, "seconds": time.monotonic() - begin}
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -81,78 +148,3 @@ def _full_disk_explained(plan: Plan) -> Iterator[None]:
             "was produced. Free some space (`alter gc` shows what may go), or set ALTER_HOME to a larger disk, then "
             "run again"
         ) from error
-
-
-def _produce(plan: Plan, force: bool, processes: int) -> Outcome:
-    backbone = steps.prepare_backbone(plan)
-    data = steps.ingest(plan)
-    run_key = plan.run_key(data["digest"], backbone["digest"])
-    champion = publish.champion(plan)
-    number = champion["version"] if champion else None
-    made = None if force else publish.settled(plan, run_key)
-    if made and publish.stands(made, champion):
-        steps.say(
-            f"nothing has changed: spec, data, backbone and code are those of {plan.spec.name} version "
-            f"{made['version']} (run key {run_key}); nothing was trained"
-        )
-        return {"status": "unchanged", "version": made["version"], "aliases": made["aliases"], "run_key": run_key}
-    if made:
-        steps.say(
-            f"version {made['version']} was made of the same things, and the champion has changed since: what is "
-            "unchanged is reused, and it is decided again"
-        )
-    if champion and not force and publish.is_unsettled(champion, run_key):
-        steps.say(f"version {number} was promoted by a run that was killed then: writing its card")
-        publish.settle(plan, champion["version"])
-        return {"status": "unchanged", "version": number, "aliases": champion["aliases"], "run_key": run_key}
-
-    quality = steps.validate(plan, data, backbone, number, publish.champion_profile(plan, champion))
-    data = {**data, "quality": quality}
-    with publish.mlflow_run(plan, run_key, data, backbone, flow_run.get_id()) as run:
-        stages: dict[str, steps.Facts] = {}
-        first = start = publish.first_start(plan, champion, data, backbone)
-        for name in plan.stages():
-            stages[name] = steps.train(plan, name, data, backbone, start, partial(run.log_training, name), processes)
-            start = steps.Start.at(Path(stages[name]["bundle"]))
-        scorecards, paths = _scores(plan, data, backbone, stages, champion)
-        started_from = first.version if first else None
-        candidate = Candidate(plan, run_key, data, backbone, stages, scorecards, champion, started_from)
-        decision = candidate.decide()
-        facts = candidate.card_facts(run.id)
-        version = publish.register(candidate, facts, run)
-        publish.verify(plan, version, candidate.own["samples"])
-        try:
-            promoted = publish.promote(candidate, version, decision)
-        except AliasConflict as conflict:
-            steps.say(f"{conflict}: comparing with the new champion")
-            champion = publish.champion(plan)
-            scorecards, paths = _scores(plan, data, backbone, stages, champion)
-            candidate = replace(candidate, scorecards=scorecards, champion=champion)
-            decision = candidate.decide()
-            promoted = publish.promote(candidate, version, decision)
-            facts = {**candidate.card_facts(run.id), "created": facts["created"]}
-        publish.settle(plan, version, facts)
-        artifacts.links(plan, run.tracker.tracking_uri, run.tracker.experiment_id, run.id, version)
-    return {
-        "status": "champion" if promoted else "candidate",
-        "version": version,
-        "run_key": run_key,
-        "reason": decision["reason"],
-        "scorecards": paths,
-        "costs": {name: facts["cost"] for name, facts in stages.items()},
-        "mlflow_run": run.id,
-    }
-
-
-def _scores(
-    plan: Plan, data: steps.Facts, backbone: steps.Facts, stages: dict[str, steps.Facts], champion: Version | None
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Scorecards of all that is compared, and their paths."""
-    bundles: dict[str, str | None] = {"zero_shot": None} if "zero_shot" in plan.spec.evaluation.baselines else {}
-    bundles |= {name: facts["bundle"] for name, facts in stages.items()}
-    if champion and (bundle := publish.bundle_to_compare(plan, champion["version"])):
-        bundles["champion"] = bundle
-    paths = steps.evaluate(plan, data, backbone, bundles)
-    scorecards = read_scorecards(paths)
-    artifacts.score_table(plan, scorecards)
-    return scorecards, paths

@@ -1,4 +1,4 @@
-"""The steps of one production: each takes and returns paths, digests and other plain values.
+"""The steps of one production that bring, train and score: each takes the production and returns a typed result.
 
 A step is a Prefect task; its Prefect name is the function's. Steps hold calls; what they call lives in alter_core and
 registry. Retries stand only where there is input or output that may heal by itself: sources, the hub, MLflow.
@@ -6,21 +6,18 @@ registry. Retries stand only where there is input or output that may heal by its
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import httpx
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
-from alter_core.backbone import backbone_record, resolve_backbone
+from alter_core.backbone import resolve_backbone
 from alter_core.data.ingest import ingest as ingest_rows
+from alter_core.errors import TrainingError
 from alter_core.evaluation.job import EvaluationJob, Subject
 from alter_core.mta import bundle_digest
 from alter_core.process import Row, module_command, run_job, step_rows, training_command
@@ -29,12 +26,15 @@ from alter_core.quality.report import validate as check_quality
 from alter_core.training.order import TrainingJob
 from alter_core.whole import write_json
 from flows import artifacts
+from flows.artifacts import Follower
 from flows.production import display
+from flows.production.earlier import champion_profile
 from flows.production.plan import Plan, StageName
+from flows.production.production import Backbone, Production, Quality, Rows
 from flows.production.settings import checkpoint_seconds
+from flows.production.stage import Stage, Start
+from registry.versions import Version
 
-Facts = dict[str, Any]
-ARTIFACT_SECONDS = 2.0
 LOG_SECONDS = 5.0
 
 
@@ -57,40 +57,6 @@ io_retries: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Start:
-    """A bundle that training goes on from, and what stands for its content in keys."""
-
-    bundle: Path
-    digest: str
-    version: int | None = None
-    """Where it is a registered one."""
-
-    @classmethod
-    def at(cls, folder: Path, version: int | None = None) -> "Start":
-        return cls(folder, bundle_digest(folder), version)
-
-
-class Follower:
-    """Shows a step's progress in the terminal and as a Prefect progress artifact."""
-
-    def __init__(self, plan: Plan, step: str) -> None:
-        self._step = step
-        self._display = display.current()
-        self._artifact: Any = create_progress_artifact(0.0, key=artifacts.key(plan, step))
-        self._last = monotonic()
-
-    def __call__(self, done: float, total: float, **fields: Any) -> None:
-        label = str(fields.pop("phase", self._step))
-        if self._display:
-            self._display.update(label, done, total, fields)
-        if monotonic() - self._last >= ARTIFACT_SECONDS or done >= total:
-            self._last = monotonic()
-            note = f"{label}: {done:,.10g} of {total:,.10g}. {display.describe(fields)}"
-            with suppress(httpx.HTTPError):  # a server that is away for a while ends no work of hours
-                update_progress_artifact(self._artifact, 100.0 * done / max(total, 1), description=note)
-
-
 def say(text: str) -> None:
     """A line in the flow run's log, and in the terminal where somebody watches."""
     get_run_logger().info(text)
@@ -99,35 +65,31 @@ def say(text: str) -> None:
 
 
 @task(name="prepare backbone", cache_policy=NO_CACHE, **io_retries)
-def prepare_backbone(plan: Plan) -> Facts:
+def prepare_backbone(plan: Plan) -> Backbone:
     """Bring the backbone into the workspace. Raises BackboneError."""
-    folder = resolve_backbone(plan.spec.backbone, plan.workspace, Follower(plan, "backbone"), base=plan.folder)
-    return {**backbone_record(folder), "path": str(folder)}
+    follower = Follower(plan, "backbone")
+    return Backbone.read(resolve_backbone(plan.spec.backbone, plan.workspace, follower, base=plan.folder))
 
 
 @task(name="ingest", cache_policy=NO_CACHE, **io_retries)
-def ingest(plan: Plan) -> Facts:
+def ingest(plan: Plan) -> Rows:
     """Bring the tasks' rows into the workspace. Raises DataError."""
-    follower = Follower(plan, "ingest")
-    dataset = ingest_rows(plan.spec, plan.folder, plan.workspace, plan.data_root, progress=follower)
-    tasks = dataset.manifest["tasks"]
-    rows = sum(sum(task["rows"].values()) for task in tasks.values())
-    say(f"data {dataset.digest}: {rows:,} rows of {len(tasks)} tasks")
-    return {
-        "path": str(dataset.path),
-        "digest": dataset.digest,
-        "labels": {name: list(labels) for name, labels in dataset.labels.items()},
-        "tasks": tasks,
-    }
+    rows = Rows.of(ingest_rows(plan.spec, plan.folder, plan.workspace, plan.data_root, Follower(plan, "ingest")))
+    count = sum(sum(task["rows"].values()) for task in rows.tasks.values())
+    say(f"data {rows.digest}: {count:,} rows of {len(rows.tasks)} tasks")
+    return rows
 
 
 @task(name="validate", cache_policy=NO_CACHE)
-def validate(plan: Plan, data: Facts, backbone: Facts, champion: int | None, profile: Facts | None) -> Facts:
-    """Check the rows, also against those that the champion (a version, and its profile) was trained on.
+def validate(production: Production, champion: Version | None) -> Quality:
+    """Check the rows, also against those that the champion was trained on.
 
     Raises QualityBlocked with the first bad rows.
     """
-    folder = plan.run_folder(f"quality-{plan.quality_key(data, backbone['digest'], champion)}")
+    plan, rows, backbone = production.plan, production.rows, production.backbone
+    manifest = {"digest": rows.digest, "tasks": rows.tasks}
+    key = plan.quality_key(manifest, backbone.digest, champion["version"] if champion else None)
+    folder = plan.run_folder(f"quality-{key}")
     record = folder / "quality.json"
     if record.exists():
         say("quality: reused, because rows, bounds, backbone, champion and code are unchanged")
@@ -136,45 +98,44 @@ def validate(plan: Plan, data: Facts, backbone: Facts, champion: int | None, pro
 
         from alter_core.data.dataset import TaskDataset
 
-        dataset, tokenizer = TaskDataset.open(Path(data["path"])), AutoTokenizer.from_pretrained(backbone["path"])
+        profile = champion_profile(production, champion)
+        dataset, tokenizer = TaskDataset.open(rows.path), AutoTokenizer.from_pretrained(backbone.path)
         report = check_quality(dataset, plan.spec, tokenizer, profile, Follower(plan, "validate"))
         write_report(report, folder)
         report.raise_if_blocked()
         write_json(record, report.to_json())
-    quality: Facts = json.loads(record.read_text(encoding="utf-8"))
-    artifacts.quality_summary(plan, quality, folder)
-    say(f"quality {quality['outcome']}: {len(quality['warnings'])} warnings; the page is {folder / 'quality.html'}")
-    return {**{k: quality[k] for k in ("outcome", "warnings", "profile", "drift")}, "folder": str(folder)}
+    quality = Quality.read(folder)
+    artifacts.quality_summary(plan, quality)
+    say(f"quality {quality.outcome}: {len(quality.warnings)} warnings; the page is {folder / 'quality.html'}")
+    return quality
 
 
 @task(name="train", task_run_name="{stage}", cache_policy=NO_CACHE)
 def train(
-    plan: Plan,
+    production: Production,
     stage: StageName,
-    data: Facts,
-    backbone: Facts,
     start: Start | None,
     log: Callable[[list[Row]], None] | None,
     processes: int = 1,
-) -> Facts:
+) -> Stage:
     """Train one stage in as many processes of its own, or reuse it when all that it depends on is unchanged.
 
     start: the bundle that the stage begins from; None: the backbone. Raises TrainingError.
     """
-    key = plan.stage_key(stage, data["digest"], backbone["digest"], start.digest if start else None)
+    plan, rows, backbone = production.plan, production.rows, production.backbone
+    key = plan.stage_key(stage, rows.digest, backbone.digest, start.digest if start else None)
     folder = plan.run_folder(f"{stage}-{key}")
-    result = folder / "result.json"
-    reused = result.exists()
     sent: set[int] = set()
-    if reused:
+    trained = Stage.find(folder)
+    if trained:
         say(f"{stage}: reused, because its rows, settings, backbone and code are unchanged (key {key})")
     else:
         job = TrainingJob(
             stage=stage,
             task=plan.added,
-            spec=plan.spec.with_labels(data["labels"]),
-            dataset=data["path"],
-            backbone=backbone["path"],
+            spec=plan.spec.with_labels(rows.labels),
+            dataset=rows.path,
+            backbone=backbone.path,
             start=start.bundle if start else None,
             output=folder,
             checkpoints=folder / "checkpoints",
@@ -206,9 +167,10 @@ def train(
     rest = [row for row in step_rows(folder / "metrics.jsonl") if row["step"] not in sent]
     if not _logged(log, rest):
         say(f"MLflow did not answer: {len(rest)} steps of {stage} are missing from its metrics")
-    facts: Facts = json.loads(result.read_text(encoding="utf-8"))
-    artifacts.gate_tables(plan, stage, facts["gates"])
-    return {**facts, "key": key, "folder": str(folder), "bundle": str(folder / "bundle"), "reused": reused}
+    if not (trained := trained or Stage.find(folder)):
+        raise TrainingError(f"the training of {stage} left no whole result in {folder}: remove it, and run again")
+    artifacts.gate_tables(plan, stage, trained.result.gates)
+    return trained
 
 
 def _logged(log: Callable[[list[Row]], None] | None, rows: list[Row]) -> bool:
@@ -224,23 +186,25 @@ def _logged(log: Callable[[list[Row]], None] | None, rows: list[Row]) -> bool:
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str | None]) -> dict[str, str]:
-    """Score each bundle (None: the backbone as it is) on the test rows; paths of the scorecards, by name.
+def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[str, Mapping[str, Any]]:
+    """Score each bundle (None: the backbone as it is) on the test rows; scorecards by name.
 
     All that have no scorecard yet are scored in one process. Raises TrainingError.
     """
+    plan, rows, backbone = production.plan, production.rows, production.backbone
     keys = {
-        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else backbone["digest"], data["digest"])
+        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else backbone.digest, rows.digest)
         for name, bundle in bundles.items()
     }
     folders = {name: plan.run_folder(f"score-{key}") for name, key in keys.items()}
-    missing = [name for name, folder in folders.items() if not (folder / "scorecard.json").exists()]
+    files = {name: folder / "scorecard.json" for name, folder in folders.items()}
+    missing = [name for name, file in files.items() if not file.exists()]
     if missing:
         job = EvaluationJob(
-            dataset=data["path"],
-            spec=plan.spec.with_labels(data["labels"]),
+            dataset=rows.path,
+            spec=plan.spec.with_labels(rows.labels),
             subjects=tuple(Subject(name=n, bundle=bundles[n], output=str(folders[n])) for n in missing),
-            backbone=backbone["path"],
+            backbone=backbone.path,
             split="test",
             metrics=folders[missing[0]] / "metrics.jsonl",
         )
@@ -250,4 +214,8 @@ def evaluate(plan: Plan, data: Facts, backbone: Facts, bundles: Mapping[str, str
             follower(row["done"], row["total"], phase=f"score {row['subject']}", seconds_left=row.get("seconds_left"))
 
         run_job(module_command("alter_core.evaluation.job"), job, folders[missing[0]], on_row)
-    return {name: str(folder / "scorecard.json") for name, folder in folders.items()}
+    scorecards: dict[str, Mapping[str, Any]] = {
+        name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()
+    }
+    artifacts.score_table(plan, scorecards)
+    return scorecards

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from registry.costs import MEASURES, Cost, share
+
 SUBJECTS = {
     "majority": "majority",
     "zero_shot": "zero-shot",
@@ -10,15 +12,6 @@ SUBJECTS = {
     "champion": "champion",
     "stage_two": "**this model**",
 }
-COSTS = (
-    ("train_seconds", "training time", "s", 1.0, ",.1f"),
-    ("flops", "floating-point operations", "TFLOP", 1e12, ",.1f"),
-    ("peak_memory_mb", "peak memory", "MB", 1.0, ",.0f"),
-    ("trained_parameters", "trained parameters", "M", 1e6, ",.2f"),
-    ("steps", "steps", "", 1.0, ",.0f"),
-)
-
-
 FEW_ROWS = 30
 """Below, resampled rows do not show how far a score may be off: 5 of 5 right would be 1.000 to 1.000."""
 
@@ -56,8 +49,8 @@ class CardFacts(TypedDict, total=False):
     """{"model", "revision", "licence", "digest", "parameters"}"""
     parameters: Mapping[str, int]
     """{"total", "trained"}: of the bundle, and those that any stage changed."""
-    costs: Mapping[str, Mapping[str, float]]
-    """stage -> {"train_seconds", "flops", "peak_memory_mb", "trained_parameters", "steps"}"""
+    costs: Mapping[str, Cost]
+    """stage -> what it took"""
     opening: Mapping[str, float]
     """Macro scores on validation rows right "before" the gates open and with them "opened"; empty where none do."""
     decision: Mapping[str, Any]
@@ -288,13 +281,12 @@ def _costs(facts: CardFacts) -> str:
         return ""
     stages = list(costs)
     rows = []
-    for key, label, unit, scale, form in COSTS:
-        if not any(key in cost for cost in costs.values()):
+    for measure in MEASURES:
+        if not any(measure.key in cost for cost in costs.values()):
             continue
-        cells = [f"{costs[stage][key] / scale:{form}}" if key in costs[stage] else "" for stage in stages]
-        one, two = (costs.get(stage, {}).get(key) for stage in ("stage_one", "stage_two"))
-        share = f"{two / one:.0%}" if one and two is not None else ""
-        rows.append([f"{label} ({unit})" if unit else label, *cells, share])
+        cells = [measure.shown(costs[stage]) for stage in stages]
+        ratio = share(measure, costs.get("stage_two", {}), costs.get("stage_one", {}))
+        rows.append([f"{measure.label} ({measure.unit})" if measure.unit else measure.label, *cells, ratio])
     header = ["", *(stage.replace("_", " ") for stage in stages), "stage two / one"]
     found = facts.get("opening")
     opening = (

@@ -1,8 +1,7 @@
 """Commands that produce a version: run, add-task."""
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +12,7 @@ from flows.cli.options import DataRoot, Domain, Json, Quiet
 from flows.production.exit_codes import OF_SEVERAL
 
 if TYPE_CHECKING:
+    from flows import many
     from flows.production.plan import Plan
 
 app = typer.Typer()
@@ -52,12 +52,14 @@ def run(
     from flows import many
     from flows.production.display import console_display
 
-    parameters = {"force": force, "processes": processes}
-    here = {**parameters, "data_root": str(data_root) if data_root else None}
+    parameters: many.Parameters = {"force": force, "processes": processes}
+    here: many.Parameters = {**parameters, "data_root": str(data_root) if data_root else None}
     # A deployment has a data root of its own: not this shell's, unless it is asked for.
     source = context.get_parameter_source("data_root")
     asked = source is not None and source.name == "COMMANDLINE"
-    given = {**parameters, **({"data_root": str(data_root.absolute())} if data_root and asked else {})}
+    given: many.Parameters = {**parameters}
+    if data_root and asked:
+        given["data_root"] = str(data_root.absolute())
     if len(names) == 1 and not deployed:
         plan = Plan.read(names[0], data_root)  # a wrong spec is reported before anything starts
         _produce_one(plan, names[0], here, quiet, as_json)
@@ -97,8 +99,8 @@ def add_task(
     from flows.production.plan import Plan
 
     plan = Plan.read(domain, data_root, task)
-    parameters = {"added": task, "processes": processes, "data_root": str(data_root) if data_root else None}
-    _produce_one(plan, domain, parameters, quiet, as_json)
+    root = str(data_root) if data_root else None
+    _produce_one(plan, domain, {"added": task, "processes": processes, "data_root": root}, quiet, as_json)
 
 
 def _prepare_prefect(verbose: bool) -> None:
@@ -108,11 +110,11 @@ def _prepare_prefect(verbose: bool) -> None:
     make_prefect_home()
 
 
-def _produce_one(plan: "Plan", given: str, parameters: Mapping[str, Any], quiet: bool, as_json: bool) -> None:
+def _produce_one(plan: "Plan", given: str, parameters: "many.Parameters", quiet: bool, as_json: bool) -> None:
     from flows import many
-    from flows.cli.summary import outcome_json, print_outcome
+    from flows.cli.summary import print_outcome
     from flows.production.display import console_display
 
     with console_display(quiet).shown():
         outcome = many.produce_here(plan, parameters)
-    typer.echo(outcome_json(outcome)) if as_json else print_outcome(outcome, given)
+    typer.echo(outcome.to_json()) if as_json else print_outcome(outcome, given)

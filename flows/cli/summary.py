@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.production.candidate import read_scorecards
+from flows.production.outcome import Outcome
 from registry.card import known_limits, number, own_scorecard, shown_macro
+from registry.costs import MEASURES, Cost, share
 
 SUBJECTS = {
     "zero_shot": "zero-shot",
@@ -20,26 +21,25 @@ SUBJECTS = {
 }
 
 
-def print_outcome(outcome: Mapping[str, Any], domain: str) -> None:
+def print_outcome(outcome: Outcome, domain: str) -> None:
     """The result of one run, on stdout."""
     out = Console(soft_wrap=True)
-    name, version = outcome["domain"], outcome["version"]
-    if outcome["status"] == "unchanged":
-        place = ", ".join(outcome["aliases"]) or "neither champion nor challenger"
+    name, version = outcome.domain, outcome.version
+    if outcome.status == "unchanged":
+        place = ", ".join(outcome.aliases or ()) or "neither champion nor challenger"
         out.print(
-            f"{name}: unchanged; version {version} was made of the same, and is {place} ({outcome['seconds']:.0f} s)",
+            f"{name}: unchanged; version {version} was made of the same, and is {place} ({outcome.seconds:.0f} s)",
             markup=False,
         )
     else:
-        cards = read_scorecards(outcome["scorecards"])
+        cards = outcome.scorecards
         out.print(_score_table(cards))
-        if line := stage_two_cost(outcome["costs"]):
+        if line := stage_two_cost(outcome.costs or {}):
             out.print(line, highlight=False)
         for limit in known_limits(cards):
             out.print(f"limit: {limit}", markup=False, highlight=False)
         out.print(
-            f"\nregistered {name} version {version} as {outcome['status']}: {outcome['reason']} "
-            f"({outcome['seconds']:.0f} s)",
+            f"\nregistered {name} version {version} as {outcome.status}: {outcome.reason} ({outcome.seconds:.0f} s)",
             markup=False,
             highlight=False,
         )
@@ -76,28 +76,24 @@ def _score_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def stage_two_cost(costs: Mapping[str, Mapping[str, Any]]) -> str:
+def stage_two_cost(costs: Mapping[str, Cost]) -> str:
     """Stage two's cost beside stage one's; empty when there is no stage two."""
     if "stage_two" not in costs:
         return ""
     one, two = costs["stage_one"], costs["stage_two"]
     parts = []
-    for label, key, unit, scale in (
-        ("training time", "train_seconds", "s", 1),
-        ("floating-point operations", "flops", "T", 1e12),
-        ("trained parameters", "trained_parameters", "M", 1e6),
-        ("peak memory", "peak_memory_mb", "MB", 1),
-    ):
-        share = f" ({two[key] / one[key]:.0%})" if one[key] else ""
-        parts.append(f"{label} {two[key] / scale:,.1f} {unit} of stage one's {one[key] / scale:,.1f} {unit}{share}")
+    for measure in MEASURES:
+        ratio = share(measure, two, one)
+        spent, before = (measure.shown(cost, unit=True) for cost in (two, one))
+        parts.append(f"{measure.label} {spent} of stage one's {before}" + (f" ({ratio})" if ratio else ""))
     return "stage two cost: " + "; ".join(parts)
 
 
-def _next_commands(domain: str, outcome: Mapping[str, Any]) -> str:
+def _next_commands(domain: str, outcome: Outcome) -> str:
     return (
-        f"\nnext:\n{_waiting(domain) if outcome['status'] == 'candidate' else ''}"
+        f"\nnext:\n{_waiting(domain) if outcome.status == 'candidate' else ''}"
         f"  alter predict {domain} --task TASK TEXT     answer with the champion\n"
-        f"  alter models {outcome['domain']}                   list versions\n"
+        f"  alter models {outcome.domain}                   list versions\n"
         "  alter ui                              browse runs, cards and data in MLflow"
     )
 
@@ -108,17 +104,6 @@ def _waiting(domain: str) -> str:
         f"  alter compare {domain} champion challenger  see both side by side\n"
         f"  alter promote {domain} --reason TEXT        make it champion all the same\n"
     )
-
-
-def outcome_json(outcome: Mapping[str, Any]) -> str:
-    """The result of one run for programs: scorecards in full, without rows."""
-    cards = read_scorecards(outcome.get("scorecards", {}))
-    brief = {
-        name: {"tasks": {task: facts["metrics"] for task, facts in card["tasks"].items()}, "macro": card["macro"]}
-        for name, card in cards.items()
-    }
-    limits = {"limits": known_limits(cards)} if cards else {}
-    return json.dumps({**outcome, "scorecards": brief, **limits}, indent=2)
 
 
 def versions_json(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -12,12 +12,13 @@ from alter_core.data.ingest import shown_source
 from alter_core.process import step_rows
 from alter_core.training.result import trained_in_all
 from flows.production.plan import Plan, code_of
+from flows.production.production import Production, Quality
+from flows.production.stage import Stage
 from registry.card import CardFacts, own_scorecard
 from registry.comparison import aggregates
-from registry.promotion import decide
+from registry.promotion import Decision, decide
 from registry.versions import Version
 
-Facts = dict[str, Any]
 SPLIT = "split"  # tag of a version: what divided the rows of each task
 
 
@@ -25,23 +26,23 @@ SPLIT = "split"  # tag of a version: what divided the rows of each task
 class Candidate:
     """One production's model with all that it was made of."""
 
-    plan: Plan
-    run_key: str
-    data: Facts
-    """Of steps.ingest and steps.validate."""
-    backbone: Facts
-    stages: Mapping[str, Facts]
-    """Stage -> what steps.train gave, in order."""
-    scorecards: Mapping[str, Mapping[str, Any]]
-    """zero_shot, each stage, and champion where there is one -> scorecard."""
-    champion: Version | None
-    """The version that it is compared with."""
+    production: Production
+    quality: Quality
+    stages: Mapping[str, Stage]
+    """In the order in which they were trained."""
     started_from: int | None
     """The version whose weights training went on from; None: the backbone's."""
+    run_id: str
+    """Of the MLflow run."""
+    champion: Version | None = None
+    """The version that it is compared with."""
+    scorecards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """zero_shot, each stage, and champion where there is one -> scorecard."""
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
-    def last(self) -> Facts:
-        """Of the last stage, whose bundle is registered."""
+    def last(self) -> Stage:
+        """Whose bundle is registered."""
         return self.stages[list(self.stages)[-1]]
 
     @property
@@ -49,89 +50,93 @@ class Candidate:
         """The last stage's scorecard."""
         return self.scorecards[own_scorecard(self.scorecards)]
 
-    def decide(self) -> Facts:
+    def decide(self) -> Decision:
         """The promotion rule on its own and the champion's scores of the same test rows."""
         against = self.scorecards.get("champion", {"tasks": {}, "row_scores": {}})  # it has none of these tasks
-        rule = self.plan.spec.promotion
+        plan = self.production.plan
+        rule = plan.spec.promotion
         decision = decide(
             self.own["row_scores"],
             against["row_scores"] if self.champion else None,
             rule.max_task_drop,
             rule.confidence,
-            self.plan.spec.seed,
+            plan.spec.seed,
             aggregates(self.own, against),
         )
-        reason = decision.reason
-        if self.champion and another_split(self.plan, self.champion):
-            reason += (
+        if self.champion and another_split(plan, self.champion):
+            more = (
                 f"; the split is another than that of version {self.champion['version']}, which may have learnt from "
                 "some of these test rows"
             )
-        return {"promote": decision.promote, "reason": reason, "numbers": decision.numbers}
+            return replace(decision, reason=decision.reason + more)
+        return decision
 
     def tags(self) -> dict[str, str]:
         """What one looks a version up by."""
+        plan = self.production.plan
         return {
-            "data_digest": self.data["digest"],
-            "spec_digest": self.plan.spec.digest,
-            SPLIT: json.dumps(self.plan.split_keys),
+            "data_digest": self.production.rows.digest,
+            "spec_digest": plan.spec.digest,
+            SPLIT: json.dumps(plan.split_keys),
             "code": code_of("run"),
-            "backbone": self.backbone["source"],
+            "backbone": self.production.backbone.source,
             "macro": f"{self.own['macro']['value']:.6f}",
-            "quality": self.data["quality"]["outcome"],
+            "quality": self.quality.outcome,
         }
 
     @property
     def opening(self) -> dict[str, float]:
         """Macro scores on validation rows right "before" the gates open and with them "opened"; empty where none do."""
-        found = [facts["validation"]["opening"] for facts in self.stages.values()]
-        return {when: score["macro"] for scores in found for when, score in scores.items()}
+        return {when: score for stage in self.stages.values() for when, score in stage.opening.items()}
 
-    def card_facts(self, run_id: str) -> CardFacts:
-        """Everything that the card says, but for the decision. run_id: the MLflow run."""
-        spec, data, backbone = self.plan.spec, self.data, self.backbone
-        costs = {name: facts["cost"] for name, facts in self.stages.items()}
-        quality = data["quality"]
+    def card_facts(self) -> CardFacts:
+        """Everything that the card says, but for the decision."""
+        spec, rows, backbone = self.production.plan.spec, self.production.rows, self.production.backbone
+        results = [stage.result for stage in self.stages.values()]
+        profile = self.quality.profile
         return {
             "domain": spec.name,
             "description": spec.description,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": self.created,
             "tasks": {
                 task.name: {
                     "type": task.type,
                     "description": task.description,
                     "licence": task.licence,
-                    "rows": data["tasks"][task.name]["rows"],
-                    "labels": data["labels"].get(task.name, ()),
-                    "source": shown_source(data["tasks"][task.name]["sources"]["source"]),
+                    "rows": rows.tasks[task.name]["rows"],
+                    "labels": rows.labels.get(task.name, ()),
+                    "source": shown_source(rows.tasks[task.name]["sources"]["source"]),
                 }
                 for task in spec.tasks
             },
             "scorecards": self.scorecards,
             "champion_version": self.champion["version"] if self.champion else None,
-            "data": {"digest": data["digest"], "quality": {k: quality[k] for k in ("outcome", "warnings")}},
+            "data": {
+                "digest": rows.digest,
+                "quality": {"outcome": self.quality.outcome, "warnings": self.quality.warnings},
+            },
             "backbone": {
-                "model": backbone["source"],
-                "revision": backbone["revision"],
+                "model": backbone.source,
+                "revision": backbone.revision,
                 "licence": spec.backbone.licence,
-                "digest": backbone["digest"],
-                "parameters": backbone["parameters"],
+                "digest": backbone.digest,
+                "parameters": backbone.parameters,
             },
             "parameters": {
-                "total": max(cost["total_parameters"] for cost in costs.values()),
-                "trained": trained_in_all(cost["trained_parts"] for cost in costs.values()),
+                "total": max(one.cost.total_parameters for one in results),
+                "trained": trained_in_all(one.cost.trained_parts for one in results),
             },
-            "costs": costs,
+            "costs": {name: stage.cost for name, stage in self.stages.items()},
             "opening": self.opening,
-            "training": {name: _losses(Path(facts["folder"])) for name, facts in self.stages.items()},
-            "profile": quality["profile"],
-            "lengths": {name: profile["token_counts"] for name, profile in quality["profile"].items()},
-            "gates": self.last["gates"],
+            "training": {name: _losses(stage.folder) for name, stage in self.stages.items()},
+            "profile": profile,
+            "lengths": {name: of_task["token_counts"] for name, of_task in profile.items()},
+            "gates": self.last.result.gates,
             "versions": {
-                "run key": self.run_key,
+                "run key": self.production.run_key,
                 "spec digest": spec.digest,
                 "code": f"{installed('alter-factory')}+{code_of('run')}",
-                "MLflow run": run_id,
+                "MLflow run": self.run_id,
             },
         }
 
@@ -144,8 +149,3 @@ def another_split(plan: Plan, version: Version) -> bool:
 
 def _losses(stage: Path) -> list[dict[str, float]]:
     return [{"step": row["step"], "loss": row["loss"]} for row in step_rows(stage / "metrics.jsonl")]
-
-
-def read_scorecards(paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Scorecards by subject, from their files."""
-    return {name: json.loads(Path(path).read_text(encoding="utf-8")) for name, path in paths.items()}

@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from alter_core.errors import AlterError
 from alter_core.process import stop_tree
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
-from flows.production.plan import Plan, find_domain
+from flows.production.plan import find_domain
 from registry.card import decided, render_card
 from registry.errors import RegistryInputError, without_password
 from registry.models import ModelStore
@@ -34,12 +36,27 @@ def model_store(workspace: Workspace) -> ModelStore:
     return ModelStore(tracking_uri(workspace))
 
 
-def open_tracker(plan: Plan, experiment: str | None = None) -> Tracker:
-    """MLflow runs of the plan's domain, in the experiment of its name where no other is given."""
-    uri = tracking_uri(plan.workspace)
-    # A server has a place of its own; beside a database, whichever it is, MLflow would use the current folder.
-    place = None if _is_server(uri) else plan.workspace.mlflow_artifacts.as_uri()
-    return Tracker(uri, place, experiment or plan.spec.name)
+@dataclass(frozen=True)
+class Stores:
+    """MLflow's store as one run of a domain uses it: each side is opened at its first use, and once."""
+
+    workspace: Workspace
+    experiment: str
+    """Where the MLflow runs go; a production's has its domain's name."""
+
+    @cached_property
+    def uri(self) -> str:
+        return tracking_uri(self.workspace)
+
+    @cached_property
+    def models(self) -> ModelStore:
+        return ModelStore(self.uri)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        # A server has a place of its own; beside a database, whichever it is, MLflow would use the current folder.
+        place = None if _is_server(self.uri) else self.workspace.mlflow_artifacts.as_uri()
+        return Tracker(self.uri, place, self.experiment)
 
 
 def model_name(domain: str) -> str:

@@ -12,34 +12,37 @@ CHAMPION = {"version": 3, "tags": {}}
 
 def candidate(own: Any, against: Any, champion: Any, *, seed: int = 0, **split: str) -> Candidate:
     rule = SimpleNamespace(max_task_drop=0.02, confidence=0.6)
-    plan: Any = SimpleNamespace(spec=SimpleNamespace(promotion=rule, seed=seed, digest="s"), split_keys=split)
+    plan = SimpleNamespace(spec=SimpleNamespace(promotion=rule, seed=seed, digest="s"), split_keys=split)
+    parts = {"rows": SimpleNamespace(digest="d"), "backbone": SimpleNamespace(source="b")}
+    production: Any = SimpleNamespace(plan=plan, **parts)
+    quality: Any = SimpleNamespace(outcome="ok")
+    stages: Any = {"stage_one": None, "stage_two": None}
     cards = {"stage_one": scorecard(0.1, 1), "stage_two": own, **({"champion": against} if against else {})}
-    data = {"digest": "d", "quality": {"outcome": "ok"}}
-    return Candidate(plan, "key", data, {"source": "b"}, {"stage_one": {}, "stage_two": {}}, cards, champion, None)
+    return Candidate(production, quality, stages, None, "run", champion, cards)
 
 
 def test_the_rule_has_the_specs_confidence_and_its_seed() -> None:
     first, second = (candidate(scorecard(0.7, 4), scorecard(0.68, 3), CHAMPION, seed=n).decide() for n in (0, 5))
-    assert first["numbers"]["macro"]["confidence"] == 0.6
-    assert first["numbers"] != second["numbers"]
+    assert first.numbers["macro"]["confidence"] == 0.6
+    assert first.numbers != second.numbers
 
 
 def test_a_champion_that_shares_no_task_is_not_replaced_as_if_there_were_none() -> None:
-    assert not candidate(scorecard(0.7, 4), None, CHAMPION).decide()["promote"]
-    assert candidate(scorecard(0.7, 4), None, None).decide()["promote"]
+    assert not candidate(scorecard(0.7, 4), None, CHAMPION).decide().promote
+    assert candidate(scorecard(0.7, 4), None, None).decide().promote
 
 
 def test_a_champion_of_another_split_is_named_in_the_decision() -> None:
     then = {"version": 3, "tags": {"split": json.dumps({"intent": "then"})}}
     found = candidate(scorecard(0.7, 4), scorecard(0.6, 3), then, intent="now").decide()
-    assert "the split is another than that of version 3" in found["reason"]
+    assert "the split is another than that of version 3" in found.reason
 
 
 def test_a_fall_of_macro_f1_keeps_the_champion() -> None:
     old, new = scorecard(0.5, 1), scorecard(0.5, 1)
     for card, value in ((old, 0.82), (new, 0.487)):
         card["tasks"]["intent"] |= {"metric": "macro_f1", "metrics": {"macro_f1": {"value": value}}}
-    assert not candidate(new, old, CHAMPION).decide()["promote"]
+    assert not candidate(new, old, CHAMPION).decide().promote
 
 
 def test_a_version_says_which_rows_it_learnt_and_how_they_were_split() -> None:

@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed, State
 
 from flows import many
 from flows.deployments import deploy, status
+from flows.production.outcome import Outcome
 from tests.flows.conftest import Read
 
 
@@ -22,10 +23,10 @@ def test_the_whole_ends_well_only_where_each_did(codes: list[int], whole: int) -
 
 
 def test_a_defect_in_one_domain_fails_it_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def produced(plan: Any, _: Any) -> dict[str, Any]:
+    def produced(plan: Any, _: Any) -> Outcome:
         if plan.spec.name == "a":
             raise ZeroDivisionError("x")
-        return {"reason": "fine"}
+        return Outcome("b", "champion", 1, "key", reason="fine")
 
     monkeypatch.setattr(many, "produce_here", produced)
     plans: Any = [SimpleNamespace(spec=SimpleNamespace(name=name), file=name) for name in "ab"]

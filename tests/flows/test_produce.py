@@ -1,95 +1,78 @@
-"""The flow itself, its steps left out: locks, who is told, and what a decision is made against."""
+"""The flow itself: locks, who is told, and what a decision is made against."""
 
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from alter_core.errors import WorkspaceError
 from flows import notify as notify_module
-from registry.errors import AliasConflict
-from tests.flows.conftest import Read
+from flows.production.candidate import Candidate
+from flows.production.production import Quality
+from flows.production.stage import Stage
+from registry.promotion import Decision
+from tests.flows.conftest import Produce, Read, trained
+from tests.registry.facts import scorecard
 
 flow: Any = importlib.import_module("flows.produce")  # the package's name `produce` is the flow
 
 
-def test_two_productions_of_a_domain_in_one_workspace_keep_out_of_each_others_way(
-    read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_productions_of_a_domain_in_one_workspace_keep_out_of_each_others_way(read: Read) -> None:
     plan = read()
-    monkeypatch.setattr(flow, "close_abandoned", lambda _: None)
-    monkeypatch.setattr(flow, "_produce", lambda *_: {})
     plan.lock_file.parent.mkdir(parents=True)
-    with (
-        FileLock(plan.lock_file, is_singleton=False),
-        pytest.raises(WorkspaceError, match="tiny is being produced by another process"),
-    ):
+    lock = FileLock(plan.lock_file, is_singleton=False)
+    with lock, pytest.raises(WorkspaceError, match="tiny is being produced by another process"):
         flow.produce.fn(str(plan.file))
-    assert flow.produce.fn(str(plan.file))["domain"] == "tiny"
+    with flow._alone(plan), pytest.raises(Timeout):
+        lock.acquire(timeout=0)
+    lock.acquire(timeout=0)
+    lock.release()
 
 
-@dataclass(frozen=True)
-class FakeCandidate:
-    """What `_produce` makes of its candidate."""
-
-    plan: Any
-    run_key: Any
-    data: Any
-    backbone: Any
-    stages: Any
-    scorecards: Any
-    champion: Any
-    started_from: Any
-    own: ClassVar[dict[str, Any]] = {"samples": []}
-
-    def decide(self) -> dict[str, Any]:
-        return {"promote": True, "reason": f"against {self.scorecards['champion']}"}
-
-    def card_facts(self, _run: str) -> dict[str, Any]:
-        return {"created": "then"}
-
-
-def test_a_champion_that_was_made_meanwhile_is_scored_and_decided_against(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_that_was_made_meanwhile_is_scored_and_decided_against(
+    production: Produce, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps as they follow each other: what they do in MLflow and in processes of their own is left out."""
     calls: list[Any] = []
-    champions = iter([{"version": 1, "tags": {}}, {"version": 2, "tags": {}}])
+    champions = iter([{"version": number, "tags": {}} for number in (1, 2)])
+    levels = iter((0.5, 0.6))
 
     @contextmanager
     def mlflow_run(*_: object) -> Iterator[Any]:
-        tracker = SimpleNamespace(tracking_uri="", experiment_id="")
-        yield SimpleNamespace(id="r", tracker=tracker, log_training=nothing)
+        yield SimpleNamespace(id="r", log_training=lambda *_: None)
 
-    def nothing(*_: object) -> None:
-        return None
+    def promote(one: Candidate, version: int, decision: Decision) -> str:
+        score = round(decision.numbers["tasks"]["intent"]["champion"], 6)
+        calls.append(("promote", version, one.champion and one.champion["version"], score))
+        return "overtaken" if len(calls) == 3 else "champion"
 
-    def promote(one: Any, version: int, decision: Any) -> bool:
-        calls.append(("promote", version, one.champion["version"], decision["reason"]))
-        if one.champion["version"] == 1:
-            raise AliasConflict("another was first")
-        return True
+    def evaluate(_: object, bundles: dict[str, Any]) -> dict[str, Any]:
+        assert bundles == {"zero_shot": None, "stage_one": ANY, "stage_two": ANY, "champion": str(bundle)}
+        return {"stage_two": scorecard(0.7, 4), "champion": scorecard(next(levels), 1)}
 
     def step(name: str, gives: Any = None) -> Any:
         return lambda *_: calls.append(name) or gives
 
-    monkeypatch.setattr(flow, "Candidate", FakeCandidate)
-    monkeypatch.setattr(flow, "_scores", lambda *given: ({"champion": given[-1]["version"]}, {}))
-    monkeypatch.setattr(flow, "artifacts", SimpleNamespace(links=nothing))
-    steps = {"prepare_backbone": lambda _: {"digest": "b"}, "ingest": lambda _: {"digest": "d"}}
-    steps |= {"validate": lambda *_: {}, "train": lambda *_: {"bundle": "x", "cost": {}}, "say": nothing}
-    monkeypatch.setattr(flow, "steps", SimpleNamespace(**steps, Start=SimpleNamespace(at=nothing)))
-    publish = {"champion": lambda _: next(champions), "is_unsettled": lambda *_: False, "mlflow_run": mlflow_run}
-    publish |= dict.fromkeys(("settled", "champion_profile", "first_start"), nothing)
-    publish |= {"register": step("register", 3), "verify": step("verify"), "settle": step("settle")}
-    monkeypatch.setattr(flow, "publish", SimpleNamespace(**publish, promote=promote))
-    spec = SimpleNamespace(name="tiny")
-    plan: Any = SimpleNamespace(run_key=lambda *_: "key", stages=lambda: ["stage_one"], spec=spec)
-    outcome = flow._produce(plan, False, 1)
-    assert calls == ["register", "verify", ("promote", 3, 1, "against 1"), ("promote", 3, 2, "against 2"), "settle"]
-    assert (outcome["status"], outcome["reason"]) == ("champion", "against 2")
+    def train(_: object, name: str, *__: object) -> Stage:
+        return trained(tmp_path / name)
+
+    quality = Quality(tmp_path, "ok", (), {}, {})
+    steps = SimpleNamespace(validate=lambda *_: quality, train=train, evaluate=evaluate)
+    publish = SimpleNamespace(champion=lambda _: next(champions), already_made=lambda *_: None, mlflow_run=mlflow_run)
+    vars(publish).update(register=step("register", 3), verify=step("verify"), promote=promote, settle=step("settle"))
+    monkeypatch.setattr(flow, "steps", steps)
+    monkeypatch.setattr(flow, "publish", publish)
+    monkeypatch.setattr(flow.artifacts, "links", lambda *_: None)
+    models = SimpleNamespace(bundle_path=lambda *_: bundle)
+    outcome = flow.make(production(stores=SimpleNamespace(models=models)))
+    assert calls == ["register", "verify", ("promote", 3, 1, 0.5), ("promote", 3, 2, 0.6), "settle"]
+    assert (outcome.status, outcome.version) == ("champion", 3)
 
 
 def test_somebody_is_told_however_a_run_ends_badly() -> None:

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from flows import publish
-from flows.production.candidate import another_split
+from flows.production.candidate import Candidate, another_split
+from flows.production.earlier import bundle_to_compare, first_start, is_unsettled, stands
 from flows.production.plan import Plan
-from flows.publish import ended, is_unsettled, stands
+from flows.production.production import Quality
+from flows.publish import Run, ended
 from flows.steps import _logged
 from registry.errors import RegistryInputError, StoreUnavailable
 from registry.models import STARTED_FROM
 from tests.conftest import tiny_spec
-from tests.flows.conftest import Read
+from tests.flows.conftest import Produce, Read, trained
+from tests.registry.conftest import Store
 from tests.registry.facts import scorecard
 
 
@@ -135,31 +138,29 @@ def test_test_rows_of_its_own_make_a_tasks_split_another_one(read: Read, tiny_ba
         ({}, 7),
         ({"split": {"colour": "another"}}, None),  # it may have learnt what are test rows now
         ({"backbone": "another"}, None),
-        ({"tasks": ("colour", "match")}, None),
+        ({"tasks": ["colour", "match"]}, None),
     ],
 )
 def test_training_goes_on_from_a_champion_of_the_same_split_backbone_and_tasks_alone(
-    champion: dict[str, Any], start: int | None, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: dict[str, Any], start: int | None, read: Read, production: Produce, bundle: Path, tiny_backbone: Path
 ) -> None:
-    plan = read(warm_start="champion")
-    tasks = champion.get("tasks", plan.spec.task_names)
-    manifest = {"tasks": tasks, "config": plan.spec.mta.model_dump(mode="json")}
-    facts = {"backbone": {"digest": champion.get("backbone", "same")}}
-    models = SimpleNamespace(bundle_path=lambda *_: tmp_path, facts=lambda *_: facts)
-    monkeypatch.setattr(publish, "model_store", lambda _: models)
-    monkeypatch.setattr(publish, "read_manifest", lambda _: manifest)
-    monkeypatch.setattr(publish, "say", lambda _: None)
-    monkeypatch.setattr(publish, "Start", SimpleNamespace(at=lambda _folder, number: number))
+    tasks = [one for one in tiny_spec(tiny_backbone)["tasks"] if one["name"] in champion.get("tasks", one["name"])]
+    plan = read(warm_start="champion", tasks=tasks)
+    facts = {"backbone": {"digest": champion.get("backbone", "b")}}
+    models = SimpleNamespace(bundle_path=lambda *_: bundle, facts=lambda *_: facts)
     tags = {"data_digest": "old", "split": json.dumps({**plan.split_keys, **champion.get("split", {})})}
-    row = {"version": 7, "tags": tags}
-    assert publish.first_start(plan, row, {"digest": "new"}, {"digest": "same"}) == start
+    found, said = first_start(production(plan, stores=SimpleNamespace(models=models)), version(7, **tags))
+    assert (found and found.version) == start
+    assert ("training starts from version 7" if start else "no warm start from version 7") in said
 
 
-def test_a_champion_without_a_task_in_common_is_not_compared(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "model_store", lambda _: SimpleNamespace(bundle_path=lambda *_: Path("b")))
-    for tasks, wanted in ((["colour", "gone"], "b"), (["gone"], None)):
-        monkeypatch.setattr(publish, "read_manifest", lambda _, tasks=tasks: {"tasks": tasks})
-        assert publish.bundle_to_compare(read(), 1) == wanted
+def test_a_champion_without_a_task_in_common_is_not_compared(
+    read: Read, production: Produce, bundle: Path, tiny_backbone: Path
+) -> None:
+    first, second, _ = tiny_spec(tiny_backbone)["tasks"]
+    stores = SimpleNamespace(models=SimpleNamespace(bundle_path=lambda *_: bundle))
+    for tasks, wanted in (([first, {**second, "name": "new"}], str(bundle)), ([{**first, "name": "new"}], None)):
+        assert bundle_to_compare(production(read(tasks=tasks), stores=stores), version(1)) == wanted
 
 
 def test_a_champion_that_carries_no_decision_was_not_cut_off_at_its_end() -> None:
@@ -178,21 +179,22 @@ def test_a_run_in_mlflow_ends_as_its_production_did(error: BaseException | None,
     assert told == [status]
 
 
-def test_what_training_started_from_is_written_down_for_gc(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {}
-
-    def register(*_: object, **more: Any) -> int:
-        given.update(more)
-        return 1
-
-    monkeypatch.setattr(publish, "model_store", lambda _: SimpleNamespace(register=register))
-    for name in ("build_wheel", "render_card", "_log_evidence"):
-        monkeypatch.setattr(publish, name, lambda *_: None)
-    spec, card = SimpleNamespace(name="tiny", description=""), scorecard(0.7, 4)
-    plan = SimpleNamespace(spec=spec, workspace=SimpleNamespace(home=Path("x")))
-    last = {"bundle": "b"}
-    candidate: Any = SimpleNamespace(plan=plan, own=card, last=last, run_key="k", started_from=7, tags=dict)
-    run: Any = SimpleNamespace(id="r")
-    publish.register.fn(candidate, {}, run)
-    assert given["tags"][STARTED_FROM] == 7
-    assert given["metrics"]["macro"] == card["macro"]["value"]
+def test_a_candidate_is_registered_with_what_it_was_made_of(
+    store: Store, production: Produce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    made = production()
+    stages = {"stage_two": trained(tmp_path / "stage")}
+    tracker = made.stores.tracker
+    run = Run(tracker.start_run("run", {}, {}), tracker)
+    card = scorecard(0.7, 4)
+    quality = Quality(tmp_path, "ok", (), {}, {})
+    candidate = Candidate(made, quality, stages, 7, run.id, scorecards={"stage_two": card})
+    number = publish.register.fn(candidate, run)
+    tags = store.models.get("tiny", number)["tags"]
+    assert tags[STARTED_FROM] == "7"  # for gc, which keeps it
+    assert (tags["run_key"], tags["data_digest"]) == (made.run_key, "d")
+    logged = store.models.client.get_run(run.id).data.metrics
+    assert logged["macro"] == pytest.approx(card["macro"]["value"])
+    assert logged["validation_macro.before"] == 0.5
+    assert made.facts_of(number)["gates"] == stages["stage_two"].result.gates

@@ -6,41 +6,46 @@ from typing import Any
 
 import pytest
 
+from alter_core.data.ingest import ingest
 from alter_core.errors import AlterError, QualityBlocked
+from alter_core.evaluation.job import EvaluationJob
 from flows import steps
+from flows.production.plan import Plan
+from flows.production.production import Backbone, Rows
 from registry.errors import StoreUnavailable
-from tests.flows.conftest import Read
+from tests.conftest import tiny_rows, tiny_spec, write_domain
+from tests.flows.conftest import Produce
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet(monkeypatch: pytest.MonkeyPatch, outside_a_flow: None) -> None:
     """There is no flow run that progress could be told to."""
     monkeypatch.setattr(steps, "Follower", lambda *_: None)
-    monkeypatch.setattr(steps, "say", lambda _: None)
 
 
-def test_data_that_a_check_blocks_are_blocked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def blocked() -> None:
-        raise QualityBlocked("no")
-
-    found = {"outcome": "block", "warnings": [], "profile": {}, "drift": {}}
-    report = SimpleNamespace(write=lambda _: None, raise_if_blocked=blocked, to_json=lambda: found)
-    plan: Any = SimpleNamespace(run_folder=lambda _: tmp_path, quality_key=lambda *_: "k", spec=None)
-    monkeypatch.setattr(steps, "check_quality", lambda *_: report)
-    monkeypatch.setattr(steps.artifacts, "quality_summary", lambda *_: None)
-    monkeypatch.setattr("alter_core.data.dataset.TaskDataset.open", lambda _: None)
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda _: None)
+def test_data_that_a_check_blocks_are_blocked_again(production: Produce, tiny_backbone: Path, tmp_path: Path) -> None:
+    rows = tiny_rows()
+    rows["colour"][0]["target"] = "mauve"
+    given = tiny_spec(tiny_backbone)
+    given["tasks"][0]["labels"] = ["red", "green", "blue"]
+    plan = Plan.read(str(write_domain(tmp_path / "tiny", given, rows)))
+    found = Rows.of(ingest(plan.spec, plan.folder, plan.workspace))
+    backbone = Backbone(tiny_backbone, "tiny", None, "b", 10)
     for _ in range(2):
-        with pytest.raises(QualityBlocked):
-            steps.validate.fn(plan, {"path": "x"}, {"digest": "b", "path": "y"}, None, None)
+        with pytest.raises(QualityBlocked, match="mauve"):
+            steps.validate.fn(production(plan, rows=found, backbone=backbone), None)
 
 
-def test_models_are_scored_on_test_rows(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[Any] = []
-    monkeypatch.setattr(steps, "run_job", lambda _command, job, *_: jobs.append(job))
-    data = {"digest": "d", "path": "data", "labels": {"colour": ["red"], "match": ["yes", "no"]}}
-    steps.evaluate.fn(read(), data, {"digest": "b", "path": "backbone"}, {"zero_shot": None})
-    assert [job.split for job in jobs] == ["test"]
+def test_models_are_scored_on_test_rows(production: Produce, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scored(Exception):
+        pass
+
+    def run(_command: object, job: EvaluationJob, *_: object) -> None:
+        raise Scored(job.split)
+
+    monkeypatch.setattr(steps, "run_job", run)
+    with pytest.raises(Scored, match=r"^test$"):
+        steps.evaluate.fn(production(), {"zero_shot": None})
 
 
 @pytest.mark.parametrize(

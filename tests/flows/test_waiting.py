@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +16,6 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Pending, Running, Scheduled
 
-from flows import abandoned
 from flows.abandoned import close_abandoned, workspace_tag
 from flows.deployments.declarations import full_name
 from flows.deployments.deploy import deploy
@@ -41,11 +42,7 @@ def client(works: Factory) -> Iterator[SyncPrefectClient]:
         yield made
 
 
-@pytest.fixture
-def outside_a_flow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no log of a flow, and no MLflow store."""
-    monkeypatch.setattr(abandoned, "say", lambda _: None)
-    monkeypatch.setattr(abandoned.publish, "sweep", lambda _: [])
+NO_RUNS: Any = SimpleNamespace(sweep=lambda _: [])  # of a tracker
 
 
 def domain(folder: Path, name: str, **more: object) -> str:
@@ -136,7 +133,7 @@ def test_people_are_told_of_a_run_that_the_next_one_finds_without_its_process(
         block = CustomWebhookNotificationBlock(name="people", url=address, json_data={"text": "{{subject}} | {{body}}"})
         block.save("people")
         monkeypatch.setenv("ALTER_NOTIFY_BLOCK", "custom-webhook/people")
-        close_abandoned(plan)
+        close_abandoned(plan, NO_RUNS)
     assert client.read_flow_run(run.id).state_type == StateType.CRASHED
     assert ["lost 2026: Crashed" in text for text in works.told] == [True]
 
@@ -150,7 +147,7 @@ def test_a_job_of_a_killed_run_is_stopped_and_an_ablation_of_the_domain_goes_on(
         for key in ("stage_one", "ablation")
     )
     try:
-        close_abandoned(plan)
+        close_abandoned(plan, NO_RUNS)
         assert not psutil.pid_exists(left.pid)
         assert on.poll() is None
     finally:

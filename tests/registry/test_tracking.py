@@ -6,14 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from alter_core.spec import DomainSpec
 from alter_core.workspace import Workspace
-from flows.production.stores import open_tracker
+from flows.production.stores import Stores
 from registry.errors import RegistryError, StoreUnavailable
 from registry.tracking import MAX_NAME, MAX_VALUE, WORKSPACE, Tracker
 from tests.conftest import tiny_spec
@@ -48,9 +47,8 @@ def test_what_runs_leave_beside_a_database_lies_in_the_workspace(
     workspace = Workspace(store.folder.parent if own else tmp_path / "home")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     assert (store.uri == workspace.mlflow_uri) == own
-    plan: Any = SimpleNamespace(workspace=workspace, spec=SimpleNamespace(name="tiny"))
-    tracker = open_tracker(plan)
-    experiment = store.models.client.get_experiment(tracker.experiment_id)
+    stores = Stores(workspace, "tiny")
+    experiment = store.models.client.get_experiment(stores.tracker.experiment_id)
     assert experiment.artifact_location == workspace.mlflow_artifacts.as_uri()
 
 

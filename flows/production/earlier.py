@@ -1,0 +1,111 @@
+"""What a production finds of earlier ones of its domain: what is made already, what may be compared and built upon."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from alter_core.errors import AlterError
+from alter_core.mta import read_manifest
+from flows.production.candidate import another_split
+from flows.production.production import Production
+from flows.production.stage import Start
+from registry.card import CardFacts
+from registry.errors import RegistryInputError
+from registry.models import STARTED_FROM
+from registry.versions import Version
+
+SETTLED = "settled"  # tag of a version whose production went to its end: a run that was killed before goes on
+
+
+def settled(production: Production) -> Version | None:
+    """The newest version that was made of the same things, if it was decided upon, whatever became of it since."""
+    with suppress(RegistryInputError):  # of a domain that has no version yet
+        for row in production.stores.models.versions(production.plan.spec.name):
+            if row["tags"].get("run_key") == production.run_key:  # several where one was made again and ended otherwise
+                return row if SETTLED in row["tags"] else None
+    return None
+
+
+def stands(version: Version, champion: Version | None) -> bool:
+    """Whether what was decided of a settled version holds today, so that there is nothing to do.
+
+    It does not where the champion is gone, or is one that this version was never compared with: a spec or its rows may
+    have been changed, produced, and changed back.
+    """
+    if champion is None:
+        return False
+    tags = version["tags"]
+    return (
+        version["version"] == champion["version"]
+        or tags.get("rolled_back", "") > tags.get("promoted", "")  # by a person, who knows why
+        or bool(champion["tags"].get("promoted_by"))  # as here
+        or (tags.get("decision") == "keep" and tags.get("champion_before") == str(champion["version"]))
+    )
+
+
+def is_unsettled(champion: Version, run_key: str) -> bool:
+    """Whether the champion was made of the same things, and its production was killed just before its end."""
+    tags = champion["tags"]
+    return tags.get("run_key") == run_key and "decision_reason" in tags and SETTLED not in tags
+
+
+def champion_profile(production: Production, champion: Version | None) -> Mapping[str, Mapping[str, Any]] | None:
+    """Task -> profile of the rows that the champion was trained on; None where it has none."""
+    return production.facts_of(champion["version"]).get("profile") if champion else None
+
+
+def first_start(production: Production, champion: Version | None) -> tuple[Start | None, str]:
+    """The registered bundle that training goes on from, and what to say of it; None: it begins at the backbone.
+
+    A champion that learnt from just these rows is not taught them again: training starts where the champion's did, so
+    that what is unchanged since is reused. Raises AlterError when a task is to be added and no champion can take it.
+    """
+    plan = production.plan
+    name = plan.spec.name
+    if not plan.added and (plan.spec.warm_start != "champion" or champion is None):
+        return None, ""
+    if champion is None:
+        raise AlterError(f"{name} has no champion that a task could be added to: `alter run {name}` trains all of them")
+    if not plan.added and champion["tags"].get("data_digest") == production.rows.digest:
+        if not (before := champion["tags"].get(STARTED_FROM)):
+            return None, ""
+        try:
+            champion = production.stores.models.get(name, before)
+        except RegistryInputError:
+            return None, f"no warm start: version {before}, which the champion started from, is not there any more"
+    number = champion["version"]
+    folder = production.bundle_of(number)
+    reasons = _differences(production, production.facts_of(number), read_manifest(folder))
+    if another_split(plan, champion):
+        reasons.append("split, so that it may have learnt from rows that are for the test now")
+    if not reasons:
+        return Start.at(folder, number), f"training starts from version {number}"
+    if plan.added:
+        raise AlterError(
+            f"{plan.added} cannot be added to {name} version {number}, which has another {' and '.join(reasons)}: "
+            f"`alter run {name}` trains all tasks"
+        )
+    return None, f"no warm start from version {number}, which has another {' and '.join(reasons)}"
+
+
+def _differences(production: Production, facts: CardFacts, manifest: Mapping[str, Any]) -> list[str]:
+    """What keeps training from going on from a registered bundle."""
+    plan = production.plan
+    wanted = [task for task in plan.spec.task_names if task != plan.added]
+    mta = plan.spec.mta.model_dump(mode="json")
+    mta["homes"].pop(plan.added, None)
+    differs = {
+        "backbone": facts["backbone"]["digest"] != production.backbone.digest,
+        f"tasks ({', '.join(manifest['tasks'])}; needed: {', '.join(wanted)})": set(manifest["tasks"]) != set(wanted),
+        "mta": manifest["config"] != mta,
+    }
+    return [what for what, wrong in differs.items() if wrong]
+
+
+def bundle_to_compare(production: Production, champion: Version | None) -> str | None:
+    """Local folder of the champion's bundle; None where there is none, or it has no task of the spec, so that nothing
+    can be compared."""
+    if champion is None:
+        return None
+    folder = production.bundle_of(champion["version"])
+    return str(folder) if set(read_manifest(folder)["tasks"]) & set(production.plan.spec.task_names) else None

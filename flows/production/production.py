@@ -1,0 +1,106 @@
+"""Production: the value of a run in progress, and what its first steps bring: the backbone, the rows, their quality."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from alter_core.backbone import backbone_record
+from alter_core.data.dataset import TaskDataset
+from alter_core.quality.profile import Profile
+from flows.production.plan import Plan
+from flows.production.stores import Stores
+from registry.card import CardFacts
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The backbone as it lies in the workspace."""
+
+    path: Path
+    source: str
+    """As the spec names it."""
+    revision: str | None
+    digest: str
+    parameters: int
+
+    @classmethod
+    def read(cls, folder: Path) -> "Backbone":
+        """Of a converted folder. Raises BackboneError."""
+        record = backbone_record(folder)
+        return cls(folder, record["source"], record["revision"], record["digest"], record["parameters"])
+
+
+class TaskManifest(TypedDict):
+    """What a data set's manifest says of one task, as far as a production reads it."""
+
+    rows: Mapping[str, int]
+    """split -> rows"""
+    sources: Mapping[str, Mapping[str, Any]]
+    """source and test -> what the spec says of them, without credentials"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tasks' rows as they lie in the workspace."""
+
+    path: Path
+    digest: str
+    labels: Mapping[str, tuple[str, ...]]
+    """Label task -> its labels."""
+    tasks: Mapping[str, TaskManifest]
+
+    @classmethod
+    def of(cls, dataset: TaskDataset) -> "Rows":
+        return cls(dataset.path, dataset.digest, dataset.labels, dataset.manifest["tasks"])
+
+
+class TaskQuality(TypedDict):
+    """What was counted of one task's rows, as far as a production reads it."""
+
+    rows: Mapping[str, int]
+    duplicates: int
+    leakage: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What the checks of the rows found."""
+
+    folder: Path
+    """Of the report: quality.json, quality.html."""
+    outcome: str
+    warnings: Sequence[str]
+    profile: Mapping[str, Profile]
+    """Task -> profile of its training rows."""
+    tasks: Mapping[str, TaskQuality]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Quality":
+        found = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+        return cls(folder, found["outcome"], found["warnings"], found["profile"], found["tasks"])
+
+
+@dataclass(frozen=True)
+class Production:
+    """One run over a domain's rows: what it is to do, what it stands on, and where its results go."""
+
+    plan: Plan
+    stores: Stores
+    backbone: Backbone
+    rows: Rows
+
+    @property
+    def run_key(self) -> str:
+        return self.plan.run_key(self.rows.digest, self.backbone.digest)
+
+    def facts_of(self, version: int) -> CardFacts:
+        """What was recorded of a version of this domain. Raises RegistryError subclasses."""
+        found: Any = self.stores.models.facts(self.plan.spec.name, version, self.plan.workspace.downloads)
+        facts: CardFacts = found
+        return facts
+
+    def bundle_of(self, version: int) -> Path:
+        """Local folder of a version's bundle. Raises RegistryError subclasses."""
+        return self.stores.models.bundle_path(self.plan.spec.name, version, self.plan.workspace.downloads)
