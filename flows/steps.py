@@ -87,8 +87,8 @@ def validate(production: Production, champion: Version | None) -> Quality:
     Raises QualityBlocked with the first bad rows.
     """
     plan, rows, backbone = production.plan, production.rows, production.backbone
-    manifest = {"digest": rows.digest, "tasks": rows.tasks}
-    key = plan.quality_key(manifest, backbone.digest, champion["version"] if champion else None)
+    number = champion["version"] if champion else None
+    key = plan.quality_key(rows.digest, rows.tasks, backbone.digest, number)
     folder = plan.run_folder(f"quality-{key}")
     record = folder / "quality.json"
     if record.exists():

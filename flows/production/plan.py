@@ -132,13 +132,15 @@ class Plan:
             own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
         return digest_of(stage, own, data_digest, backbone_digest, start, code_of("stage"))
 
-    def quality_key(self, data: Mapping[str, Any], backbone_digest: str, champion: int | None) -> str:
+    def quality_key(
+        self, data_digest: str, tasks: Mapping[str, object], backbone_digest: str, champion: int | None
+    ) -> str:
         """Of all that a quality report depends on: also what was read and left out, and the tokenizer.
 
-        data: digest and manifest (`tasks`) of the rows. champion: the version whose rows these are compared with.
+        tasks: of the data set's manifest. champion: the version whose rows these are compared with.
         """
         bounds = [task.model_dump(mode="json", exclude={"source", "test"}) for task in self.spec.tasks]
-        return digest_of(data["digest"], data["tasks"], bounds, backbone_digest, champion, code_of("quality report"))
+        return digest_of(data_digest, tasks, bounds, backbone_digest, champion, code_of("quality report"))
 
     def score_key(self, subject: str, data_digest: str) -> str:
         """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""

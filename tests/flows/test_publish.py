@@ -120,8 +120,7 @@ def test_a_production_of_anything_else_is_another_one(read: Read) -> None:
 
 
 def test_rows_are_checked_anew_beside_another_champion(read: Read) -> None:
-    data = {"digest": "d", "tasks": {}}
-    assert len({read().quality_key(data, "backbone", number) for number in (None, 1, 2)}) == 3
+    assert len({read().quality_key("d", {}, "backbone", number) for number in (None, 1, 2)}) == 3
 
 
 def test_test_rows_of_its_own_make_a_tasks_split_another_one(read: Read, tiny_backbone: Path) -> None:
