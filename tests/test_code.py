@@ -45,7 +45,7 @@ def keys_of(file: Path) -> dict[str, str | None]:
     plan = Plan(file, load_domain(file), Workspace(file.parent / "home"), None)
     return {
         "data set": source_fingerprint(plan.spec, file.parent, None),
-        "quality report": plan.quality_key({"digest": "rows", "tasks": {}}, "backbone", None),
+        "quality report": plan.quality_key("rows", {}, "backbone", None),
         "stage one": plan.stage_key("stage_one", "rows", "backbone", None),
         "stage two": plan.stage_key("stage_two", "rows", "backbone", "bundle"),
         "scorecard": plan.score_key("bundle", "rows"),

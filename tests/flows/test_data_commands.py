@@ -192,7 +192,7 @@ def test_a_quality_report_is_of_what_was_left_out_too_and_of_the_tokenizer(
         domain("fine", lambda spec, rows: rows["colour"].extend(rows["colour"] * (repeat - 1)))
         plan = Plan.read("fine")
         data = ingest(plan.spec, plan.folder, plan.workspace)
-        return plan.quality_key({"digest": data.digest, "tasks": data.manifest["tasks"]}, backbone, champion=None)
+        return plan.quality_key(data.digest, data.manifest["tasks"], backbone, champion=None)
 
     assert key() == key()
     assert key("another") != key()
