@@ -201,10 +201,10 @@ def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[
     missing = [name for name, file in files.items() if not file.exists()]
     if missing:
         job = EvaluationJob(
-            dataset=rows.path,
+            dataset=str(rows.path),
             spec=plan.spec.with_labels(rows.labels),
             subjects=tuple(Subject(name=n, bundle=bundles[n], output=str(folders[n])) for n in missing),
-            backbone=backbone.path,
+            backbone=str(backbone.path),
             split="test",
             metrics=folders[missing[0]] / "metrics.jsonl",
         )
