@@ -142,8 +142,13 @@ class Versions:
     def recorded_seed(self, domain: str, which: int | str, cache: Path | None = None) -> int:
         """The seed of the spec that a version was made with, as its bundle tells; 0 where it tells none. Raises as
         `bundle_path`."""
+        return int(self.recorded(domain, which, cache).get("spec", {}).get("seed", 0))
+
+    def recorded(self, domain: str, which: int | str, cache: Path | None = None) -> dict[str, Any]:
+        """What the bundle of a version tells of its making: the spec with labels, the last stage. Raises as
+        `bundle_path`."""
         manifest = json.loads((self.bundle_path(domain, which, cache) / MANIFEST).read_text(encoding="utf-8"))
-        return int(manifest.get("metadata", {}).get("spec", {}).get("seed", 0))
+        return dict(manifest.get("metadata", {}))
 
     def _files(self, version: Version, cache: Path | None) -> Path:
         """Folder of a version's stored model."""
