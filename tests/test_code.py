@@ -97,7 +97,7 @@ EVERY = {*SCORED, "data set", "quality report"}
         ("alter_core/ablation/pool.py", set()),
         ("alter_core/quality/page.py", set()),
         ("alter_core/inference/answer_file.py", set()),
-        ("alter_core/mta/heatmap.py", set()),
+        ("alter_core/mta/folding.py", set()),
         ("alter_core/process.py", set()),
         ("alter_core/spec/load.py", set()),
         ("alter_core/spec/problems.py", set()),
