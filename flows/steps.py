@@ -68,7 +68,10 @@ def say(text: str) -> None:
 def prepare_backbone(plan: Plan) -> Backbone:
     """Bring the backbone into the workspace. Raises BackboneError."""
     follower = Follower(plan, "backbone")
-    return Backbone.read(resolve_backbone(plan.spec.backbone, plan.workspace, follower, base=plan.folder))
+    backbone = Backbone.read(resolve_backbone(plan.spec.backbone, plan.workspace, follower, base=plan.folder))
+    for note in backbone.notes:
+        say(f"backbone {backbone.source}: {note}")
+    return backbone
 
 
 @task(name="ingest", cache_policy=NO_CACHE, **io_retries)

@@ -46,7 +46,7 @@ class CardFacts(TypedDict, total=False):
     data: Mapping[str, Any]
     """{"digest", "quality": {"outcome", "warnings": [text]}}"""
     backbone: Mapping[str, Any]
-    """{"model", "revision", "licence", "digest", "parameters"}"""
+    """{"model", "revision", "licence", "digest", "parameters", "notes": [text]}"""
     parameters: Mapping[str, int]
     """{"total", "trained"}: of the bundle, and those that any stage changed."""
     costs: Mapping[str, Cost]
@@ -266,7 +266,7 @@ def _made_of(facts: CardFacts) -> str:
             line += f", {count / 1e6:,.1f}M parameters"
         if digest := backbone.get("digest"):
             line += f", digest `{digest}`"
-        lines.append(line)
+        lines += [line, *(f"  - {plain(note)}" for note in backbone.get("notes", ()))]
     if parameters := facts.get("parameters"):
         total, trained = parameters["total"], parameters["trained"]
         lines.append(

@@ -121,6 +121,7 @@ class Candidate:
                 "licence": spec.backbone.licence,
                 "digest": backbone.digest,
                 "parameters": backbone.parameters,
+                "notes": backbone.notes,
             },
             "parameters": {
                 "total": max(one.cost.total_parameters for one in results),

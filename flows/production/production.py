@@ -24,12 +24,15 @@ class Backbone:
     revision: str | None
     digest: str
     parameters: int
+    notes: tuple[str, ...] = ()
+    """What a reader should know of what lies at its source."""
 
     @classmethod
     def read(cls, folder: Path) -> "Backbone":
         """Of a converted folder. Raises BackboneError."""
         record = backbone_record(folder)
-        return cls(folder, record["source"], record["revision"], record["digest"], record["parameters"])
+        told = (record[name] for name in ("source", "revision", "digest", "parameters"))
+        return cls(folder, *told, tuple(record["notes"]))
 
 
 class TaskManifest(TypedDict):

@@ -88,6 +88,7 @@ def card_facts(domain: str = "support", level: float = 0.7) -> CardFacts:
             "licence": "Apache-2.0",
             "digest": "fedcba9876543210",
             "parameters": 134_500_000,
+            "notes": ["weights beside the model that are not read: old.safetensors"],
         },
         "parameters": {"total": 150_000_000, "trained": 18_900_000},
         "costs": {

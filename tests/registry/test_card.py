@@ -26,6 +26,7 @@ def test_the_card_states_data_backbone_licences_costs_decision_and_origin() -> N
         "not stated",
         "1,234",
         "licence Apache-2.0",
+        "  - weights beside the model that are not read: old.safetensors",
         "150.0M in all, 18.9M of them trained (12.6%)",
         "| training time (s) | 100.0 | 15.0 | 15% |",
         "**Promoted to champion** against champion version 7: macro score +0.021 over 3 tasks.",
