@@ -20,11 +20,17 @@ class Workspace:
         """The folder named by ALTER_HOME, else `.alter` in the current folder. Raises WorkspaceError for ~NOBODY."""
         given = os.environ.get("ALTER_HOME") or ".alter"
         try:
-            return cls(Path(given).expanduser().absolute())
+            home = Path(given).expanduser().absolute()
         except RuntimeError:
             raise WorkspaceError(
                 f"ALTER_HOME: {given!r} begins with a user who has no home folder here; correct or unset it"
             ) from None
+        # The folder that `..` begins from may go; a link may be meant to stay one.
+        return cls(home.resolve() if ".." in home.parts else home)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path is below this folder, links followed."""
+        return path.resolve().is_relative_to(self.home.resolve())
 
     @property
     def backbones(self) -> Path:

@@ -155,7 +155,8 @@ class Domains:
     def dead_champions(self) -> list[str]:
         """Domains whose champion is not there, or does not answer."""
         from alter_core.inference.predict import Predictor
-        from registry.models import CHAMPION, ModelStore
+        from registry.champions import CHAMPION
+        from registry.models import ModelStore
 
         store, dead = ModelStore(self.place.mlflow_url), []
         for name in self.files:

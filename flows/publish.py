@@ -23,7 +23,7 @@ from flows.production.stores import write_card
 from flows.steps import io_retries, say
 from registry.card import CardFacts, render_card
 from registry.errors import AliasConflict, RegistryError
-from registry.models import CHAMPION, STARTED_FROM
+from registry.models import STARTED_FROM
 from registry.promotion import Decision
 from registry.tracking import WORKSPACE, Tracker
 from registry.verification import verify_in_fresh_process
@@ -51,7 +51,7 @@ SERVING_PACKAGES = (
 
 def champion(production: Production) -> Version | None:
     """The version that users load today; None before the first."""
-    return production.stores.models.alias(production.plan.spec.name, CHAMPION)
+    return production.stores.models.champion(production.plan.spec.name)
 
 
 def already_made(production: Production, now: Version | None) -> Version | None:

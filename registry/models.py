@@ -1,150 +1,65 @@
 """ModelStore: one registered model per domain, its versions, and the aliases that users load."""
 
-import json
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from registry.errors import AliasConflict, RegistryInputError, reported
-from registry.packaging import as_description, bundle_digest, write_model
+from registry.champions import CHAMPION, ORDER, Champion, champions, is_noted, written
+from registry.errors import AliasConflict, RegistryError, RegistryInputError, reported
+from registry.registration import Registration
 from registry.store import domain_lock
-from registry.versions import BUNDLE_DIGEST, Versions
+from registry.versions import Version, is_ours
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-HISTORY = "champion_history"  # tag of the registered model: champions before this one, oldest first
-HISTORY_LENGTH = 100
+CHALLENGER = "challenger"
+NOTE_SECONDS = 2.0  # that a command which only looks waits to note what it saw
 STARTED_FROM = "started_from"  # tag of a version: the version whose weights training went on from
-MODEL_TYPE = "alter"  # of our logged models: a store may hold models that others registered
-LINKED = "alter.version"  # tag of a run, set last
 
 
-class ModelStore(Versions):
-    """Registers versions and moves aliases; reading is inherited."""
+class ModelStore(Registration):
+    """Moves aliases; reading and registering are inherited."""
 
-    def register(
-        self,
-        domain: str,
-        run_id: str,
-        bundle: Path,
-        *,
-        run_key: str,
-        card: str,
-        code_wheel: Path | None = None,
-        tags: Mapping[str, Any] | None = None,
-        example: Mapping[str, str] | None = None,
-        requirements: Sequence[str] = (),
-        metrics: Mapping[str, float] | None = None,
-        description: str = "",
-        facts: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Store `bundle` as a model from code and register it; give the version number.
+    def versions(self, domain: str | None = None) -> list[Version]:
+        """As Versions.versions; a champion that was made outside of here is noted."""
+        rows = super().versions(domain)
+        for row in rows:
+            if CHAMPION in row["aliases"]:
+                self._note(row)
+        return rows
 
-        One run_key and bundle have one version: a second call with both finds the first one's and adds nothing. A run
-        that is made again may end in another bundle, and that is a version of its own: what is decided of a model and
-        said in its card must stand at no other. `metrics` are logged on the run, bound to the model. `description` is
-        that of the domain. `facts` (all of registry.card's CardFacts) are kept as JSON; the method `facts` gives them
-        back, for reports and comparisons. Raises RegistryError, and OSError for a bundle without bundle.json.
-        """
-        with reported(f"register {domain}", self.tracking_uri):
-            with self._locked(domain):
-                self._make_domain(domain, description)
-            own = {"run_key": run_key, BUNDLE_DIGEST: bundle_digest(bundle)}
-            if (known := self._known(domain, own, run_id, metrics or {})) is not None:
-                return known
-            all_tags = {key: str(value) for key, value in {**(tags or {}), **own}.items()}
-            experiment = self.client.get_run(run_id).info.experiment_id
-            model = self.client.create_logged_model(
-                experiment, name=domain, source_run_id=run_id, tags=all_tags, model_type=MODEL_TYPE
-            )
-            try:
-                with tempfile.TemporaryDirectory(prefix="alter-register-") as scratch:
-                    folder = Path(scratch) / "model"
-                    write_model(folder, model, run_id, bundle, code_wheel, card, example, requirements, facts)
-                    self.client.log_model_artifacts(model.model_id, str(folder))
-            except BaseException:
-                self.client.finalize_logged_model(model.model_id, "FAILED")
-                raise
-            self.client.finalize_logged_model(model.model_id, "READY")
-            with self._locked(domain):  # not while files go to a server, which may take long
-                if (known := self._known(domain, own, run_id, metrics or {})) is not None:
-                    return known
-                self.client.create_model_version(
-                    domain,
-                    source=model.artifact_location,
-                    run_id=run_id,
-                    model_id=model.model_id,
-                    tags={**all_tags, "model_id": model.model_id},
-                    description=as_description(card),
-                )
-                version = self._first_of(domain, own)
-                self._link(domain, version, run_id, model.model_id, metrics or {})
-                self.set_card(domain, version, card)
-                return version
-
-    def _known(self, domain: str, own: Mapping[str, str], run_id: str, metrics: Mapping[str, float]) -> int | None:
-        """The version that was made with these tags; where that was cut off, it is linked now, as it is with the run
-        that made it again."""
-        known = self._made_with(domain, own)
-        if not known:
-            return None
-        entity = max(known, key=lambda entity: int(entity.version))
-        if LINKED not in self.client.get_run(entity.run_id).data.tags:
-            self._link(domain, int(entity.version), entity.run_id, entity.tags["model_id"], metrics)
-        if run_id != entity.run_id:  # not bound to the model again, whose metrics would stand there twice
-            self._tell(run_id, domain, int(entity.version), metrics)
-        return int(entity.version)
-
-    def _made_with(self, domain: str, own: Mapping[str, str]) -> Sequence[Any]:
-        wanted = "".join(f" and tags.{key} = '{value}'" for key, value in own.items())
-        found: Sequence[Any] = self.client.search_model_versions(f"name = '{domain}'{wanted}")
+    def get(self, domain: str, which: int | str) -> Version:
+        """As Versions.get; a champion that was made outside of here is noted."""
+        found = super().get(domain, which)
+        if which == CHAMPION:
+            self._note(found)
         return found
 
-    def _first_of(self, domain: str, own: Mapping[str, str]) -> int:
-        """The version that was just made with these tags; a second one is deleted.
+    def champion(self, domain: str) -> Version | None:
+        """The version that users load, None where there is none; one that was made so outside of here is noted."""
+        now = self.alias(domain, CHAMPION)
+        if now:
+            self._note(now)
+        return now
 
-        A server that goes away before it has answered is asked again by MLflow's client, and may have done it already.
-        """
-        first, *more = sorted(int(entity.version) for entity in self._made_with(domain, own))
-        for twin in more:
-            self.client.delete_model_version(domain, str(twin))
-        return first
+    def champions(self, domain: str) -> list[Champion]:
+        """All that are known to have been champion, oldest first; the present one, or the last that was, is last."""
+        with reported(f"read {domain}", self.tracking_uri):
+            now = self.alias(domain, CHAMPION)
+            return champions(self.client.get_registered_model(domain).tags, now["version"] if now else None)
 
-    def _make_domain(self, domain: str, description: str) -> None:
-        from mlflow.exceptions import MlflowException
-
+    def _note(self, now: Version) -> None:
+        """Remember a champion. Whoever may only look notes nothing, and a model of others is not written to."""
+        domain = now["name"]
         try:
-            self.client.create_registered_model(domain, description=description or None)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            if description:
-                self.client.update_registered_model(domain, description=description)
-
-    def _link(self, domain: str, version: int, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
-        """What ties run, model and version together in the UI."""
-        from mlflow.entities import LoggedModelOutput
-
-        self.client.set_logged_model_tags(
-            model_id, {"mlflow.modelVersions": json.dumps([{"name": domain, "version": version}])}
-        )
-        self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
-        self._tell(run_id, domain, version, metrics, model_id)
-
-    def _tell(
-        self, run_id: str, domain: str, version: int, metrics: Mapping[str, float], model_id: str | None = None
-    ) -> None:
-        """What a run says of the version that it ended in."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        logged = [Metric(key, float(value), now, 0, model_id) for key, value in metrics.items()]
-        for begin in range(0, len(logged), 1000):
-            self.client.log_batch(run_id, metrics=logged[begin : begin + 1000])
-        self.client.set_tag(run_id, LINKED, f"{domain} {version}")
+            with reported(f"read {domain}", self.tracking_uri):
+                tags = self.client.get_registered_model(domain).tags
+            if is_noted(tags, now["version"]) or not (is_ours(now) or ORDER in tags):
+                return
+            with domain_lock(self.client, self.tracking_uri, domain, NOTE_SECONDS):
+                order = self.champions(domain)
+                with reported(f"note the champion of {domain}", self.tracking_uri):
+                    self.client.set_registered_model_tag(domain, ORDER, written(order))
+        except RegistryError:
+            return  # the next command sees it too
 
     def set_champion(self, domain: str, version: int, expected_previous: int | None) -> None:
         """Make `version` the champion if the champion still is `expected_previous` (None: there is none).
@@ -164,9 +79,11 @@ class ModelStore(Versions):
                 )
             self.get(domain, version)
             with reported(f"promote {domain} version {version}", self.tracking_uri):
-                if current is not None:
-                    self._set_history(domain, [*self._history(domain), current])
+                order = self.champions(domain)
+                # Announced, moved, noted: whichever of them a kill comes after, it shows what was done.
+                self.client.set_registered_model_tag(domain, ORDER, written(order, version))
                 self.client.set_registered_model_alias(domain, CHAMPION, str(version))
+                self.client.set_registered_model_tag(domain, ORDER, written([*order, Champion(version)]))
                 challenger = self.alias(domain, CHALLENGER)
                 if challenger and challenger["version"] <= version:
                     self.client.delete_registered_model_alias(domain, CHALLENGER)
@@ -179,68 +96,64 @@ class ModelStore(Versions):
             self.client.set_registered_model_alias(domain, CHALLENGER, str(version))
 
     def rollback(self, domain: str) -> tuple[int, int]:
-        """Give the champion's place back to the one before it; (version that left, champion now).
+        """Give the champion's place back to the one before it, whoever made it so; (version that left, champion now).
 
-        Called again, it goes one further back. Raises RegistryInputError when there is none before.
+        Called again, it goes one further back. Raises RegistryInputError when there is none before, and where a person
+        moved the alias outside of here in a way that leaves open which one is meant.
         """
         with self._locked(domain):
             now = self.alias(domain, CHAMPION)
-            history = self.earlier_champions(domain)
-            if now is None or not history:
-                there = (row["version"] for row in self.versions(domain))
+            there = {row["version"] for row in self.listed(domain)}
+            order = self.champions(domain) if there else []
+            earlier = [place for place, one in enumerate(order[:-1]) if _may_return(one, order, there)]
+            if now is None and order and order[-1].version in there:
+                raise _left_open(domain, f"the alias was taken from version {order[-1].version}", order, there)
+            if now and order[-1].outside and order[-1] in [Champion(one.version, True) for one in order[:-1]]:
+                moved = f"from version {order[-2].version} back to version {now['version']}, an earlier champion"
+                raise _left_open(domain, moved, order, there)
+            if not earlier:
                 raise RegistryInputError(
                     f"{domain} has no earlier champion to go back to; "
-                    f"`alter promote {domain} VERSION` chooses one of versions {', '.join(map(str, sorted(there)))}"
+                    f"`alter promote {domain} VERSION` chooses one of versions "
+                    f"{', '.join(map(str, sorted(there))) or 'that `alter run` makes'}"
                 )
-            *rest, back = history
+            left, back = order[-1].version, order[earlier[-1]].version
             with reported(f"roll {domain} back", self.tracking_uri):
+                self.client.set_registered_model_tag(domain, ORDER, written(order[: earlier[-1] + 1]))
                 self.client.set_registered_model_alias(domain, CHAMPION, str(back))
-                self._set_history(domain, rest)
-                self._tag(domain, now["version"], rolled_back=_now())
-            return now["version"], back
+                if left in there:
+                    self._tag(domain, left, rolled_back=_now())
+            return left, back
 
     def earlier_champions(self, domain: str) -> list[int]:
         """Versions that were champion before the present one and are there still, oldest first."""
-        with reported(f"read {domain}", self.tracking_uri):
-            now = self.alias(domain, CHAMPION)
-            there = {row["version"] for row in self.listed(domain)}
-            # A promotion that was killed half-way may have left the champion itself there.
-            return [n for n in self._history(domain) if n in there and (now is None or n != now["version"])]
+        there = {row["version"] for row in self.listed(domain)}
+        if not there:
+            return []
+        order = self.champions(domain)
+        return [one.version for one in order[:-1] if _may_return(one, order, there)]
 
     def tag(self, domain: str, version: int, tags: Mapping[str, Any]) -> None:
         """Add or replace tags of a version."""
         with reported(f"tag {domain} version {version}", self.tracking_uri):
             self._tag(domain, version, **tags)
 
-    def set_card(self, domain: str, version: int, card: str) -> None:
-        """Make `card` the description of a version, and of the run that made it, if that is there still."""
-        from mlflow.exceptions import MlflowException
-
-        with reported(f"describe {domain} version {version}", self.tracking_uri):
-            self.client.update_model_version(domain, str(version), description=as_description(card))
-            run = self.client.get_model_version(domain, str(version)).run_id
-            try:
-                self.client.set_tag(run, "mlflow.note.content", as_description(card))
-            except MlflowException as error:  # a person may delete runs in MLflow's UI
-                if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-                    raise
-
     def _tag(self, domain: str, version: int, **tags: Any) -> None:
         for key, value in tags.items():
             self.client.set_model_version_tag(domain, str(version), key, str(value))
 
-    def _history(self, domain: str) -> list[int]:
-        text = self.client.get_registered_model(domain).tags.get(HISTORY, "")
-        return [int(part) for part in text.split(",") if part]
 
-    def _set_history(self, domain: str, versions: Sequence[int]) -> None:
-        text = ",".join(map(str, versions[-HISTORY_LENGTH:]))
-        self.client.set_registered_model_tag(domain, HISTORY, text)
+def _may_return(one: Champion, order: Sequence[Champion], there: Collection[int]) -> bool:
+    return one.version in there and one.version != order[-1].version
 
-    @contextmanager
-    def _locked(self, domain: str) -> Iterator[None]:
-        with domain_lock(self.client, self.tracking_uri, domain):
-            yield
+
+def _left_open(domain: str, what: str, order: Sequence[Champion], there: Collection[int]) -> RegistryInputError:
+    choices = dict.fromkeys(one.version for one in reversed(order) if one.version in there)
+    return RegistryInputError(
+        f"{domain}: the champion was moved outside alter ({what}), so that it is not known which one to go back to; "
+        f"`alter promote {domain} VERSION --reason TEXT` says it. Champions so far, the newest first: "
+        f"{', '.join(map(str, choices))}"
+    )
 
 
 def _shown(version: int | None) -> str:

@@ -12,6 +12,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from registry.errors import RegistryInputError, StoreUnavailable, reported
+from registry.places import corrected
 
 LOCK_PREFIX = "alter-lock-"
 LOCK_SECONDS = 60.0  # what is done under the lock takes far less: one held longer was left by a process that died
@@ -21,7 +22,8 @@ POLL_SECONDS = 0.1
 def open_client(tracking_uri: str) -> Any:
     """An MlflowClient on `tracking_uri` (sqlite:///FILE, or an http server), with nothing global set.
 
-    An embedded store is made when it is missing, in a folder that is there. Raises StoreUnavailable, RegistryError, and
+    An embedded store is made when it is missing, in a folder that is there; one that was copied or moved is told where
+    its files lie now. Raises StoreUnavailable, RegistryError, and
     RegistryInputError without that folder, for a folder instead of a file, or without the driver of a database.
     """
     from mlflow.tracking import MlflowClient
@@ -42,7 +44,10 @@ def open_client(tracking_uri: str) -> Any:
             "(MLFLOW_TRACKING_URI)"
         )
     with reported("open", tracking_uri), _alone(file) if file else nullcontext():
-        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        if file:
+            corrected(file)
+        return client
 
 
 @contextmanager

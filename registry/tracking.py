@@ -15,7 +15,8 @@ from typing import Any, Literal
 import psutil
 
 from registry.errors import reported
-from registry.store import open_client
+from registry.places import Places, local
+from registry.store import open_client, sqlite_file
 
 MAX_VALUE = 500  # of a parameter: the UI shows a line, and some databases keep no more
 MAX_NAME = 250  # of a parameter
@@ -35,7 +36,8 @@ class Tracker:
     """MLflow runs of one experiment.
 
     tracking_uri: sqlite:///FILE or an http server. artifact_location: where a new experiment keeps its files; None
-    takes the store's default. Every method raises RegistryError, or StoreUnavailable when a retry may help.
+    takes the store's default. Raises RegistryInputError for an experiment that keeps its files elsewhere on this
+    machine, in another workspace say. Every method raises RegistryError, or StoreUnavailable when a retry may help.
     """
 
     def __init__(self, tracking_uri: str, artifact_location: str | None, experiment: str) -> None:
@@ -43,6 +45,9 @@ class Tracker:
         self._client = open_client(tracking_uri)
         with reported(f"open the experiment {experiment!r}", tracking_uri):
             self.experiment_id = self._experiment(experiment, artifact_location)
+            place = str(self._client.get_experiment(self.experiment_id).artifact_location)
+        own = local(artifact_location) if artifact_location else None
+        Places(sqlite_file(tracking_uri), own).need(place, f"the experiment {experiment!r}")
 
     def _experiment(self, name: str, artifact_location: str | None) -> str:
         from mlflow.exceptions import MlflowException

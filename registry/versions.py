@@ -2,33 +2,38 @@
 
 import difflib
 import json
+import math
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import yaml
 
 from registry.errors import RegistryError, RegistryInputError, reported
 from registry.packaging import FACTS, MANIFEST, bundle_digest
-from registry.store import LOCK_PREFIX, open_client
+from registry.places import Places, local
+from registry.store import LOCK_PREFIX, open_client, sqlite_file
 
 Version = dict[str, Any]
 SHOWN = 10  # versions that a message names
 BUNDLE_DIGEST = "bundle_digest"  # tag of a version: what its bundle was when it was registered
+_PLAIN = re.compile(r"[\w. -]+", re.ASCII)  # names that MLflow's filters take; other teams' may have any characters
 
 
 class Versions:
     """Registered versions of every domain in one MLflow store. Sets nothing global.
 
     A version is a dict: name, version (int), aliases, macro (float or None), created (milliseconds), tags, run_id,
-    model_id, description, uri.
+    model_id, description, uri. The registry may hold models of other teams as well: they are listed, and no more.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, artifacts: Path | None = None) -> None:
+        """artifacts: where this workspace keeps files of a store that has no place of its own; unset for a server, and
+        for an embedded store whose files lie beside it."""
         self.tracking_uri = tracking_uri
+        self.places = Places(sqlite_file(tracking_uri), artifacts)
         self.client = open_client(tracking_uri)
 
     def domains(self) -> list[str]:
@@ -44,19 +49,18 @@ class Versions:
         """
         if domain is None:
             return [version for name in self.domains() for version in self.listed(name)]
-        found = self.listed(domain)
-        if not found:
+        return self._rows(domain)
+
+    def _rows(self, domain: str) -> list[Version]:
+        if not (found := self.listed(domain)):
             raise self._unknown(domain)
         return found
 
     def listed(self, domain: str) -> list[Version]:
         """As `versions`, and none where a first registration died before its version was made, or all were removed."""
         with reported(f"list versions of {domain}", self.tracking_uri):
-            found = _pages(
-                lambda token: self.client.search_model_versions(
-                    f"name = '{domain}'", max_results=1000, page_token=token
-                )
-            )
+            wanted = f"name = '{domain}'" if _PLAIN.fullmatch(domain) else None
+            found = [entity for entity in self.registered(wanted) if entity.name == domain]
             if not found:
                 return []
             aliases: dict[int, list[str]] = {}
@@ -64,6 +68,10 @@ class Versions:
                 aliases.setdefault(int(number), []).append(alias)
         rows = [_version(entity, aliases.get(int(entity.version), [])) for entity in found]
         return sorted(rows, key=lambda row: -row["version"])
+
+    def registered(self, wanted: str | None = None) -> list[Any]:
+        """MLflow's records of all versions in the store, others' among them, or of those that a filter finds."""
+        return _pages(lambda token: self.client.search_model_versions(wanted, max_results=1000, page_token=token))
 
     def alias(self, domain: str, alias: str) -> Version | None:
         """The version under `alias`; None when the domain or the alias is not there."""
@@ -95,11 +103,11 @@ class Versions:
     def get(self, domain: str, which: int | str) -> Version:
         """A version by number or alias. Raises RegistryInputError that names what there is."""
         if str(which).isdecimal():
-            found = next((row for row in self.versions(domain) if row["version"] == int(which)), None)
+            found = next((row for row in self._rows(domain) if row["version"] == int(which)), None)
         else:
             found = self.alias(domain, str(which))
         if found is None:
-            rows = self.versions(domain)
+            rows = self._rows(domain)
             names = ", ".join(str(row["version"]) + _in_brackets(row["aliases"]) for row in rows[:SHOWN])
             names += f" and {len(rows) - SHOWN} older ones" if len(rows) > SHOWN else ""
             raise RegistryInputError(f"{domain} has no version or alias {which!r}; it has {names}")
@@ -108,8 +116,9 @@ class Versions:
     def bundle_path(self, domain: str, which: int | str, cache: Path | None = None) -> Path:
         """Local folder of a version's bundle: in place when the store is local, else downloaded under `cache`.
 
-        Raises RegistryInputError for an unknown version, RegistryError when its files are gone or its manifest is no
-        longer the registered one; the other parts are held against the manifest when the bundle is loaded.
+        Raises RegistryInputError for an unknown version, for one that others registered and for one whose files are
+        another workspace's; RegistryError when its files are gone or its manifest is no longer the registered one. The
+        other parts are held against the manifest when the bundle is loaded.
         """
         version = self.get(domain, which)
         files = self._files(version, cache)
@@ -152,8 +161,10 @@ class Versions:
 
     def _files(self, version: Version, cache: Path | None) -> Path:
         """Folder of a version's stored model."""
-        place = urlsplit(str(self.logged_model(version).artifact_location))
-        return Path(url2pathname(place.path)) if place.scheme in ("", "file") else self._downloaded(version, cache)
+        place = str(self.logged_model(version).artifact_location)
+        if local(place) is None:
+            return self._downloaded(version, cache)
+        return self.places.found(place, f"{version['name']} version {version['version']}", version["model_id"])
 
     def _downloaded(self, version: Version, cache: Path | None) -> Path:
         """A remote model's files, fetched once: they never change under one model id."""
@@ -176,24 +187,49 @@ class Versions:
         return target
 
     def logged_model(self, version: Version) -> Any:
-        """MLflow's own record of a version's files. Raises RegistryError where a person deleted it."""
+        """MLflow's own record of a version's files. Raises RegistryError where a person deleted it, RegistryInputError
+        for a version that was not registered here."""
+        what = f"{version['name']} version {version['version']}"
+        if not is_ours(version):
+            raise RegistryInputError(
+                f"{what} was not registered by alter (it has no tags `run_key` and `model_id`), so it can be listed "
+                "and not used here: choose another version"
+            )
+        if (found := self.stored(version["model_id"])) is None:
+            raise RegistryError(
+                f"{what} is registered, but its model {version['model_id']} was deleted in MLflow: choose another "
+                "version, or produce the domain again"
+            )
+        return found
+
+    def stored(self, model_id: str | None) -> Any:
+        """MLflow's record of a model; None where a person has deleted it, which MLflow's UI offers."""
+        return self._unless_gone(self.client.get_logged_model, model_id) if model_id else None
+
+    def run(self, run_id: str | None) -> Any:
+        """MLflow's record of a run; None where a person has deleted it, or `mlflow gc` removed it."""
+        run = self._unless_gone(self.client.get_run, run_id) if run_id else None
+        return run if run and run.info.lifecycle_stage == "active" else None
+
+    def _unless_gone(self, read: Callable[[str], Any], what: str) -> Any:
         from mlflow.exceptions import MlflowException
 
-        with reported(f"read {version['uri']}", self.tracking_uri):
+        with reported(f"read {what}", self.tracking_uri):
             try:
-                return self.client.get_logged_model(version["model_id"])
+                return read(what)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                raise RegistryError(
-                    f"{version['name']} version {version['version']} is registered, but its model "
-                    f"{version['model_id']} was deleted in MLflow: choose another version, or produce the domain again"
-                ) from error
+                return None
 
     def logged_models(self, domain: str) -> list[Any]:
         """MLflow's records of all models that were stored for `domain`, registered or not."""
+        if not _PLAIN.fullmatch(domain):
+            return []  # another team's: no stored model may have such a name
         with reported(f"list stored models of {domain}", self.tracking_uri):
-            experiments = {self.client.get_run(row["run_id"]).info.experiment_id for row in self.listed(domain)}
+            # By its versions' models, as runs may be gone, and by its name, as an experiment may have another by now.
+            models = [model for row in self.listed(domain) if (model := self.stored(row["model_id"]))]
+            experiments = {str(model.experiment_id) for model in models}
             if own := self.client.get_experiment_by_name(domain):
                 experiments.add(own.experiment_id)
             if not experiments:
@@ -212,6 +248,11 @@ class Versions:
             f"no version of {domain!r} is registered (registered: {', '.join(domains) or 'none yet'}); "
             f"{hint}`alter run` makes one"
         )
+
+
+def is_ours(version: Version) -> bool:
+    """Whether a version was registered here, and not by another tool or person."""
+    return "run_key" in version["tags"] and "model_id" in version["tags"]
 
 
 def _pages(search: Callable[[str | None], Any]) -> list[Any]:
@@ -240,12 +281,12 @@ def _version(entity: Any, aliases: Sequence[str]) -> Version:
     try:
         macro = float(tags["macro"])
     except (KeyError, ValueError):
-        macro = None
+        macro = math.nan
     return {
         "name": entity.name,
         "version": int(entity.version),
         "aliases": sorted(aliases),
-        "macro": macro,
+        "macro": macro if math.isfinite(macro) else None,
         "created": entity.creation_timestamp,
         "tags": tags,
         "run_id": entity.run_id,

@@ -104,11 +104,12 @@ def gc(
     else:
         for item in plan:
             what = f"version {item.version}" if item.version is not None else f"unfinished model {item.model_id}"
-            typer.echo(f"{item.domain} {what}: {item.reason}, {item.bytes / 1e6:,.1f} MB")
+            stays = f"; it stays, as {item.stays}" if item.stays else ""
+            typer.echo(f"{item.domain} {what}: {item.reason}, {item.bytes / 1e6:,.1f} MB{stays}")
         for cache in caches:
             place = cache.path.relative_to(workspace.home)
             typer.echo(f"cache {place}: not used for {cache.unused_days:.0f} days, {cache.bytes / 1e6:,.1f} MB")
-    if any(not item.bytes for item in plan):
+    if any(not item.bytes and not item.stays for item in plan):
         typer.echo("files that lie on MLflow's server are freed by its own `mlflow gc`", err=True)
     if yes:
         freed = decisions.gc(plan) + remove_caches(workspace, caches)

@@ -26,7 +26,6 @@ from flows.deployments.declarations import domain_tag
 from flows.deployments.deploy import server_errors
 from flows.production.plan import find_domain
 from flows.production.stores import model_store
-from registry.models import CHAMPION
 
 LATE = timedelta(minutes=1)  # a worker asks for runs every ten to fifteen seconds
 _ON = ([StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED], [StateType.PENDING])
@@ -77,7 +76,7 @@ def status(domains: Sequence[str]) -> list[DomainStatus]:
                 problem = f"{error.headline}; `alter check {given}` shows them" if error.problems else error.headline
             last = _on(client, name) or _last_ended(client, name)
             coming = _first(client, name, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
-            champion = store.alias(name, CHAMPION)
+            champion = store.champion(name)
             rows.append(
                 DomainStatus(
                     domain=name,

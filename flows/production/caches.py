@@ -29,7 +29,8 @@ class Cache:
 
 
 def plan_caches(workspace: Workspace, days: float) -> list[Cache]:
-    """Caches that nothing has used for so many days, the largest first. Registered models are not among them."""
+    """Caches that nothing has used for so many days, the largest first. Registered models are not among them, nor what
+    links lead to outside of the workspace: it may be another's, of which this one is a copy. That is said on stderr."""
     now = time.time()
     found = []
     for entry in _entries(workspace):
@@ -99,4 +100,8 @@ def _stats(entry: Path) -> Iterator[os.stat_result]:
 def _entries(workspace: Workspace) -> Iterator[Path]:
     shared = (workspace.trunk_cache, workspace.datasets, workspace.downloads)
     for root in (*shared, *(folder for folder in workspace.runs.glob("*") if folder.is_dir())):
-        yield from (entry for entry in root.glob("*") if entry.is_dir())
+        for entry in root.glob("*"):
+            if entry.is_dir() and workspace.holds(entry):
+                yield entry
+            elif entry.is_dir():
+                typer.echo(f"{entry} stays: it leads to {entry.resolve()}, outside of {workspace.home}", err=True)

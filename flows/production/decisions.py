@@ -20,7 +20,7 @@ from flows.production.stores import model_name, model_store, write_card
 from registry.card import decided, number, own_scorecard
 from registry.comparison import compare as compare_cards
 from registry.errors import RegistryError
-from registry.models import CHAMPION, ModelStore
+from registry.models import ModelStore
 from registry.retention import Removal, plan_removals, remove
 
 
@@ -38,7 +38,7 @@ def promote(domain: str, which: str, reason: str | None) -> str:
     """
     workspace = Workspace.default()
     store, name = model_store(workspace), model_name(domain)
-    version, champion = store.get(name, which), store.alias(name, CHAMPION)
+    version, champion = store.get(name, which), store.champion(name)
     number = int(version["version"])
     if champion and champion["version"] == number:
         return f"{name} version {number} is the champion already"
@@ -69,7 +69,8 @@ def promote(domain: str, which: str, reason: str | None) -> str:
 def rollback(domain: str) -> str:
     """Give the champion's place back to the one before; what to tell the person.
 
-    Raises RegistryInputError where there is none before, and RegistryError where its bundle is gone.
+    Raises RegistryInputError where there is none before or it cannot be told which, and RegistryError where its bundle
+    is gone.
     """
     workspace = Workspace.default()
     store, name = model_store(workspace), model_name(domain)
@@ -83,9 +84,17 @@ def rollback(domain: str) -> str:
                 f"{name} is not rolled back, as the champion before cannot be loaded: {error.headline}. "
                 f"`alter promote {domain} VERSION --reason TEXT` makes another one champion"
             ) from error
+    last = store.champions(name)[-1:]
     left, back = store.rollback(name)
-    told = f"{name} version {back} is champion again; version {left} stays registered"
-    return told + _told_in_card(store, name, left)
+    if last and last[0].outside:
+        told = f"; it had been made champion outside alter, and of those before it, {back} is the last that alter saw"
+    else:
+        told = ""
+    if any(row["version"] == left for row in store.versions(name)):
+        return f"{name} version {back} is champion again; version {left} stays registered{told}" + _told_in_card(
+            store, name, left
+        )
+    return f"{name} version {back} is champion again; version {left}, which was champion, was deleted"
 
 
 def plan_gc(keep: int) -> list[Removal]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from alter_core.errors import AlterError
+from alter_core.errors import AlterError, WorkspaceError
 from alter_core.process import stop_tree
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
@@ -24,16 +24,28 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without
 
 
 def tracking_uri(workspace: Workspace) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite store in the workspace, whose folder is made."""
+    """MLFLOW_TRACKING_URI, else the SQLite store in the workspace, whose folder is made. Raises WorkspaceError where a
+    link leads that store out of the workspace."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
     if uri == workspace.mlflow_uri:
         workspace.mlflow_store.parent.mkdir(parents=True, exist_ok=True)
+        if not workspace.holds(workspace.mlflow_store):
+            real = workspace.mlflow_store.resolve()
+            raise WorkspaceError(
+                f"{workspace.mlflow_store} leads by a link to {real}, outside of the workspace {workspace.home}, which "
+                f"may be a copy of another: set MLFLOW_TRACKING_URI=sqlite:///{real} where that store is meant, or "
+                "make the whole workspace (ALTER_HOME) a link"
+            )
     return uri
 
 
 def model_store(workspace: Workspace) -> ModelStore:
     """The registry of this workspace, or of the server that the environment names."""
-    return ModelStore(tracking_uri(workspace))
+    return _opened(tracking_uri(workspace), workspace)
+
+
+def _opened(uri: str, workspace: Workspace) -> ModelStore:
+    return ModelStore(uri, None if _is_server(uri) else workspace.mlflow_artifacts)
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Stores:
 
     @cached_property
     def models(self) -> ModelStore:
-        return ModelStore(self.uri)
+        return _opened(self.uri, self.workspace)
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -107,6 +119,7 @@ def serve_ui(host: str, port: int) -> int:
     """MLflow's UI on this workspace's store until it is stopped; its exit code. Raises AlterError for a server's."""
     workspace = Workspace.default()
     uri = tracking_uri(workspace)
+    model_store(workspace)  # a store that was copied or moved is told where its files lie now
     if _is_server(uri):
         shown = without_password(uri)
         raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {shown} in a browser")

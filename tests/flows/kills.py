@@ -15,7 +15,8 @@ import psutil
 import yaml
 
 from alter_core.inference.predict import Predictor
-from registry.models import CHAMPION, ModelStore
+from registry.champions import CHAMPION
+from registry.models import ModelStore
 from registry.tracking import Tracker
 from tests.conftest import tiny_spec, write_domain
 

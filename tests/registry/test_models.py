@@ -444,7 +444,7 @@ def test_aliases_move_under_the_models_lock(move: str, store: Store, parts: Path
 def test_of_many_champions_the_newest_are_remembered(
     store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.models.HISTORY_LENGTH", 2)
+    monkeypatch.setattr("registry.champions.LENGTH", 2)
     for number in range(1, 5):
         store.register(parts, f"k{number}")
         store.models.set_champion("tiny", number, number - 1 or None)

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from alter_core.errors import WorkspaceError
+from registry.champions import CHAMPION
 from registry.errors import RegistryInputError
-from registry.models import CHALLENGER, CHAMPION, ModelStore
+from registry.models import CHALLENGER, ModelStore
 from stack import manager, steps
 from stack.place import Place
 from stack.programs import postgres_folder
