@@ -12,13 +12,22 @@ from alter_core.backbone import quiet
 from alter_core.errors import DataError, SpecError, TaskIdError
 from alter_core.inference.decoding import Answer, Decoder, Request
 from alter_core.inference.labels import FREE, LabelTries
-from alter_core.inference.recorded_spec import recorded_spec
+from alter_core.inference.recorded_spec import recorded_format, recorded_spec
 from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.modes import evaluating
 from alter_core.numerics import choose_precision, dtype_of
 from alter_core.problems import kind_of
-from alter_core.prompts import check_room, decode_answers, encode_prompts, encode_targets, longest_answer, room
+from alter_core.prompts import (
+    PROMPT_FORMAT,
+    check_answer,
+    check_room,
+    decode_answers,
+    encode_prompts,
+    encode_targets,
+    longest_answer,
+    room,
+)
 from alter_core.spec import DomainSpec
 from alter_core.text import clean, damage
 
@@ -55,12 +64,13 @@ class Predictor:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         tokens_per_batch: int | None = None,
+        prompt_format: int = PROMPT_FORMAT,
     ) -> None:
         """spec: with labels filled in. mta None: `model` is the plain backbone, which reads the same prompts.
 
         device: `model` is moved there when given. dtype: the backbone's parameters take it when given; adapters stay
         as they are, and are mixed in their own precision. tokens_per_batch: prompts and answers, padding counted;
-        unset: as many as CACHE_BYTES hold.
+        unset: as many as CACHE_BYTES hold. prompt_format: the one that `model` was taught by.
         Raises SpecError when a label task has no labels.
         """
         self.model = _placed(model, mta, device, dtype)
@@ -68,9 +78,13 @@ class Predictor:
         self.spec = spec
         self._turn = threading.Lock()
         self.mta = mta
+        self.prompt_format = prompt_format
         self.tokens_per_batch = tokens_per_batch or CACHE_BYTES // _cache_bytes(self.model)
         self._labels = _labels(spec)
-        encoded = {name: encode_targets(tokenizer, spec.task(name), labels) for name, labels in self._labels.items()}
+        encoded = {
+            name: encode_targets(tokenizer, spec.task(name), labels, prompt_format)
+            for name, labels in self._labels.items()
+        }
         tries = LabelTries(encoded, next(model.parameters()).device)
         self._longest_label = {name: max(map(len, ids)) for name, ids in encoded.items()}
         self._roots = {name: tries.roots.get(name, FREE) for name in spec.task_names}
@@ -91,7 +105,8 @@ class Predictor:
         path = Path(path)
         with quiet():
             mta, tokenizer, metadata = load_bundle(path, backbone)
-        return cls.placed(mta.model, tokenizer, recorded_spec(metadata, path), mta, device)
+        spec, prompt_format = recorded_spec(metadata, path), recorded_format(metadata, path)
+        return cls.placed(mta.model, tokenizer, spec, mta, device, prompt_format)
 
     @classmethod
     def placed(
@@ -101,11 +116,12 @@ class Predictor:
         spec: DomainSpec,
         mta: MTAModel | None,
         device: torch.device | str | None = None,
+        prompt_format: int = PROMPT_FORMAT,
     ) -> "Predictor":
         """A predictor on `device` (unset: a GPU if there is one) in the precision that the spec asks for."""
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision, _ = choose_precision(spec.precision, where)
-        return cls(model.eval(), tokenizer, spec, mta, where, dtype_of(precision))
+        return cls(model.eval(), tokenizer, spec, mta, where, dtype_of(precision), prompt_format=prompt_format)
 
     def predict(
         self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None = None
@@ -157,7 +173,9 @@ class Predictor:
             answer = 0 if self.model.config.is_encoder_decoder else limit
             most = room(self.model.config)
             longest = None if most is None else most - answer
-            prompts, truncated = encode_prompts(self.tokenizer, task, [inputs[row] for row in rows], longest)
+            texts = [inputs[row] for row in rows]
+            prompts, truncated = encode_prompts(self.tokenizer, task, texts, longest, self.prompt_format)
+            check_answer(self.model.config, name, limit)
             check_room(self.model.config, name, max(map(len, prompts)) + answer)
             for row, prompt, is_cut in zip(rows, prompts, truncated, strict=True):
                 requests[row] = Request(name, prompt, self._roots[name], limit)

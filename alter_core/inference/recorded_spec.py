@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from alter_core.errors import BundleError
+from alter_core.prompts import format_of
 from alter_core.spec import DomainSpec
 
 ANSWERED_BY = ("name", "tasks", "precision")
@@ -39,6 +40,16 @@ def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
             f"{path}: its domain spec was written by another version of this code and cannot be read: produce the "
             "domain again, or use the version that made the bundle",
             [f"{' > '.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()],
+        ) from error
+
+
+def recorded_format(metadata: Mapping[str, Any], path: Path) -> int:
+    """The prompt format that a bundle was taught by. Raises BundleError for one of a later version of this code."""
+    try:
+        return format_of(metadata)
+    except ValueError as error:
+        raise BundleError(
+            f"{path}: {error}: use the version that made the bundle, or produce the domain again"
         ) from error
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from alter_core.errors import DataError
-from alter_core.prompts import encode_prompts, encode_targets
+from alter_core.prompts import PROMPT_FORMAT, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
 from alter_core.whole import DIGEST_LENGTH
 
@@ -105,9 +105,11 @@ def encode_rows(
     limit: int | None = None,
     only: str | None = None,
     progress: Progress | None = None,
+    prompt_format: int = PROMPT_FORMAT,
 ) -> EncodedRows:
     """Read a split of `dataset` (a TaskDataset): tasks in the spec's order, or just `only`; at most `limit` rows each.
 
+    prompt_format: as the model has been taught so far; a new one takes the newest.
     Raises DataError for a row whose target is empty.
     """
     numbers: list[int] = []
@@ -124,8 +126,8 @@ def encode_rows(
                     f"task {task.name}: {len(empty)} {split} rows have no target, the first with the id {empty[0]}; "
                     "ingest the domain again (`alter data`)"
                 )
-            prompts.append(Ragged.of(encode_prompts(tokenizer, task, rows["input"])[0]))
-            targets.append(Ragged.of(encode_targets(tokenizer, task, rows["target"])))
+            prompts.append(Ragged.of(encode_prompts(tokenizer, task, rows["input"], None, prompt_format)[0]))
+            targets.append(Ragged.of(encode_targets(tokenizer, task, rows["target"], prompt_format)))
             numbers += [number] * len(rows["input"])
             if progress:
                 progress(len(numbers), sum(counts), text=f"reading {split} rows")

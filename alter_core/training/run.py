@@ -16,12 +16,13 @@ from torch import nn
 
 from alter_core.backbone import backbone_record, load_backbone
 from alter_core.errors import BundleError, SpecError, TrainingError
+from alter_core.inference.recorded_spec import recorded_format
 from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
 from alter_core.mta.fingerprint import tensor_digest
 from alter_core.mta.manifest import MANIFEST
 from alter_core.mta.model import NEW_ROW_KEEP
 from alter_core.numerics import choose_precision, dtype_of
-from alter_core.prompts import check_room, longest_answer
+from alter_core.prompts import PROMPT_FORMAT, check_answer, check_room, encode_targets, longest_answer
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.attention import attention, choose_attention
@@ -60,7 +61,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     precision = checkpoints.precision_begun(job.checkpoints, key) or precision
     log(phase="start", text=f"{job.stage} on {accelerator.device}, {precision}", bf16_gain=gain)
     torch.manual_seed(job.seed)  # before adapters are made
-    mta, tokenizer, added = _load(job, stage)
+    mta, tokenizer, added, prompt_format = _load(job, stage)
     spec = spec.model_copy(update={"tasks": tuple(spec.task(name) for name in mta.tasks)})  # task ids are the model's
     trains_backbone = "backbone" in stage.parts and job.task is None
     own = _to_compute_dtype(mta, torch.float32 if trains_backbone else dtype_of(precision))
@@ -69,14 +70,16 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
     forward = TargetForward(mta)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     tell = _teller(log, "read")
-    rows = encode_rows(dataset, "train", spec, tokenizer, only=job.task, progress=tell)
+    rows = encode_rows(dataset, "train", spec, tokenizer, only=job.task, progress=tell, prompt_format=prompt_format)
     limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
-    validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell)
+    validation = encode_rows(dataset, "validation", spec, tokenizer, limit, progress=tell, prompt_format=prompt_format)
     prompts, whole = (rows.longest_by_task(len(mta.tasks), answers) for answers in (False, True))
     for number, task in enumerate(spec.tasks):
         longest = whole[number]
         if forward.is_encoder_decoder:
             longest = prompts[number]
+            labels = encode_targets(tokenizer, task, task.labels or (), prompt_format)
+            check_answer(mta.model.config, task.name, max(map(len, labels)) if labels else longest_answer(task))
         elif not task.task_type.labelled:  # in use its answer may be as long as its task allows
             longest = prompts[number] + longest_answer(task)
         check_room(mta.model.config, task.name, longest)
@@ -108,7 +111,7 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         checkpoint_folder=job.checkpoints,
         checkpoint_seconds=job.checkpoint_seconds,
         job_key=key,
-        score=_scorer(mta, tokenizer, spec, dataset, accelerator, kernel, log)
+        score=_scorer(mta, tokenizer, spec, dataset, accelerator, kernel, log, prompt_format)
         if asks_scores or (opening and len(validation))
         else None,
         opens_gates=opening,
@@ -141,7 +144,10 @@ def run(job: TrainingJob, log: Callable[..., None], stop_asked: Callable[[], boo
         _restore_dtypes(own)
         bundle = job.output / "bundle"
         shutil.rmtree(bundle, ignore_errors=True)  # of a job that was killed just before its result
-        metadata = {"spec": spec.model_dump(mode="json"), "dataset": dataset.digest, "stage": job.stage, "key": key}
+        metadata = {
+            **{"spec": spec.model_dump(mode="json"), "dataset": dataset.digest, "stage": job.stage, "key": key},
+            "prompt_format": prompt_format,
+        }
         source = str(backbone_record(job.backbone)["source"])
         # What is registered must load anywhere; what only the next stage reads can do with the workspace's backbone.
         last = job.spec.stages_end_with(job.stage)
@@ -204,20 +210,22 @@ def trained_digest(trained: Named) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _load(job: TrainingJob, stage: StageSpec) -> tuple[MTAModel, Any, Named]:
-    """The model to train, its tokenizer, and what alone may train where the job adds a task."""
+def _load(job: TrainingJob, stage: StageSpec) -> tuple[MTAModel, Any, Named, int]:
+    """The model to train, its tokenizer, what alone may train where the job adds a task, and the prompt format: a model
+    that has learnt already keeps its own."""
     names = job.spec.task_names
     if job.start is None:
         model, tokenizer = load_backbone(job.backbone)
-        return inject(model, job.spec.mta, names, dtype=torch.float32), tokenizer, []
-    mta, tokenizer, _ = load_bundle(job.start, backbone=job.backbone)
+        return inject(model, job.spec.mta, names, dtype=torch.float32), tokenizer, [], PROMPT_FORMAT
+    mta, tokenizer, metadata = load_bundle(job.start, backbone=job.backbone)
     wanted = set(names) - {job.task}
     if wanted != set(mta.tasks):
         raise SpecError(
             f"{job.start} holds the tasks {', '.join(mta.tasks)}, and the job needs {', '.join(sorted(wanted))}",
             ["set warm_start: backbone, or add one task at a time with `alter add-task`"],
         )
-    return mta, tokenizer, _add_task(mta, job.task, job.spec, stage) if job.task else []
+    added = _add_task(mta, job.task, job.spec, stage) if job.task else []
+    return mta, tokenizer, added, recorded_format(metadata, job.start)
 
 
 def _add_task(mta: MTAModel, task: str, spec: DomainSpec, stage: StageSpec) -> Named:
@@ -284,6 +292,7 @@ def _scorer(
     accelerator: Accelerator,
     kernel: str,
     log: Callable[..., None],
+    prompt_format: int,
 ) -> Callable[[], Score]:
     """Validation scores by generating answers, as the scorecard takes them; the main process takes them for all.
 
@@ -304,7 +313,7 @@ def _scorer(
         taken = [Score(0.0, {})]
         if accelerator.is_main_process:
             with attention(mta.model, kernel):
-                predictor = Predictor(mta.model, tokenizer, spec, mta)
+                predictor = Predictor(mta.model, tokenizer, spec, mta, prompt_format=prompt_format)
                 tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
                 predictions = predictor.predict(tasks, inputs, _teller(log, "score"))
             card = score(predictions, rows, spec)

@@ -1,0 +1,64 @@
+"""Prompts and targets as ids in a format, and ids as text again."""
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from alter_core.prompts import apart, joined
+from alter_core.spec import TaskSpec
+
+_FORMATS: Mapping[int, ModuleType] = {1: apart, 2: joined}
+PROMPT_FORMAT = max(_FORMATS)
+"""What new models are taught by."""
+
+
+def format_of(metadata: Mapping[str, Any]) -> int:
+    """The format that a bundle with this metadata was taught by. Raises ValueError for one that is not known here."""
+    found = int(metadata.get("prompt_format", 1))
+    if found not in _FORMATS:
+        raise ValueError(f"prompt format {found}; this version knows {', '.join(map(str, _FORMATS))}")
+    return found
+
+
+def encode_prompts(
+    tokenizer: Any,
+    task: TaskSpec,
+    inputs: Sequence[str],
+    longest: int | None = None,
+    prompt_format: int = PROMPT_FORMAT,
+) -> tuple[list[list[int]], list[bool]]:
+    """Token ids of `instruction, input, Answer:` for each input, and whether the input was cut.
+
+    An input over `task.max_input_tokens`, or that makes a prompt of over `longest` tokens, is cut at its end, so that
+    the words that ask for the answer always stay. The tokenizer's own tokens around a text stay around it.
+    A special token that is spelt out in an input is read as the characters that it is; an instruction may hold some.
+    """
+    ids, _, cut = _FORMATS[prompt_format].prompts(tokenizer, task, inputs, longest)
+    return ids, cut
+
+
+def input_lengths(
+    tokenizer: Any, task: TaskSpec, inputs: Sequence[str], prompt_format: int = PROMPT_FORMAT
+) -> list[int]:
+    """Tokens of each input in its prompt, as `encode_prompts` holds them against the limit."""
+    lengths: list[int] = _FORMATS[prompt_format].prompts(tokenizer, task, inputs, None)[1]
+    return lengths
+
+
+def encode_targets(
+    tokenizer: Any, task: TaskSpec, targets: Sequence[str], prompt_format: int = PROMPT_FORMAT
+) -> list[list[int]]:
+    """Token ids of each target, cut to the task's limit, and the end token."""
+    limit = task.effective_max_target_tokens
+    bodies = _FORMATS[prompt_format].answers(tokenizer, targets)
+    return [[*body[:limit], tokenizer.eos_token_id] for body in bodies]
+
+
+def answer_lengths(tokenizer: Any, targets: Sequence[str], prompt_format: int = PROMPT_FORMAT) -> list[int]:
+    """Tokens of each target, as `encode_targets` holds them against the limit."""
+    return [len(body) for body in _FORMATS[prompt_format].answers(tokenizer, targets)]
+
+
+def decode_answers(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:
+    """Text of generated ids (without prompt), trimmed."""
+    return [text.strip() for text in tokenizer.batch_decode(list(ids), skip_special_tokens=True)]
