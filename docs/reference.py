@@ -46,13 +46,13 @@ def spec_page() -> str:
         "# The spec: domain.yaml",
         "",
         "A domain is one YAML file. What must stand in it is marked *required*; beside that, a source names one of its",
-        "kinds, and a stage its length in `epochs` or `steps`. An unknown key is an error, and `alter check DOMAIN`",
-        "tells every problem with its line. `tasks[]` stands for each entry of `tasks`.",
+        "kinds. An unknown key is an error, and `alter check DOMAIN` tells every problem with its line. `tasks[]`",
+        "stands for each entry of `tasks`.",
         "",
         "Editors that know YAML complete and check fields by [domain.schema.json](domain.schema.json): name it in a",
         "spec's first line, `# yaml-language-server: $schema=../../docs/reference/domain.schema.json`.",
         "",
-        "The smallest spec has a backbone, a task and a stage:",
+        "The smallest spec has a backbone and a task:",
         "",
         _yaml(_smallest()),
         "## Every field",
@@ -64,6 +64,8 @@ def spec_page() -> str:
         blocks += [f"## {one.title}", "", _sentence(one.model.__doc__), "", _fields_table(one)]
         if len(one.paths) > 1:
             blocks += [f"{one.title} have the same fields.\n"]
+        if base := _base(one.model):
+            blocks += [f"The other fields, and what each means, are those of {SECTIONS[base].title}.\n"]
         blocks += [_yaml(example) for example in _examples(one.paths[0])]
         if one.model is SourceSpec:
             blocks += ["Some fields go with one kind of source alone:", "", _kinds_table()]
@@ -99,6 +101,11 @@ def _walk(model: type[BaseModel], path: str = "") -> Iterator[tuple[type[BaseMod
             yield from _walk(held, _join(path, name) + ("[]" if many else ""))
 
 
+def _base(model: type[BaseModel]) -> type[BaseModel] | None:
+    """The section that a section takes its fields from, to give some of them other defaults."""
+    return next((base for base in model.__bases__ if base in SECTIONS), None)
+
+
 def _held(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     """The model that a field holds, if any, and whether it holds many."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -112,8 +119,11 @@ def _held(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 
 def _fields_table(section: Section) -> str:
     schemas = section.model.model_json_schema()["properties"]
+    base = _base(section.model)
     rows = []
     for name, field in section.model.model_fields.items():
+        if base and _default(base.model_fields[name]) == _default(field):
+            continue
         held, many = _held(field.annotation)
         if held is None:
             kind = _kind(schemas[name])
@@ -170,7 +180,7 @@ def _choices(values: Sequence[Any]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "*required*"
-    value = field.get_default(call_default_factory=True)
+    value = field.get_default(call_default_factory=True, validated_data={})
     if value is None:
         return "unset"
     if isinstance(value, BaseModel):
@@ -208,7 +218,7 @@ def _smallest() -> dict[str, Any]:
     spec = next(each for each in _specs() if "path" in each["tasks"][0]["source"])
     task = _kept(spec["tasks"][0], ("name", "type", "source"))
     backbone = _kept(spec["backbone"], ("model",))
-    return {"name": spec["name"], "backbone": backbone, "tasks": [task], "stage_one": spec["stage_one"]}
+    return {"name": spec["name"], "backbone": backbone, "tasks": [task]}
 
 
 def _examples(path: str) -> list[dict[str, Any]]:
@@ -221,8 +231,7 @@ def _examples(path: str) -> list[dict[str, Any]]:
         return [_kept(spec, own) | settings]
     if head != "tasks[]":
         spec = next(each for each in _specs() if head in each)
-        both = ("stage_one", "stage_two") if head == "stage_one" else (head,)
-        return [_kept(spec, both)]
+        return [_kept(spec, (head,))]
     tasks = [task for spec in _specs() for task in spec["tasks"]]
     if rest == "":
         return [{"tasks": tasks[:1]}]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from registry.card import CardFacts, own_scorecard
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
-GREY, BLUE, ORANGE, GREEN, SKY, RED = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#56b4e9", "#d55e00"
+GREY, BLUE, ORANGE, GREEN, SKY = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#56b4e9"
 SUBJECTS = (
     ("majority", "majority class", "#c9ccd1"),
     ("zero_shot", "zero-shot backbone", GREY),

@@ -111,16 +111,21 @@ def tiny_spec(backbone: Path) -> dict[str, Any]:
             {"name": "thing", "type": "generation", "source": {"path": "thing.jsonl"}, "max_target_tokens": 6},
         ],
         "split": {"test": 0.2, "validation": 0.1},
-        "mta": {
-            "layers": "last_1",
-            "adapter": "lora",
-            "rank": 4,
-            "shared_adapters": 1,
-            "shared_adapter": "ffn",
-            "shared_place": "beneath",
+        "mta": {"layers": "last_1", "rank": 4, "alpha": None},
+        "stage_one": {
+            "trains": ["shared_adapters"],
+            "active": "shared",
+            "steps": 6,
+            "rows_per_step": 8,
+            "learning_rate": 1e-3,
         },
-        "stage_one": {"trains": ["shared_adapters"], "active": "shared", "steps": 6, "rows_per_step": 8},
-        "stage_two": {"trains": ["gates", "task_adapters"], "gate": "soft", "steps": 3, "rows_per_step": 8},
+        "stage_two": {
+            "steps": 3,
+            "rows_per_step": 8,
+            "learning_rate": 1e-3,
+            "gate_learning_rate": None,
+            "warmup": 0.05,
+        },
         "precision": "fp32",
     }
 

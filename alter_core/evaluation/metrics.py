@@ -54,12 +54,6 @@ def row_scores(metric: MetricName, predictions: Sequence[str], targets: Sequence
     return np.array([score(p, t) for p, t in zip(predictions, targets, strict=True)], dtype=float)
 
 
-def macro_f1(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Mean F1 over the classes that stand among targets or predictions."""
-    predicted, wanted, classes = _numbered(predictions, targets)
-    return float(_macro_f1(predicted[None], wanted[None], classes)[0])
-
-
 def measure(
     metric: MetricName,
     predictions: Sequence[str],

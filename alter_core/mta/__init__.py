@@ -1,6 +1,6 @@
 """Mixture of task adapters (Xie et al., arXiv 2309.11042) for Hugging Face language models.
 
-The paper's own setting is `MTAConfig(layers="last_1", encoder_layers="last_1", adapter="ffn", mixing="output")` on T5.
+The paper's own setting is `MTAConfig(layers="last_1", adapter="ffn", shared_adapters=0, mixing="output")` on T5.
 """
 
 from importlib import import_module
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alter_core.mta.folding import export, fold, fold_loss
     from alter_core.mta.injection import inject
     from alter_core.mta.layer import MTALayer
-    from alter_core.mta.model import MTAModel, task_ids_context
+    from alter_core.mta.model import MTAModel
 
 __all__ = [
     "MTAConfig",
@@ -28,7 +28,6 @@ __all__ = [
     "load_bundle",
     "read_manifest",
     "save_bundle",
-    "task_ids_context",
 ]
 
 # These bring torch in, and a spec is read without it: hence on first use (PEP 562). No module may be called as what it
@@ -38,7 +37,7 @@ _HOMES = {
     "folding": ("export", "fold", "fold_loss"),
     "injection": ("inject",),
     "layer": ("MTALayer",),
-    "model": ("MTAModel", "task_ids_context"),
+    "model": ("MTAModel",),
 }
 
 

@@ -60,7 +60,7 @@ def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping
             f"{where}: its layers ({told}) are not those that its settings put on the backbone ({', '.join(names)}): "
             "copy the bundle anew"
         )
-    problems = [line for state in states for line in _misfits(state, len(mta.tasks))]
+    problems = [line for state in states for line in _contradictions(state, len(mta.tasks))]
     if problems:
         raise BundleError(f"{where}: its layers do not fit together: copy the bundle anew", problems)
     for layer, state in zip(mta.layers, states, strict=True):
@@ -68,7 +68,7 @@ def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping
     assign(mta_tensors(mta), tensors, where)
 
 
-def _misfits(state: Mapping[str, Any], tasks: int) -> list[str]:
+def _contradictions(state: Mapping[str, Any], tasks: int) -> list[str]:
     """Return what in a layer's description contradicts itself or the number of tasks."""
     name, columns, homes = state["name"], len(state["columns"]), state["homes"]
     rows = sum(rows for rows, _ in state["gate_parts"])

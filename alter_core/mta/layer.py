@@ -51,7 +51,7 @@ class MTALayer(nn.Module):
         self.block = block
         self.config = config
         self.router = router
-        self.is_beneath = config.shared_place == "beneath" and config.shared_adapters > 0
+        self.is_beneath = config.is_beneath
         like = ffn.read(base)
         count = config.shared_adapters
         shared_kind = config.shared_adapter or config.adapter

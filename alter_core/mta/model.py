@@ -1,7 +1,7 @@
 """MTAModel: the handle on a Hugging Face model with MTA layers in it. Forward and generate stay the model's own."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -182,8 +182,3 @@ class MTAModel:
             if id(parameter) in new:
                 found.append((parameter_name, parameter))
         return found
-
-
-def task_ids_context(mta: MTAModel, task_ids: TaskIds) -> AbstractContextManager[None]:
-    """Return `mta.routing(task_ids)`."""
-    return mta.routing(task_ids)

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from alter_core.spec.fit import misfits_between
+from alter_core.spec.fit import problems_of_homes, problems_of_stage
 from alter_core.spec.mta import MTAConfig
 from alter_core.spec.schedule import ScheduleSpec
-from alter_core.spec.section import Name, Section, Share, misfits
-from alter_core.spec.stage import StageSpec
+from alter_core.spec.section import Name, Section, Share, spec_error
+from alter_core.spec.stage import StageSpec, StageTwoSpec
 from alter_core.spec.task import TaskSpec
 from alter_core.whole import digest_of
 
@@ -86,10 +86,10 @@ class DomainSpec(Section):
     """How rows are divided into train, validation and test."""
     mta: MTAConfig = MTAConfig()
     """Where MTA layers go, and what they hold."""
-    stage_one: StageSpec
+    stage_one: StageSpec = Field(default=StageSpec(), validate_default=True)
     """Intra-task knowledge."""
-    stage_two: StageSpec | None = None
-    """Inter-task collaboration; unset: the bundle is what stage one left."""
+    stage_two: StageTwoSpec | None = Field(default=StageTwoSpec(), validate_default=True)
+    """Inter-task collaboration; null: the bundle is what stage one left."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """How the held-out rows are scored."""
     promotion: PromotionSpec = PromotionSpec()
@@ -111,13 +111,39 @@ class DomainSpec(Section):
     def _one_or_more(cls, value: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
         if not value:
             raise ValueError("give at least one")
+        names = [task.name for task in value]
+        repeated = [number for number, name in enumerate(names) if name in names[:number]]
+        if wrong := [((n, "name"), f"{names[n]!r} is used more than once; rename all but one") for n in repeated]:
+            raise spec_error(wrong)
         return value
 
-    @model_validator(mode="after")
-    def _sections_fit(self) -> "DomainSpec":
-        if wrong := list(misfits_between(self.task_names, self.mta, self.stages.items(), self.warm_start)):
-            raise misfits(wrong)
-        return self
+    # Sections are looked at in the order of the fields above. One that is wrong for itself is not in `info.data`: what
+    # would have to fit it is looked at once it is right.
+    @field_validator("mta")
+    @classmethod
+    def _homes_are_tasks(cls, value: MTAConfig, info: ValidationInfo) -> MTAConfig:
+        if "tasks" in info.data and (
+            wrong := list(problems_of_homes(value.homes, [task.name for task in info.data["tasks"]]))
+        ):
+            raise spec_error(wrong)
+        return value
+
+    @field_validator("stage_one", "stage_two")
+    @classmethod
+    def _fits_the_adapters(cls, value: StageSpec | None, info: ValidationInfo) -> StageSpec | None:
+        tasks = [task.name for task in info.data["tasks"]] if "tasks" in info.data else None
+        mta = info.data.get("mta")
+        if value and mta and (wrong := list(problems_of_stage(value, mta, tasks))):
+            raise spec_error(wrong)
+        return value
+
+    @field_validator("warm_start")
+    @classmethod
+    def _keeps_what_it_starts_from(cls, value: str, info: ValidationInfo) -> str:
+        one = info.data.get("stage_one")
+        if value == "champion" and one and one.start is not None:
+            raise ValueError("champion brings trained adapters, and stage_one > start would undo them: drop one")
+        return value
 
     @property
     def task_names(self) -> tuple[str, ...]:

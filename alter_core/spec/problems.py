@@ -2,13 +2,12 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
-
-from alter_core.spec.section import Misfit
 
 # pydantic's own words for these name Python's types and our classes.
 _KINDS = {
@@ -26,18 +25,14 @@ _KINDS = {
 }
 
 
-def explained(
-    error: ValidationError, schema: type[BaseModel], values: Any, root: yaml.Node | None, more: Sequence[Misfit] = ()
-) -> list[str]:
+def explained(error: ValidationError, schema: type[BaseModel], values: Any, root: yaml.Node | None) -> list[str]:
     """A line for each place that is wrong. Where a value may be of several kinds, pydantic reports each of them.
 
-    schema: what was to be read; values: what was read; root: the file's YAML, which knows the lines; more: what is
-    wrong besides.
+    schema: what was to be read; values: what was read; root: the file's YAML, which knows the lines.
     """
     told: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
-    items = [each for item in error.errors(include_url=False) for each in _spread(item)]
-    for item in [*items, *(_at(place, problem) for place, problem in more)]:
+    for item in chain.from_iterable(map(_spread, error.errors(include_url=False))):
         if no_text := _keys_that_are_no_text(item, values, root):
             told |= no_text
             continue
@@ -55,15 +50,11 @@ def explained(
 
 def _spread(item: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """An error of pydantic's; one for each place where a section's values do not fit each other."""
-    if item["type"] != "misfits":
+    if item["type"] != "spec_problems":
         yield item
         return
     for place, problem in item["ctx"]["found"]:
-        yield _at((*item["loc"], *place), problem)
-
-
-def _at(place: tuple[str | int, ...], problem: str) -> Mapping[str, Any]:
-    return {"type": "value_error", "loc": place, "msg": problem}
+        yield {"type": "spec_problem", "loc": (*item["loc"], *place), "msg": problem}
 
 
 def _said(value: Any) -> str:
@@ -109,7 +100,7 @@ def _explain(item: Mapping[str, Any], schema: type[BaseModel], values: Any, root
         message = "this key is required"
     elif item["type"] == "string_pattern_mismatch":
         message = f"{item['input']!r} must be lower case letters, digits and _, starting with a letter"
-    elif not item["type"].startswith("value_error"):
+    elif item["type"] not in ("value_error", "spec_problem"):
         message = f"{message.replace('Input should be', 'must be')}, got {_said(item['input'])}"
     return _place(line, words), message
 
@@ -134,8 +125,9 @@ def _walk(
             found = None
             if isinstance(node, yaml.MappingNode):
                 found = next(((k, v) for k, v in reversed(node.value) if k.value == step), None)
-            if found is None and not (isinstance(here, dict) and problem in ("missing", "extra_forbidden")):
-                continue
+            named = problem == "spec_problem" or (isinstance(here, dict) and problem in ("missing", "extra_forbidden"))
+            if found is None and not named:
+                continue  # a member of a union again
             words.append(step)
             here = here.get(step) if isinstance(here, dict) else None
             if found:

@@ -29,15 +29,15 @@ class Section(BaseModel):
         return value
 
 
-Misfit = tuple[tuple[str | int, ...], str]
-"""A place under a section, as keys and positions, and what does not fit there; no keys: the section as a whole."""
+SpecProblem = tuple[tuple[str | int, ...], str]
+"""A place under a section, as keys and positions, and what is wrong there; no keys: the section as a whole."""
 
 
-def misfits(found: Sequence[Misfit]) -> PydanticCustomError:
-    """The error that a section's validator raises for values that do not fit each other. `alter_core.spec.problems`
-    tells each at its own line; elsewhere it is one text."""
+def spec_error(found: Sequence[SpecProblem]) -> PydanticCustomError:
+    """The error that a validator raises for values that do not fit each other. `alter_core.spec.problems` puts each at
+    its own line; elsewhere it is one text."""
     text = "; and ".join(f"{' > '.join(map(str, place))}: {problem}" if place else problem for place, problem in found)
-    return PydanticCustomError("misfits", "{text}", {"text": text, "found": list(found)})
+    return PydanticCustomError("spec_problems", "{text}", {"text": text, "found": list(found)})
 
 
 def _kinds(annotation: Any) -> set[Any]:

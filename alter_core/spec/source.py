@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from alter_core.spec.section import Misfit, Section, misfits
+from alter_core.spec.section import Section, SpecProblem, spec_error
 from alter_core.spec.template import template_columns
 
 SOURCE_KINDS: Mapping[str, tuple[str, ...]] = {
@@ -59,7 +59,7 @@ class SourceSpec(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SourceSpec":
-        wrong: list[Misfit] = []
+        wrong: list[SpecProblem] = []
         given = [kind for kind in SOURCE_KINDS if getattr(self, kind)]
         if len(given) != 1:
             wrong.append(((), f"give exactly one of {', '.join(SOURCE_KINDS)}; got {', '.join(given) or 'none'}"))
@@ -93,5 +93,5 @@ class SourceSpec(Section):
             if key not in ("input", "target", "id", "group")
         ]
         if wrong:
-            raise misfits(wrong)
+            raise spec_error(wrong)
         return self

@@ -1,18 +1,24 @@
 """StageSpec: one stage of training, as data."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from alter_core.spec.section import Misfit, Section, Share, misfits
+from alter_core.spec.section import Section, Share, SpecProblem, spec_error
 
 Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gates"]
 
 
-class StageSpec(Section):
-    """One stage of training. A stage is data, run by one loop."""
+def _unless_steps(epochs: float) -> Callable[[dict[str, Any]], float | None]:
+    """The default of `epochs`: none beside `steps`, which pydantic has read by then."""
+    return lambda read: None if read.get("steps") else epochs
 
-    trains: tuple[Part, ...]
+
+class StageSpec(Section):
+    """One stage of training. A stage is data, run by one loop. Its defaults are stage one's."""
+
+    trains: tuple[Part, ...] = ("shared_adapters", "task_adapters")
     """What trains: backbone, shared_adapters, task_adapters (adapters: those in use), gates. The rest is frozen."""
     active: Literal["all", "shared", "task"] = "all"
     """Which adapters exist in this stage; the others contribute nothing."""
@@ -23,11 +29,11 @@ class StageSpec(Section):
     """hard: a row reaches its home and the shared adapters only. soft: the gate's softmax over all."""
     keep: float = Field(default=0.97, gt=0, lt=1)
     """When a soft gate opens, the weight that stays where the hard gate had it; the rest is spread evenly."""
-    epochs: float | None = Field(default=None, gt=0)
-    """Passes over the training rows. Give epochs or steps."""
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps. Give epochs or steps."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    epochs: float | None = Field(default_factory=_unless_steps(3.4), gt=0)
+    """Passes over the training rows, where no steps are given. Give epochs or steps."""
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Peak rate of AdamW."""
     gate_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the gates' logits; unset means as learning_rate."""
@@ -58,7 +64,7 @@ class StageSpec(Section):
 
     @model_validator(mode="after")
     def _is_a_stage(self) -> "StageSpec":
-        wrong: list[Misfit] = []
+        wrong: list[SpecProblem] = []
         if (self.epochs is None) == (self.steps is None):
             wrong.append(((), "give exactly one of epochs, steps"))
         if not self.trains:
@@ -70,7 +76,7 @@ class StageSpec(Section):
                 problem = f"{part} take no part in a stage with active: {other}; drop one of the two"
                 wrong.append((("trains",), problem))
         if wrong:
-            raise misfits(wrong)
+            raise spec_error(wrong)
         return self
 
     @property
@@ -79,3 +85,20 @@ class StageSpec(Section):
         in_use = {"shared": ("shared_adapters",), "task": ("task_adapters",)}
         spelt = {"adapters": in_use.get(self.active, ("shared_adapters", "task_adapters"))}
         return frozenset(part for given in self.trains for part in spelt.get(given, (given,)))
+
+
+class StageTwoSpec(StageSpec):
+    """Stage two: the gates open and train with the task adapters, in few steps."""
+
+    trains: tuple[Part, ...] = ("task_adapters", "gates")
+    """As in stage one."""
+    gate: Literal["hard", "soft"] = "soft"
+    """As in stage one."""
+    epochs: float | None = Field(default_factory=_unless_steps(0.1), gt=0)
+    """As in stage one."""
+    learning_rate: float = Field(default=6e-5, gt=0)
+    """As in stage one."""
+    gate_learning_rate: float | None = Field(default=2e-2, gt=0)
+    """As in stage one."""
+    warmup: Share = 0.3
+    """As in stage one."""

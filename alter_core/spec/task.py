@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alter_core.spec.section import Name, Section, Share, misfits
+from alter_core.spec.section import Name, Section, Share, spec_error
 from alter_core.spec.source import SourceSpec
 from alter_core.spec.task_types import TASK_TYPES, MetricName, TaskType, TaskTypeName
 from alter_core.text import clean
@@ -112,10 +112,10 @@ class TaskSpec(Section):
         if self.labels is not None:
             if not self.task_type.labelled:
                 problem = f"a task of type {self.type} has none; drop them, or set another type"
-                raise misfits([(("labels",), problem)])
+                raise spec_error([(("labels",), problem)])
             if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
                 problem = f"two or more different ones are needed, got {', '.join(self.labels) or 'none'}"
-                raise misfits([(("labels",), problem)])
+                raise spec_error([(("labels",), problem)])
         return self
 
     @property

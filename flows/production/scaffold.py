@@ -198,7 +198,6 @@ def _spec(name: str, guesses: Sequence[Guess]) -> str:
         "backbone:",
         f"  model: {_quoted(BACKBONE)}  # or a hub id (org/name), or a local folder",
         "  licence: Apache-2.0",
-        "split: {test: 0.1, validation: 0.1}  # by hash of the input: a row never moves; by: group keeps groups whole",
         "tasks:",
     ]
     for guess in guesses:
@@ -206,7 +205,6 @@ def _spec(name: str, guesses: Sequence[Guess]) -> str:
             f"  - name: {_plain(guess.task)}",
             f"    type: {guess.type}  # guessed: {guess.why}",
             '    licence: ""  # of the rows',
-            "    instruction: null  # put before the input; null takes the task type's",
             "    source:",
             f"      path: {_quoted(guess.path)}  # globs, URLs and compressed files work too",
         ]
@@ -217,13 +215,9 @@ def _spec(name: str, guesses: Sequence[Guess]) -> str:
             lines.append(f"      columns: {{{mapped}}}")
         if guess.labels:
             lines.append(f"    labels: {_quoted(guess.labels)}  # others block a run")
-        lines.append("    quality: {min_rows: 20}")
     lines += [
-        "mta: {layers: last_7, adapter: lora, rank: 4, alpha: 64, shared_adapters: 1, shared_adapter: ffn, "
-        "shared_place: beneath}",
-        "stage_one: {trains: [shared_adapters, task_adapters], epochs: 3.4, learning_rate: 2.0e-3}",
-        "stage_two: {trains: [task_adapters, gates], gate: soft, epochs: 0.1, warmup: 0.3, learning_rate: 6.0e-5, "
-        "gate_learning_rate: 2.0e-2}",
+        "# Left out, and so at their defaults, which docs/reference/spec.md tells: a task's instruction, test rows,",
+        "# lengths and quality; split, mta, stage_one, stage_two, evaluation and promotion.",
         '# schedule: {cron: "0 3 * * 1", timezone: UTC}  # produce it unattended',
     ]
     return "\n".join(lines) + "\n"

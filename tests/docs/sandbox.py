@@ -125,7 +125,7 @@ def small(text: str, backbone: Path) -> str:
     spec["backbone"]["model"] = str(backbone)
     spec["precision"] = "fp32"
     spec.setdefault("mta", {})["layers"] = "last_1"
-    for stage in filter(None, (spec.get("stage_one"), spec.get("stage_two"))):
+    for stage in filter(None, (spec.setdefault("stage_one", {"steps": 3}), spec.get("stage_two"))):
         stage.pop("epochs", None)
         stage |= {"steps": 3, "rows_per_step": 8}
     spec["evaluation"] = {**spec.get("evaluation", {}), "max_rows": 12}

@@ -33,8 +33,7 @@ def domain(home: Path, backbone: Path, name: str, steps: int, **more: Any) -> st
     spec = tiny_spec(backbone)
     stage = {"trains": ["backbone", "shared_adapters"], "active": "shared", "steps": steps, "rows_per_step": 8}
     kept = {"name": name, "tasks": spec["tasks"][:1], "stage_one": stage, "evaluation": {"baselines": []}}
-    del spec["stage_two"]
-    return str(write_domain(home / name, {**spec, **kept, **more}))
+    return str(write_domain(home / name, {**spec, **kept, "stage_two": None, **more}))
 
 
 @pytest.fixture(scope="module")

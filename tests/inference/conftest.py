@@ -97,7 +97,7 @@ def spec() -> DomainSpec:
                 {"name": "where", "type": "extraction", "source": source, "max_target_tokens": 6},
                 {"name": "title", "type": "generation", "source": source, "max_target_tokens": 11},
             ],
-            "mta": {"layers": "last_1", "adapter": "ffn", "shared_adapters": 1, "mixing": "weight"},
+            "mta": {"layers": "last_1", "adapter": "ffn", "shared_place": "beside"},
             "stage_one": {"trains": ["adapters"], "steps": 1},
             "precision": "fp32",
         }

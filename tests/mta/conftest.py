@@ -8,7 +8,7 @@ import torch
 import transformers as tf
 from torch import nn
 
-from alter_core.mta import MTAModel
+from alter_core.mta import MTAConfig, MTAModel
 
 VOCAB = 48
 _LLAMA: dict[str, Any] = {
@@ -107,6 +107,12 @@ def tiny(architecture: str, seed: int = 1) -> Any:
     model.generation_config.pad_token_id = 0
     model.generation_config.eos_token_id = None
     return model
+
+
+def plain_config(**settings: Any) -> MTAConfig:
+    """Full FFNs for adapters and none that is shared, unless `settings` say so: nothing to think of beside them."""
+    plain = {"adapter": "ffn", "shared_adapters": 0, "shared_adapter": None, "shared_place": "beside", "alpha": None}
+    return MTAConfig(**{**plain, **settings})
 
 
 def batch_for(model: Any, rows: int = 5, seed: int = 2) -> dict[str, torch.Tensor]:

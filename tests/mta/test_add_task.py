@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from alter_core.errors import MTAError
-from alter_core.mta import MTAConfig, MTAModel, fold, inject, load_bundle, save_bundle
-from tests.mta.conftest import TASKS, batch_for, logits, plain_logits, stir, tiny
+from alter_core.mta import MTAModel, fold, inject, load_bundle, save_bundle
+from tests.mta.conftest import TASKS, batch_for, logits, plain_config, plain_logits, stir, tiny
 from tests.mta.naive import naive_layer
 
 SETTINGS = [
@@ -23,7 +23,7 @@ OLD_ROWS = ["title", "intent", "nli", "title", "intent"]
 
 
 def made(mode: Any, **settings: Any) -> MTAModel:
-    mta = inject(tiny("llama"), MTAConfig(layers="all", rank=2, **settings), TASKS)
+    mta = inject(tiny("llama"), plain_config(layers="all", rank=2, **settings), TASKS)
     stir(mta)
     mta.set_gate_mode(mode)
     return mta

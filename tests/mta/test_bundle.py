@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alter_core.errors import BundleError
-from alter_core.mta import MTAConfig, MTAModel, bundle_digest, inject, load_bundle, save_bundle
+from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
 from alter_core.mta.bundle_parts import ALIGNMENT
-from tests.mta.conftest import TASKS, batch_for, logits, stir, tiny
+from tests.mta.conftest import TASKS, batch_for, logits, plain_config, stir, tiny
 from tests.mta.test_fold import tokenizer
 
 ROWS = ["title", "intent", "nli", "title", "intent"]
 
 
 def made(architecture: str = "llama", **settings: Any) -> MTAModel:
-    mta = inject(tiny(architecture), MTAConfig(layers="last_1", rank=2, **settings), TASKS)
+    mta = inject(tiny(architecture), plain_config(layers="last_1", rank=2, **settings), TASKS)
     stir(mta)
     mta.open_gates(0.8)
     return mta
@@ -67,7 +67,7 @@ def test_weights_lie_as_torch_places_its_own(place: Any, tmp_path: Path) -> None
 
 def test_dtypes_survive_even_mixed(tmp_path: Path) -> None:
     model = tiny("llama").bfloat16()
-    mta = inject(model, MTAConfig(layers="last_1"), TASKS, dtype=torch.float32)
+    mta = inject(model, plain_config(layers="last_1"), TASKS, dtype=torch.float32)
     model.model.layers[0].input_layernorm.float()
     save_bundle(mta, None, tmp_path / "bundle")
     loaded, _, _ = load_bundle(tmp_path / "bundle")
@@ -123,7 +123,7 @@ def test_a_backbone_of_another_class_is_refused_before_it_is_made(tmp_path: Path
 
 
 def test_a_backbone_that_was_not_read_cannot_be_referred_to(tmp_path: Path) -> None:
-    mta = inject(tiny("llama"), MTAConfig(layers="last_1", rank=2), TASKS, fingerprint=False)
+    mta = inject(tiny("llama"), plain_config(layers="last_1", rank=2), TASKS, fingerprint=False)
     with pytest.raises(BundleError, match="fingerprint=True"):
         save_bundle(mta, None, tmp_path / "bundle", backbone="refer")
     assert not (tmp_path / "bundle").exists()

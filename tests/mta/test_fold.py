@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from alter_core.errors import MTAError
-from alter_core.mta import MTAConfig, MTALayer, MTAModel, export, fold, fold_loss, inject
-from tests.mta.conftest import TASKS, VOCAB, batch_for, logits, plain_logits, stir, tiny
+from alter_core.mta import MTALayer, MTAModel, export, fold, fold_loss, inject
+from tests.mta.conftest import TASKS, VOCAB, batch_for, logits, plain_config, plain_logits, stir, tiny
 
 
 def made(architecture: str = "llama", mode: Any = "soft", **settings: Any) -> MTAModel:
-    mta = inject(tiny(architecture), MTAConfig(layers="all", rank=2, **settings), TASKS)
+    mta = inject(tiny(architecture), plain_config(layers="all", rank=2, **settings), TASKS)
     stir(mta)
     mta.set_gate_mode(mode)
     return mta
@@ -46,7 +46,7 @@ def test_weight_mixing_folds_exactly(architecture: str, settings: dict[str, Any]
 def test_a_folded_block_gets_its_dropout_back() -> None:
     model = tiny("bart")
     model.model.decoder.layers[1].activation_dropout = 0.25
-    mta = inject(model, MTAConfig(layers="all"), TASKS)
+    mta = inject(model, plain_config(layers="all"), TASKS)
     assert fold(mta, "nli").model.decoder.layers[1].activation_dropout == 0.25  # type: ignore[union-attr, index]
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from alter_core.errors import MTAError
-from alter_core.mta import MTAConfig, MTAModel, inject
-from tests.mta.conftest import TASKS, batch_for, logits, plain_logits, stir, tiny
+from alter_core.mta import MTAModel, inject
+from tests.mta.conftest import TASKS, batch_for, logits, plain_config, plain_logits, stir, tiny
 
 ROWS = ["title", "intent", "nli", "title", "intent"]
 
 
 def made(**settings: Any) -> MTAModel:
-    return inject(tiny("llama"), MTAConfig(layers="all", rank=2, **settings), TASKS)
+    return inject(tiny("llama"), plain_config(layers="all", rank=2, **settings), TASKS)
 
 
 def test_hard_gates_share_the_weight_between_home_and_shared_adapters() -> None:
@@ -78,7 +78,7 @@ def test_opening_the_gates_almost_keeps_the_logits() -> None:
 
 
 def test_a_task_alone_with_its_adapter_has_nothing_to_open() -> None:
-    mta = inject(tiny("llama"), MTAConfig(layers="all"), ["only"])
+    mta = inject(tiny("llama"), plain_config(layers="all"), ["only"])
     mta.open_gates()
     assert mta.gate_table()["decoder.0"] == {"only": {"only": 1.0}}
 

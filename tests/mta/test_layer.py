@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from alter_core.mta import MTAConfig, inject
+from alter_core.mta import inject
 from alter_core.mta.mixing import GROUPED_TOKENS
-from tests.mta.conftest import TASKS, batch_for, logits, plain_logits, stir, tiny
+from tests.mta.conftest import TASKS, batch_for, logits, plain_config, plain_logits, stir, tiny
 from tests.mta.naive import naive_layer
 
 ROWS = [2, 0, 2, 1, 0]
@@ -30,7 +30,7 @@ KINDS = [
 
 
 def made(architecture: str, mixing: str, settings: dict[str, Any], **more: Any) -> Any:
-    config = MTAConfig(layers="last_1", mixing=mixing, rank=3, **settings, **more)
+    config = plain_config(layers="last_1", mixing=mixing, rank=3, **settings, **more)
     mta = inject(tiny(architecture), config, TASKS)
     stir(mta)
     return mta
@@ -123,7 +123,7 @@ def test_adapters_switched_off_contribute_nothing(mixing: str, mode: str, place:
 @pytest.mark.parametrize("kind", ["ffn", "lora"])
 def test_float32_adapters_work_on_a_bfloat16_backbone(kind: str, mixing: str) -> None:
     model = tiny("llama").bfloat16()
-    mta = inject(model, MTAConfig(layers="last_1", adapter=kind, mixing=mixing), TASKS, dtype=torch.float32)
+    mta = inject(model, plain_config(layers="last_1", adapter=kind, mixing=mixing), TASKS, dtype=torch.float32)
     mta.set_gate_mode("soft")
     trained = mta.set_trainable({"task_adapters", "gates"})
     assert {p.dtype for _, p in trained} == {torch.float32}
@@ -157,7 +157,7 @@ def test_a_float16_t5_keeps_its_float32_projection() -> None:
     hidden = torch.randn(5, 4, 16).half()
     base = model.decoder.block[1].layer[-1].DenseReluDense
     wanted = base(hidden)
-    mta = inject(model, MTAConfig(layers="last_1"), TASKS, dtype=torch.float32)
+    mta = inject(model, plain_config(layers="last_1"), TASKS, dtype=torch.float32)
     with mta.routing(ROWS):
         got = mta.layers[-1](hidden)
     assert got.dtype == torch.float32
@@ -206,7 +206,7 @@ def test_dropout_inside_the_ffn_stays_in_force_when_training() -> None:
     model = tiny("bart")
     model.config.activation_dropout = 0.5
     model.model.decoder.layers[1].activation_dropout = 0.5
-    mta = inject(model, MTAConfig(layers="last_1", encoder_layers="none"), TASKS)
+    mta = inject(model, plain_config(layers="last_1", encoder_layers="none"), TASKS)
     layer = mta.layers[0]
     hidden = torch.randn(5, 4, 16)
     with mta.routing(ROWS):
@@ -217,7 +217,7 @@ def test_dropout_inside_the_ffn_stays_in_force_when_training() -> None:
 
 
 def test_a_lora_delta_is_scaled_by_alpha_over_rank() -> None:
-    layer = inject(tiny("llama"), MTAConfig(layers="last_1", adapter="lora", rank=2, alpha=6.0), ["only"]).layers[0]
+    layer = inject(tiny("llama"), plain_config(layers="last_1", adapter="lora", rank=2, alpha=6.0), ["only"]).layers[0]
     bank: Any = layer.tasks[0]
     with torch.no_grad():
         bank.a["up"].fill_(1.0)
@@ -229,7 +229,7 @@ def test_a_lora_delta_is_scaled_by_alpha_over_rank() -> None:
 def test_the_dropout_that_closes_gpt2s_ffn_stays_in_force_when_training() -> None:
     model = tiny("gpt2")
     model.transformer.h[1].mlp.dropout.p = 0.5
-    mta = inject(model, MTAConfig(layers="last_1"), TASKS)
+    mta = inject(model, plain_config(layers="last_1"), TASKS)
     layer, hidden = mta.layers[0], torch.randn(5, 4, 16)
     with mta.routing([0, 1, 2, 0, 1]):
         in_use = layer(hidden)

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from alter_core.errors import TaskIdError
-from alter_core.mta import MTAConfig, MTAModel, inject, task_ids_context
-from tests.mta.conftest import TASKS, batch_for, logits, stir, tiny
+from alter_core.mta import MTAModel, inject
+from tests.mta.conftest import TASKS, batch_for, logits, plain_config, stir, tiny
 
 ROWS = ["title", "intent", "nli", "intent"]
 
 
 def made(architecture: str, **settings: Any) -> MTAModel:
-    mta = inject(tiny(architecture), MTAConfig(layers="all", **settings), TASKS)
+    mta = inject(tiny(architecture), plain_config(layers="all", **settings), TASKS)
     stir(mta)
     mta.set_gate_mode("soft")
     return mta
@@ -84,7 +84,7 @@ def test_contexts_nest_and_two_models_do_not_mix() -> None:
     one, two = made("llama"), made("gpt2")
     batch = batch_for(one.model, rows=1)
     alone = logits(one, batch, ["nli"]), logits(two, batch, ["title"])
-    with torch.no_grad(), task_ids_context(one, ["nli"]), two.routing(["title"]):
+    with torch.no_grad(), one.routing(["nli"]), two.routing(["title"]):
         with one.routing(["intent"]):
             inner = one.model(**batch).logits
         both = one.model(**batch).logits, two.model(**batch).logits

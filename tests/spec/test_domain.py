@@ -43,12 +43,12 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_values_that_do_not_fit_each_other_are_told_at_their_own_lines(tmp_path: Path) -> None:
-    stage = {"trains": ["gates", "shared_adapters"], "active": "task"}
+    stage = {"trains": ["gates", "shared_adapters"], "active": "task", "gate": "hard", "epochs": 1, "steps": 1}
     text = spec_text(stage_two=stage, mta={"layers": "all", "homes": {"colour": "nowhere", "match": "nobody"}})
     lines = {row.strip(): number for number, row in enumerate(text.splitlines(), 1)}
     told = problems_of(tmp_path, text)
     # Those between sections too, though stage_two is not right for itself.
-    assert "5 problems" in told
+    assert "4 problems" in told
     assert f"line {lines['colour: nowhere']}: mta > homes > colour: 'nowhere' is no task; tasks are colour," in told
     assert f"line {lines['match: nobody']}: mta > homes > match: 'nobody' is no task" in told
     assert f"line {lines['stage_two:']}: stage_two: give exactly one of epochs, steps" in told
@@ -57,6 +57,27 @@ def test_values_that_do_not_fit_each_other_are_told_at_their_own_lines(tmp_path:
     )
     assert f"line {trains}: stage_two > trains: gates train where they are soft only" in told
     assert "; and shared_adapters take no part in a stage with active: task" in told
+
+
+def test_a_spec_says_what_differs_and_a_default_that_does_not_fit_it_is_named(tmp_path: Path) -> None:
+    said = {name: value for name, value in tiny_spec(tmp_path).items() if name in ("name", "backbone", "tasks")}
+    spec = load_domain(write_domain(tmp_path, said, rows={}))
+    assert (list(spec.stages), spec.mta.is_beneath, spec.stages["stage_two"].gate) == (
+        ["stage_one", "stage_two"],
+        True,
+        "soft",
+    )
+    assert (spec.stage_one.epochs, spec.stage_one.steps) == (3.4, None)
+    assert load_domain(write_domain(tmp_path, spec.model_dump(mode="json"), rows={})) == spec  # all that it means
+    told = problems_of(tmp_path, yaml.safe_dump({**said, "mta": {"layers": "none"}}))
+    assert "2 problems" in told
+    assert "line 1: stage_one > trains: shared_adapters, task_adapters: mta > layers: none leaves" in told
+
+
+def test_a_length_in_steps_replaces_that_in_epochs() -> None:
+    spec = DomainSpec.model_validate(tiny_spec(Path("backbone")) | {"stage_two": {"steps": 7}})
+    assert spec.stage_two is not None
+    assert (spec.stage_two.steps, spec.stage_two.epochs) == (7, None)
 
 
 def test_a_repeated_key_is_an_error(tmp_path: Path) -> None:
@@ -87,7 +108,7 @@ def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"stage_one": {"trains": ["adapters"]}}, "exactly one of epochs, steps"),
+        ({"stage_one": {"epochs": None}}, "exactly one of epochs, steps"),
         ({"stage_one": {"trains": ["adapters"], "epochs": 1, "steps": 1}}, "exactly one of epochs, steps"),
         ({"stage_one": {"trains": [], "steps": 1}}, "name at least one part"),
         ({"split": {"test": 0.5, "validation": 0.5}}, "must leave rows to train on"),
@@ -103,13 +124,21 @@ def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
         ({"seed": 2**70}, "less than"),
         ({"tasks": []}, "give at least one"),
         ({"mta": {"homes": {"colour": "nowhere"}}}, "'nowhere' is no task"),
-        ({"mta": {"shared_place": "beneath"}}, "needs shared_adapters: 1"),
+        ({"mta": {"shared_adapters": 2}}, "mta > shared_place: beneath lies one shared adapter, and there are 2"),
         ({"mta": {"homes": {"colour": "match", "match": "thing"}}}, "on the adapter of match, whose own home"),
         ({"mta": {"layers": "none"}}, "shared_adapters: mta > layers: none leaves"),
-        ({"mta": {"layers": "last_1"}}, "stage_one > trains: shared_adapters: there are none"),
+        ({"mta": {"shared_adapters": 0}}, "stage_one > trains: shared_adapters: there are none"),
+        (
+            {"mta": {"layers": "none"}, "stage_one": {}, "stage_two": {}},
+            "line 30: stage_two > trains: task_adapters, gates: mta",
+        ),
+        ({"warm_start": "champion", "stage_one": {"start": "zero"}}, "champion brings trained adapters"),
         ({"stage_two": {**ONLY_GATES, "active": "shared"}}, "stage_two > trains: gates: they would weigh 0 adapter"),
         ({"stage_two": ONLY_GATES, "mta": {"homes": {"colour": "thing", "match": "thing"}}}, "would weigh 1 adapter"),
-        ({"stage_two": {**ONLY_GATES, "start": "shared"}, "mta": {}}, "needs mta > shared_adapters: 1, got 0"),
+        (
+            {"stage_two": {**ONLY_GATES, "start": "shared"}, "mta": {"shared_adapters": 0}},
+            "needs mta > shared_adapters: 1, got 0",
+        ),
         ({"stage_one": {"trains": ["adapters"], "steps": 1, "start": "pretrained"}}, "write zero"),
         ({"mta": {"alpha": float("inf")}}, "mta > alpha: must be a finite number"),
         ({"seed": True}, "seed: must be a whole number, got true"),

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from alter_core.mta import MTAConfig, inject
+from alter_core.mta import inject
 from alter_core.training.batches import Batch, EncodedRows, collate
 from alter_core.training.forward import TargetForward
-from tests.mta.conftest import MODELS, TASKS, stir, tiny
+from tests.mta.conftest import MODELS, TASKS, plain_config, stir, tiny
 from tests.training.test_batches import encoded
 
 LENGTHS = [(4, 2), (2, 3), (5, 1), (1, 2)]
@@ -15,7 +15,7 @@ LENGTHS = [(4, 2), (2, 3), (5, 1), (1, 2)]
 
 def forward_and_batch(architecture: str, **config: Any) -> tuple[TargetForward, Batch]:
     settings = {"layers": "last_1", "adapter": "ffn", "shared_adapters": 1, **config}
-    mta = inject(tiny(architecture), MTAConfig(**settings), TASKS)
+    mta = inject(tiny(architecture), plain_config(**settings), TASKS)
     stir(mta)
     forward = TargetForward(mta)
     return forward, collate(some_rows(), np.arange(len(LENGTHS)), 0, forward.decoder_start)

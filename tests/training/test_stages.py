@@ -17,7 +17,7 @@ from alter_core.training.forward import TargetForward
 from alter_core.training.loop import set_training_mode
 from alter_core.training.result import Score, trained_in_all
 from alter_core.training.stages import count_steps, enter_stage, make_optimizer, rate_at, scores_due, stage_for_added
-from tests.mta.conftest import tiny
+from tests.mta.conftest import plain_config, tiny
 from tests.training.conftest import Domain
 
 RECIPES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
@@ -97,7 +97,7 @@ def test_a_stage_of_so_many_steps_gives_an_added_task_its_share_of_them(domain: 
 
 
 def test_a_stage_that_would_train_nothing_is_refused(domain: Domain) -> None:
-    mta = inject(load_backbone(domain.backbone)[0], MTAConfig(layers="last_1"), domain.spec.task_names)
+    mta = inject(load_backbone(domain.backbone)[0], plain_config(layers="last_1"), domain.spec.task_names)
     with pytest.raises(SpecError, match=r"nothing would train: trains names shared_adapters"):
         enter_stage(mta, StageSpec(trains=("shared_adapters",), steps=1), seed=0)
 
@@ -107,7 +107,7 @@ def test_a_stage_that_would_train_nothing_is_refused(domain: Domain) -> None:
     [
         ({"trains": ["gates"], "gate": "hard"}, "gates train where they are soft only"),
         (
-            {"trains": ["gates"], "gate": "hard", "steps": None},
+            {"trains": ["gates"], "gate": "hard", "steps": 1, "epochs": 1},
             "exactly one of epochs, steps; and trains: gates train where",
         ),
         (
@@ -134,7 +134,7 @@ def test_adapters_that_are_not_in_use_do_not_train() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "t5", "bart"])
 def test_what_is_frozen_below_the_first_mta_layer_drops_nothing(architecture: str) -> None:
     encoder = {"encoder_layers": "last_1"} if architecture in ("t5", "bart") else {}
-    mta = inject(tiny(architecture), MTAConfig(layers="last_1", **encoder), ["a", "b"])
+    mta = inject(tiny(architecture), plain_config(layers="last_1", **encoder), ["a", "b"])
     set_training_mode(TargetForward(mta), stage(trains=["task_adapters"], steps=1))
     blocks = {side: [block.training for block in blocks] for side, blocks in mta.sides.items()}
     assert set(map(tuple, blocks.values())) == {(False, True)}
