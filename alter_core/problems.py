@@ -1,6 +1,8 @@
 """Problems of a source, gathered while it is read, so that a person sees them all at once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Number
 from typing import Any
 
 from alter_core.errors import DataError
@@ -12,6 +14,18 @@ class TooManyProblems(Exception):
     """Enough was found to show; reading on would only take time."""
 
 
+@dataclass
+class Note:
+    """What was met in a source and does not stop it, but must be told."""
+
+    check: str
+    text: str
+    remedy: str
+    places: list[str] = field(default_factory=list)
+    """The first ones."""
+    count: int = 0
+
+
 class Problems:
     """Collects lines of the form `TASK: FILE:LINE: what is wrong; what to do`; without `TASK: ` where it is empty."""
 
@@ -19,12 +33,24 @@ class Problems:
         self.lines: list[str] = []
         self.task = ""
         """Set to the task that is being read."""
+        self._notes: dict[str, dict[tuple[str, str], Note]] = {}
 
     def add(self, place: str, text: str) -> None:
         """Raises TooManyProblems when as many are known as a message shows."""
         self.lines.append(f"{self.task}: {place}: {text}" if self.task else f"{place}: {text}")
         if len(self.lines) >= SHOWN:
             raise TooManyProblems
+
+    def note(self, place: str, check: str, text: str, remedy: str) -> None:
+        """Add a place to what is told of the task that is being read."""
+        note = self._notes.setdefault(self.task, {}).setdefault((check, text), Note(check, text, remedy))
+        note.count += 1
+        if len(note.places) < SHOWN:
+            note.places.append(place)
+
+    def notes(self) -> list[Note]:
+        """Those of the task that is being read."""
+        return list(self._notes.get(self.task, {}).values())
 
     def raise_if_any(self, headline: str) -> None:
         """Raises DataError with every line when there is one."""
@@ -46,7 +72,7 @@ def kind_of(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, Number):
         return f"the number {value}"
     words = ((str, "a text"), (Mapping, "an object"), (list | tuple, "a list"), (bytes, "bytes"))
     return next((word for kind, word in words if isinstance(value, kind)), f"a {type(value).__name__}")

@@ -1,5 +1,6 @@
 """What becomes of rows with equal inputs: duplicates, contradictions and leakage, in one pass over sorted rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -13,11 +14,12 @@ EXAMPLES = 20
 
 
 class Deduplicated:
-    """Inputs are equal when their case-folded texts are. Of such rows
+    """Inputs are alike when their case-folded texts are equal. Of rows with inputs alike
 
-    - one stays of those whose targets are equal too (the others are duplicates);
+    - one stays of those whose targets are equal, to the letter (the others are duplicates);
     - one split's stay, test before validation before train (the others leak);
-    - none stays when a label task gives them different labels (they contradict each other); other tasks keep them.
+    - none stays when a label task gives equal inputs different labels (they contradict each other); other tasks keep
+      them. Inputs that differ by case and have different targets all stay: case means something there.
     """
 
     def __init__(self, task: TaskSpec) -> None:
@@ -25,23 +27,31 @@ class Deduplicated:
         self._own_test = task.test is not None
         self._limits = {"source": task.source.limit, "test": task.test.limit if task.test else None}
         self._kept = {"source": 0, "test": 0}
-        self._counts = {"inputs": 0, "duplicates": 0, "leakage": 0, "contradictions": 0, "over_limit": 0}
+        self._counts = dict.fromkeys(
+            ("inputs", "duplicates", "leakage", "contradictions", "contradicting", "by_case", "over_limit"), 0
+        )
         self._test_inputs = 0
         self._leaked_inputs = 0
-        self._examples: dict[str, list[dict[str, int]]] = {"duplicates": [], "leakage": [], "contradictions": []}
+        self._examples: dict[str, list[dict[str, int]]] = {
+            kind: [] for kind in ("duplicates", "leakage", "contradictions", "by_case")
+        }
 
     def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that stay, in the order given: by key."""
         for _, same in groupby(rows, key=itemgetter(0)):
             different: dict[tuple[str, str], Row] = {}
             for row in same:  # duplicates are let go at once: a million equal rows need the memory of one
-                if different.setdefault((row.split, row.target.casefold()), row) is not row:
+                if different.setdefault((row.split, row.target), row) is not row:
                     self._note("duplicates", [row])
             self._counts["inputs"] += 1
             yield from self._within_limit(self._settled(list(different.values())))
 
     def summary(self) -> dict[str, Any]:
-        """Counts of rows (inputs: of different inputs), and the first places of each kind."""
+        """Counts of rows, and the first places of each kind.
+
+        Of inputs count `inputs`, `contradictions` (with more than one target; `contradicting` are the rows dropped for
+        it) and `by_case` (that case alone tells from one with another target).
+        """
         shared = {"test_inputs": self._test_inputs, "leaked_inputs": self._leaked_inputs}
         return self._counts | shared | {"examples": self._examples}
 
@@ -55,9 +65,19 @@ class Deduplicated:
             self._leaked_inputs += best == "test" and "train" in splits
             group = [row for row in group if row.split == best]
         if len(group) > 1:
-            self._note("contradictions", group, count=1)
+            return self._uncontradicted(group)
+        return group
+
+    def _uncontradicted(self, group: list[Row]) -> list[Row]:
+        times = Counter(row.input for row in group)
+        if len(times) > 1:
+            self._note("by_case", group, count=1)
+        against = [row for row in group if times[row.input] > 1]
+        if against:
+            self._note("contradictions", against, count=1)
             if self._labelled:
-                return []
+                self._counts["contradicting"] += len(against)
+                return [row for row in group if times[row.input] == 1]
         return group
 
     def _within_limit(self, group: list[Row]) -> Iterator[Row]:

@@ -32,7 +32,10 @@ def source_fingerprint(
             if content is None:
                 return None
             contents.append(content)
-    data = [task.model_dump(mode="json", include={"name", "type", "source", "test", "labels"}) for task in spec.tasks]
+    data = [
+        task.model_dump(mode="json", include={"name", "type", "source", "test", "labels", "layout"})
+        for task in spec.tasks
+    ]
     return digest_of(data, spec.split.model_dump(mode="json"), contents, code_digest(INGESTION))
 
 

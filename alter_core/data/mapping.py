@@ -1,19 +1,19 @@
 """From a source's row to a canonical one: columns, template, filter, label map and tidy text."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from alter_core.data.files import missing_column
+from alter_core.data.cells import MISSING, CellError, cell_text, is_number, spellings
+from alter_core.data.rows import missing_column
 from alter_core.problems import kind_of
 from alter_core.spec import SourceSpec, TaskSpec
 from alter_core.spec.template import filled, template_columns
-from alter_core.text import clean, damage
+from alter_core.text import clean, damage, tidied, tidying
 
-Scalar = str | int | float | bool
-EXACT = 2.0**53  # floats from here on are not all the whole numbers any more
-_MISSING = "fill it, or take the row out of the source"
 _WHOLE = re.compile(r"(-?\d+)\.0+")
+_VALUES = 20  # different ones of a filtered column that are kept to be shown
 
 
 class RowError(Exception):
@@ -37,9 +37,6 @@ class Canonical(NamedTuple):
     group: str
 
 
-Mapper = Callable[[Mapping[str, Any]], Canonical | None]
-
-
 def columns_of(source: SourceSpec, by_group: bool) -> tuple[str, ...]:
     """Source columns that are read, without doubles."""
     named = source.columns
@@ -49,94 +46,127 @@ def columns_of(source: SourceSpec, by_group: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*inputs, named.get("target", "target"), *optional, *group, *source.where)))
 
 
-def mapper(task: TaskSpec, source: SourceSpec, by_group: bool) -> Mapper:
-    """A function that makes a canonical row, or None where `where` leaves it out. It raises RowError."""
-    named = source.columns
-    input_column = named.get("input", "input")
-    target_column = named.get("target", "target")
-    id_column = named.get("id")
-    group_column = named.get("group", "group") if by_group else None
-    fields = template_columns(source.template) if source.template else ()
-    labels = {clean(key): clean(label) for key, label in source.label_map.items()}
-    wanted = {column: {comparable(v) for v in _many(value)} for column, value in source.where.items()}
+class Mapper:
+    """Makes canonical rows, and counts what its rows lose on the way."""
 
-    def make(row: Mapping[str, Any]) -> Canonical | None:
+    def __init__(self, task: TaskSpec, source: SourceSpec, by_group: bool) -> None:
+        named = source.columns
+        self._input = named.get("input", "input")
+        self._target = named.get("target", "target")
+        self._id = named.get("id")
+        self._group = named.get("group", "group") if by_group else None
+        self._fields = template_columns(source.template) if source.template else ()
+        self._template = str(source.template)
+        self._labels = {clean(key): clean(label) for key, label in source.label_map.items()}
+        self._wanted = {column: _many(value) for column, value in source.where.items()}
+        self._met = {column: Counter[str]() for column in self._wanted}
+        self._layout = task.layout
+        self._labelled = task.task_type.labelled
+        self.tidied: Counter[str] = Counter()
+        """`target: blanks` and the like -> rows in which tidying changed what may carry meaning."""
+
+    def __call__(self, row: Mapping[str, Any]) -> Canonical | None:
+        """The canonical row, or None where `where` leaves it out. Raises RowError."""
         try:
-            for column, values in wanted.items():
-                if comparable(row[column]) not in values:
-                    return None
-            target = row[target_column]
+            if not self._passes(row):
+                return None
+            target = row[self._target]
             if type(target) is not str:
-                target = _text(target, target_column)
-            if fields:
-                parts = {name: clean(_text(row[name], name)) for name in fields}
-                text = filled(str(source.template), parts) if any(parts.values()) else ""
-            else:
-                text = row[input_column]
-                if not isinstance(text, str):
-                    raise RowError(f"column {input_column!r} must hold text, got {_kind(text, input_column)}")
-            own_id = clean(_text(row[id_column], id_column)) if id_column else ""
-            group = comparable(_text(row[group_column], group_column)) if group_column else ""
+                target = _text(target, self._target)
+            text = self._input_of(row)
+            own_id = clean(_text(row[self._id], self._id)) if self._id else ""
+            group = comparable(_text(row[self._group], self._group)) if self._group else ""
         except KeyError as error:
             raise MissingColumn(error.args[0], tuple(row)) from None
-        text, target = clean(text), clean(target)
-        if labels:
-            target = labels.get(target, target)
+        target = self._tidy("target", target)
+        if self._labels:
+            target = self._labels.get(clean(target), target)
         if not text:
-            empty = f"columns {', '.join(map(repr, fields))} are" if fields else f"column {input_column!r} is"
-            raise RowError(f"{empty} empty; {_MISSING}")
+            said = f"columns {', '.join(map(repr, self._fields))} are" if self._fields else f"column {self._input!r} is"
+            raise RowError(f"{said} empty; {MISSING}")
         if not target:
-            raise RowError(f"column {target_column!r} is empty; {_MISSING}")
+            raise RowError(f"column {self._target!r} is empty; {MISSING}")
         for part in (text, target, own_id, group):
             if damaged := damage(part):
                 raise RowError(f"{damaged}: mend it in the source")
-        if group_column and not group:
+        if self._group and not group:
             raise RowError(
-                f"column {group_column!r} is empty, and rows are split by it; fill it, or set split > by: row"
+                f"column {self._group!r} is empty, and rows are split by it; fill it, or set split > by: row"
             )
         return Canonical(text, target, own_id, group)
 
-    return make
+    def unmet(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Column of `where` -> its values that no row has, and values that rows have."""
+        told = {}
+        for column, wanted in self._wanted.items():
+            if never := [value for value in wanted if not self._met[column][clean(value)]]:
+                met = [value for value, _ in self._met[column].most_common() if value not in map(clean, wanted)]
+                told[column] = (never, met)
+        return told
+
+    def _passes(self, row: Mapping[str, Any]) -> bool:
+        passes = True
+        for column, wanted in self._wanted.items():
+            texts = spellings(row[column])
+            found = next((clean(value) for value in wanted if clean(value) in texts), None)
+            met = self._met[column]
+            if found is not None:
+                met[found] += 1
+            else:
+                passes = False
+                text = texts[0] if texts else kind_of(row[column])
+                if text in met or len(met) < _VALUES + len(wanted):
+                    met[text] += 1
+        return passes
+
+    def _input_of(self, row: Mapping[str, Any]) -> str:
+        if self._fields:
+            texts = {name: self._tidy("input", _text(row[name], name)) for name in self._fields}
+            return tidied(filled(self._template, texts), self._layout) if any(texts.values()) else ""
+        text = row[self._input]
+        if not isinstance(text, str):
+            raise RowError(f"column {self._input!r} must hold text, got {_instead(text, self._input)}")
+        return self._tidy("input", str.__str__(text))
+
+    def _tidy(self, role: str, text: str) -> str:
+        if role == "target" and self._labelled:
+            return clean(text)
+        written = tidied(text, self._layout)
+        if written != text and (changed := tidying(text, written)):
+            self.tidied[f"{role}: {changed}"] += 1
+        return written
 
 
-def _many(value: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+def _many(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def comparable(value: Any) -> str:
-    """Values of filters and groups are compared as text, which is all that a CSV file knows: 1.0 is 1, and True true.
+def comparable(value: str) -> str:
+    """Labels and groups that are told apart by their spelling alone are equal in this: 1.0 is 1, and True true.
 
     A column of whole numbers becomes one of floats where it has a gap.
     """
-    text = clean(as_text(value))
+    text = clean(value)
     if text.lower() in ("true", "false"):
         return text.lower()
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text
 
 
-def as_text(value: Any) -> str:
-    """A text, number or truth value as rows hold it."""
-    if isinstance(value, str):
-        return str.__str__(value)  # an enumeration of texts says its name, not its text
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _text(value: Any, column: str) -> str:
-    """Text, a number or a truth value as text. Raises RowError for anything else."""
-    if isinstance(value, float) and not abs(value) < EXACT:  # JSON's large whole numbers are read as such, and NaN
-        raise RowError(f"column {column!r} holds {value}, a number that is not exact; write it as text in the source")
-    if isinstance(value, str | bool | int | float):
-        return as_text(value)
-    raise RowError(f"column {column!r} must hold text or a number, got {_kind(value, column)}")
+    """A cell's text. Raises RowError where it has none."""
+    try:
+        return cell_text(value)
+    except CellError as error:
+        if is_number(value) and "not exact" in str(error):
+            raise RowError(f"column {column!r} holds {error}") from None
+        raise RowError(f"column {column!r} must hold text or a number, got {error}") from None
 
 
-def _kind(value: Any, column: str) -> str:
+def _instead(value: Any, column: str) -> str:
     """What stands there instead of text, and what to do about it."""
-    if value is None:
-        return f"nothing (null); {_MISSING}"
-    if isinstance(value, list | tuple | Mapping):
-        return f"a nested value ({kind_of(value)}); flatten it in the source"
-    if isinstance(value, bool | int | float):
-        return f"{kind_of(value)}; source > template: '{{{column}}}' writes it as text"
-    return f"{kind_of(value)} ({value})"[:80] + "; write it as text in the source"
+    try:
+        cell_text(value)
+    except CellError as error:
+        return str(error)
+    return f"{kind_of(value)}; source > template: '{{{column}}}' writes it as text"

@@ -1,16 +1,14 @@
 """One door to every kind of source: files, hub data sets, databases, callables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from alter_core.data.callables import Callables
 from alter_core.data.files import format_of, read_file
 from alter_core.data.places import Roots, find_files
+from alter_core.data.rows import Rows, without_headers
 from alter_core.problems import Problems, place
 from alter_core.spec import SourceSpec
-
-Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,14 @@ def open_source(
 
     Raises DataError when the source cannot be read; single rows that are wrong go to `problems`.
     """
+    for part in _parts(source, columns, roots, callables, problems):
+        # A file's header is looked for line by line where it is read; elsewhere it is a row like any other.
+        yield part if part.by_line else Part(part.name, False, without_headers(part.rows, part.name, problems))
+
+
+def _parts(
+    source: SourceSpec, columns: tuple[str, ...], roots: Roots, callables: Callables, problems: Problems
+) -> Iterator[Part]:
     if source.path is not None:
         for file in find_files(source.path, roots):
             kind = format_of(file, source.format)
@@ -44,6 +50,7 @@ def open_source(
 
         yield Part(shown_database(source.sql), False, query_rows(source, roots))
     else:
-        from alter_core.data.hub import hub_rows
+        from alter_core.data.hub import hub_parts
 
-        yield Part(str(source.hub), False, hub_rows(source, columns, roots))
+        for name, by_line, rows in hub_parts(source, columns, roots, problems):
+            yield Part(name, by_line, rows)

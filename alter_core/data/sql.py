@@ -7,7 +7,9 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from alter_core.data.places import Roots
+from alter_core.data.rows import repeated
 from alter_core.errors import DataError
+from alter_core.problems import listed
 from alter_core.spec import SourceSpec
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -46,8 +48,8 @@ def query_rows(source: SourceSpec, roots: Roots) -> Iterator[tuple[int, Mapping[
             stage = "query"
             result = connection.execute(sa.text((source.query or "").replace(":", r"\:")))
             names = list(result.keys())
-            if len(set(names)) != len(names):
-                raise DataError(f"{shown}: the query gives two columns of the same name ({', '.join(names)}); use AS")
+            if twice := repeated(names):
+                raise DataError(f"{shown}: the query gives the column {listed(twice)} twice; use AS")
             for number, row in enumerate(result, 1):
                 yield number, dict(zip(names, row, strict=True))
     except SQLAlchemyError as error:

@@ -3,15 +3,17 @@
 import csv
 import difflib
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from alter_core.data.files import COMPRESSED, ENDINGS, read_file
-from alter_core.data.mapping import EXACT
+import orjson
+
+from alter_core.data.cells import WrittenNumber
+from alter_core.data.files import ENDINGS, read_file
+from alter_core.data.packed import COMPRESSED
 from alter_core.data.places import File
 from alter_core.errors import DataError
 from alter_core.inference.predict import Prediction, Predictor
@@ -41,6 +43,8 @@ class Answered:
     truncated: int
     """Rows whose input was over the task's max_input_tokens."""
     seconds: float
+    warnings: tuple[str, ...] = ()
+    """What was met in the file and did not stop it, with its line."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class AnswerFile:
         `Predictor.predict` raises.
         """
         self.check_paths()
-        total, columns = self._check(predictor.spec.task_names)
+        total, columns, warnings = self._check(predictor.spec.task_names)
         begin, done, truncated = time.monotonic(), 0, 0
         with written_whole(self.target) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
             write = _writer(file, ENDINGS[self.target.suffix.lower()], [*columns, *ADDED])
@@ -97,7 +101,7 @@ class AnswerFile:
                     write({**row, **_added(answer)})
                 done += len(rows)
                 truncated += sum(answer.truncated for answer in answers)
-        return Answered(done, truncated, time.monotonic() - begin)
+        return Answered(done, truncated, time.monotonic() - begin, warnings)
 
     def _rows(self, problems: Problems) -> Iterator[tuple[int, Row]]:
         return read_file(File(self.source.name, self.source), ENDINGS[_ending(self.source)], (), problems)
@@ -109,8 +113,11 @@ class AnswerFile:
             yield chunk
         problems.raise_if_any(f"{self.source} changed while it was read")
 
-    def _check(self, tasks: Sequence[str]) -> tuple[int, list[str]]:
-        """Rows in all, and their columns in order of appearance. Raises DataError for what is wrong with any."""
+    def _check(self, tasks: Sequence[str]) -> tuple[int, list[str], tuple[str, ...]]:
+        """Rows in all, their columns in order of appearance, and what is to be told of them.
+
+        Raises DataError for what is wrong with any.
+        """
         if self.task is not None and self.task not in tasks:
             raise DataError(f"unknown task {self.task!r}{_close(self.task, tasks)}")
         problems = Problems()
@@ -130,7 +137,8 @@ class AnswerFile:
         if not count and not problems.lines:
             problems.add(self.source.name, "holds no rows")
         problems.raise_if_any(f"{self.source} cannot be answered")
-        return count, list(columns)
+        told = [f"{place}: {note.text}; {note.remedy}" for note in problems.notes() for place in note.places]
+        return count, list(columns), tuple(told)
 
     @property
     def _needed(self) -> tuple[str, ...]:
@@ -144,8 +152,6 @@ class AnswerFile:
             yield "has a task of its own; leave --task out, or the column"
         if taken := [name for name in ADDED if name in row]:
             yield f"has a column {listed(taken)} already, which the answer would overwrite; rename it"
-        for name in (name for name, value in row.items() if isinstance(value, float) and abs(value) >= EXACT):
-            yield f"{name} is {row[name]}, a number that is not exact and would come back as another; write it as text"
         for name in self._needed:
             value = row.get(name)
             if name in lacks:
@@ -176,7 +182,7 @@ def _added(answer: Prediction) -> dict[str, Any]:
 
 def _writer(file: IO[str], kind: str, columns: Sequence[str]) -> Callable[[Row], object]:
     if kind == "jsonl":
-        return lambda row: file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        return lambda row: file.write(_json(row) + "\n")
     table = csv.DictWriter(_Lines(file), columns, restval="", delimiter=SEPARATORS[kind], lineterminator="\r\n")
     table.writeheader()
     return lambda row: table.writerow({name: _cell(value) for name, value in row.items()})
@@ -198,4 +204,15 @@ def _cell(value: Any) -> str:
     """A value of JSON in a cell: text as it is, null as nothing."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    """JSON, with numbers of the file's own as their digits stood there."""
+    return orjson.dumps(value, default=_number).decode()
+
+
+def _number(value: Any) -> orjson.Fragment:
+    if isinstance(value, WrittenNumber):
+        return orjson.Fragment(value.text)
+    raise TypeError(f"no value of JSON: {value!r}")

@@ -29,7 +29,7 @@ from alter_core.prompts import (
     room,
 )
 from alter_core.spec import DomainSpec
-from alter_core.text import clean, damage
+from alter_core.text import damage, tidied
 
 CACHE_BYTES = 2**30
 """Most memory of a batch's cache of keys and values: the larger the batch, the less a written token costs."""
@@ -135,7 +135,9 @@ class Predictor:
         """
         self._check(tasks, inputs)
         with self._turn:
-            return self._predict(tasks, [clean(text) for text in inputs], progress)
+            layouts = {task.name: task.layout for task in self.spec.tasks}
+            texts = [tidied(text, layouts[task]) for task, text in zip(tasks, inputs, strict=True)]
+            return self._predict(tasks, texts, progress)
 
     def _predict(self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None) -> list[Prediction]:
         requests, truncated = self._requests(tasks, inputs)

@@ -27,6 +27,9 @@ def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
             "metadata={'spec': ...}, as `alter run` does"
         )
     values = copy.deepcopy(metadata["spec"])
+    for task in values.get("tasks", ()):
+        if isinstance(task, dict):
+            task.setdefault("layout", "prose")  # the one way there was before the field
     try:
         return DomainSpec.model_validate(values)
     except ValidationError as error:

@@ -130,6 +130,11 @@ def count_checks(task: TaskSpec) -> list[Check]:
                "settle which target is right" + (": these rows were dropped" if task.task_type.labelled else ""),
                "contradictions"),
     ]  # fmt: skip
+    checks.append(
+        _count("case tells no inputs apart", "warn", "by_case", None, 0,
+               "{found} inputs differ from another by case alone and have another target; all of them were kept",
+               "see that case means something there", "by_case")
+    )  # fmt: skip
     if quality.language is not None:
         checks.append(
             _count(
@@ -143,6 +148,9 @@ def count_checks(task: TaskSpec) -> list[Check]:
             )
         )
     if task.task_type.labelled:
+        # Labels that the spec lists side by side are meant so.
+        told: Severity = "warn" if task.labels else "block"
+        alike = "write them alike with source > label_map" + (", if labels does not mean both" if task.labels else "")
         checks += [
             _count("more than one label", "block", "train_labels", 2, None,
                    "the training rows have {found} label",
@@ -150,10 +158,17 @@ def count_checks(task: TaskSpec) -> list[Check]:
             _count("no label takes all", "block", "label_share", None, quality.max_label_share,
                    "one label has {found} of the training rows; at most {limit} may be",
                    "add rows of the other labels, or raise quality > max_label_share"),
-            _count("labels differ in more than case", "block", "labels_by_case", None, 0,
-                   "{values} differ only by case, or as 1 and 1.0 do", "write them alike with source > label_map"),
+            _count("labels differ in more than case", told, "labels_by_case", None, 0,
+                   "{values} differ only by case, or as 1 and 1.0 do",
+                   alike),
+            _count("labels do not look alike", told, "labels_alike", None, 0,
+                   "{values} look alike: they differ by characters that are not seen, or by letters that look the same",
+                   alike),
             _count("every label is trained", "warn", "untrained_labels", None, 0,
                    "labels without a training row: {values}", "add rows, or take them out of labels"),
+            _count("no label is rare", "warn", "rare_labels", None, 0,
+                   "labels that one or two training rows have: {values}",
+                   "see that they are no misspelling, and no line that is no row; add rows, or leave them out"),
         ]  # fmt: skip
     return checks
 

@@ -22,7 +22,7 @@ class Result:
 
     success: bool
     checked: int = 0
-    """Values that were looked at; 0 for expectations on a whole table."""
+    """Values that were looked at; of an expectation on a whole column or table, the values or rows that it is about."""
     unexpected: int = 0
     indices: list[int] = field(default_factory=list)
     """The first unexpected rows, numbered from 0 over all frames."""
@@ -84,23 +84,40 @@ class Suite:
         told = found.to_json_dict()
         for each in told["results"]:
             number = each["expectation_config"]["meta"]["number"]
-            self._add(self.results[number], each)
+            self._add(self.results[number], each, frame)
         told["meta"]["frame"] = len(self.json) + 1
         told["results"] = [_without_traces(each) for each in told["results"]]
         self.json.append(told)
         self._rows += len(frame)
 
-    def _add(self, result: Result, found: dict[str, Any]) -> None:
+    def _add(self, result: Result, found: dict[str, Any], frame: "pd.DataFrame") -> None:
         details = found.get("result") or {}
         result.success = result.success and bool(found["success"])
         result.error = result.error or _error_of(found)
-        result.checked += int(details.get("element_count") or 0) - int(details.get("missing_count") or 0)
+        if "element_count" in details:
+            result.checked += int(details["element_count"] or 0) - int(details.get("missing_count") or 0)
+        else:
+            result.checked += _looked_at(found["expectation_config"], frame)
         result.unexpected += int(details.get("unexpected_count") or 0)
         result.observed = details.get("observed_value", result.observed)
         free = SHOWN - len(result.indices)
         indices = details.get("partial_unexpected_index_list") or []
         result.indices += [self._rows + int(i) for i in indices[:free]]
         result.values += (details.get("partial_unexpected_list") or [])[:free]
+
+
+def _looked_at(config: Mapping[str, Any], frame: "pd.DataFrame") -> int:
+    """Values that an expectation on a whole column is about, or rows. One that counts rows is about all of them: that
+    it finds none is what it may be there for."""
+    given = config.get("kwargs") or {}
+    condition = given.get("row_condition")
+    if condition and not config["type"].startswith("expect_table_row_count"):
+        try:
+            frame = frame.query(str(condition))
+        except Exception:  # the library reads conditions of its own too, and says itself what it cannot read
+            return len(frame)
+    column = given.get("column")
+    return int(frame[column].notna().sum()) if column in frame else len(frame)
 
 
 def _error_of(found: Mapping[str, Any]) -> str | None:

@@ -30,8 +30,8 @@ def language_of(text: str) -> str | None:
     return best
 
 
-def share_in_other_languages(texts: Iterable[str], wanted: str) -> tuple[float, list[int]]:
-    """Share of the texts that can be told and are not in `wanted`, and their numbers. A tie counts as wanted."""
+def in_other_languages(texts: Iterable[str], wanted: str) -> tuple[int, list[int]]:
+    """How many texts' language can be told, and the numbers of those not in `wanted`. A tie counts as wanted."""
     told = 0
     others = []
     for number, text in enumerate(texts):
@@ -43,4 +43,4 @@ def share_in_other_languages(texts: Iterable[str], wanted: str) -> tuple[float, 
         tie = guess != "other" and sum(w in _SETS[wanted] for w in words) >= sum(w in _SETS[guess] for w in words)
         if guess != wanted and not tie:
             others.append(number)
-    return (len(others) / told if told else 0.0), others
+    return told, others

@@ -92,7 +92,17 @@ def validate(
             items += list(_drifted(task, profiles[task.name], before, distances[task.name]))
     tell(len(spec.tasks), len(spec.tasks))
     kept = (
-        *("rows", "read", "filtered", "over_limit", "duplicates", "leakage", "contradictions"),
+        *(
+            "rows",
+            "read",
+            "filtered",
+            "over_limit",
+            "duplicates",
+            "leakage",
+            "contradictions",
+            "contradicting",
+            "tidied",
+        ),
         *("label_counts", "sources", "type"),
     )
     tasks = {

@@ -1,7 +1,7 @@
 """Checks one task's rows, frame by frame, and says which rows fail."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,18 +10,21 @@ from alter_core.data.mapping import comparable
 from alter_core.problems import SHOWN, listed
 from alter_core.quality.checks import Check, count_checks, label_check, row_checks
 from alter_core.quality.great_expectations import Result, Suite
-from alter_core.quality.language import share_in_other_languages
+from alter_core.quality.language import in_other_languages
 from alter_core.quality.profile import PROFILED, Profile, profile
 from alter_core.spec import TaskSpec
+from alter_core.text import look
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FRAME_ROWS = 100_000  # rows that are checked at a time: memory stays flat as rows grow
 MEASURED = 5_000  # rows of a split whose tokens are counted, the first in order of hash: a share is known to about 1 %
+RARE = 2  # training rows: a label with no more is told
 _VALUE = 90  # characters of a row that a message shows
 
-Outcome = Literal["ok", "warn", "block"]
+Outcome = Literal["ok", "unchecked", "warn", "block"]
+"""unchecked: the check looked at nothing, and neither warns nor blocks by that. Where it was to do so, it does."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def check_task(
     import pandas as pd
 
     labels = dataset.labels.get(task.name, ())
-    checks = [c for c in row_checks(task, f"tasks ({task.name})") if tokenizer or "tokens" not in str(c.column)]
+    every = row_checks(task, f"tasks ({task.name})")
+    checks = [c for c in every if tokenizer or "tokens" not in str(c.column)]
     if labels:
         checks.append(label_check(labels))
     ours = [c for c in checks if not c.native]
@@ -56,7 +60,7 @@ def check_task(
     if asked:
         suites["asked"] = Suite(f"{task.name} asked", [c.expectation for c in asked])
     told: Profile = {}
-    other_share, others = 0.0, list[int]()
+    told_languages, others = 0, list[int]()
     sampled: dict[str, pd.DataFrame] = {}  # the first frame of each split: not every native expectation adds up
     begin = 0
     for number, frame in enumerate(_frames(dataset, task.name, tokenizer)):
@@ -68,15 +72,17 @@ def check_task(
             train = frame[frame["split"] == "train"].head(PROFILED)
             told = _profile(train, dataset.manifest["tasks"][task.name])
             if task.quality.language:
-                other_share, others = share_in_other_languages(train["input"].tolist(), task.quality.language)
+                told_languages, others = in_other_languages(train["input"].tolist(), task.quality.language)
     if sampled:
         suites["asked"].run(pd.concat(sampled.values()))
     rows = _Rows(dataset, task.name)
     items = [_row_item(c, r, rows) for c, r in zip(ours, suites["rows"].results, strict=True)]
     items += [_row_item(c, r, rows) for c, r in zip(asked, suites["asked"].results if asked else [], strict=True)]
-    counted, count_suite = _count_items(task, dataset, labels, other_share, others, rows)
+    items += [_unmeasured(task.name, c) for c in every if c not in checks]
+    counted, count_suite = _count_items(task, dataset, labels, told_languages, others, rows)
     suites["counts"] = count_suite
-    return items + counted, told, {name: suite.json for name, suite in suites.items()}
+    items += counted + [_noted(task.name, note) for note in dataset.manifest["tasks"][task.name]["notes"]]
+    return items, told, {name: suite.json for name, suite in suites.items()}
 
 
 def _frames(dataset: TaskDataset, task: str, tokenizer: Any | None) -> Iterator["pd.DataFrame"]:
@@ -147,6 +153,12 @@ def _row_item(check: Check, result: Result, rows: _Rows) -> Item:
     if result.error:
         reason = f"{check.name} cannot be checked: {result.error}"
         return Item(task, check.name, check.severity, reason, "mend the expectation in the spec")
+    if not result.checked:
+        about = "its row_condition lets no row pass, or its column is empty" if check.native else "there was none"
+        remedy = (
+            "mend the expectation in the spec: what looks at nothing finds nothing" if check.native else check.remedy
+        )
+        return Item(task, check.name, check.severity, f"{check.name} checked no value: {about}", remedy)
     mostly = getattr(check.expectation, "mostly", 1.0)
     if result.checked and isinstance(mostly, int | float) and not check.native:
         success = result.unexpected <= (1 - mostly) * result.checked + 1e-9  # over all frames, not each
@@ -158,30 +170,45 @@ def _row_item(check: Check, result: Result, rows: _Rows) -> Item:
     values = listed([str(v) for v, _ in Counter(map(str, result.values)).most_common()])
     text = check.wrong.format(found=share, limit=check.limit, values=values)
     if check.native:
-        seen = f"{result.unexpected:,} of {result.checked:,} values" if result.checked else f"found {result.observed}"
+        counted = f"{result.unexpected:,} of {result.checked:,} values"
+        seen = counted if result.observed is None else f"found {result.observed}"
         text = f"{text}: {seen}"
     shown = [f"{v:g} tokens" if str(check.column).endswith("_tokens") else _short(v) for v in result.values]
     told = rows.told(result.indices, shown)
     return Item(task, check.name, check.severity, text, check.remedy, told, result.checked, result.unexpected)
 
 
+def _unmeasured(task: str, check: Check) -> Item:
+    text = f"{check.name}: not checked, as the backbone's tokenizer is not at hand"
+    return Item(task, check.name, "unchecked", text, "a run fetches the backbone, and checks it")
+
+
+def _noted(task: str, note: dict[str, Any]) -> Item:
+    """What was met while the rows were read."""
+    return Item(task, note["check"], "warn", note["text"], note["remedy"], tuple(note["places"]), 1, note["count"])
+
+
 def _count_items(
-    task: TaskSpec, dataset: TaskDataset, labels: tuple[str, ...], other_share: float, others: list[int], rows: _Rows
+    task: TaskSpec, dataset: TaskDataset, labels: tuple[str, ...], told_languages: int, others: list[int], rows: _Rows
 ) -> tuple[list[Item], Suite]:
     import pandas as pd
 
     manifest = dataset.manifest["tasks"][task.name]
     facts, words = _facts(manifest, labels)
-    facts["other_language_share"] = other_share
+    facts["other_language_share"] = len(others) / max(told_languages, 1)
     checks = count_checks(task)
     suite = Suite(f"{task.name} counts", [c.expectation for c in checks])
     suite.run(pd.DataFrame([facts]))
     items = []
     for check, result in zip(checks, suite.results, strict=True):
+        column = str(check.column)
+        if column == "other_language_share" and not told_languages:
+            text = f"{check.name}: checked no value, as no input's language can be told by its words"
+            items.append(Item(task.name, check.name, check.severity, text, "unset quality > language for such inputs"))
+            continue
         if result.success:
             items.append(Item(task.name, check.name, "ok", checked=1))
             continue
-        column = str(check.column)
         found, limit = facts[column], check.limit
         if column.endswith("share"):
             found, limit = f"{found:.1%}", f"{limit:.1%}"
@@ -198,19 +225,38 @@ def _count_items(
 def _facts(manifest: dict[str, Any], labels: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """A table of one row, and words for the counts that are lists of labels."""
     train = manifest["label_counts"]["train"]
-    by_case: dict[str, list[str]] = {}
-    for label in sorted({label for counts in manifest["label_counts"].values() for label in counts}):
-        by_case.setdefault(comparable(label).casefold(), []).append(label)
-    clashing = [label for same in by_case.values() if len(same) > 1 for label in same]
-    untrained = [label for label in labels if label not in train]
+    every = sorted({*labels, *(label for counts in manifest["label_counts"].values() for label in counts)})
+    by_case = _together(every, lambda label: comparable(label).casefold())
+    told = {
+        "labels_by_case": by_case,
+        "labels_alike": [
+            label for label in _together(every, lambda label: look(comparable(label))) if label not in by_case
+        ],
+        "untrained_labels": [label for label in labels if label not in train],
+        "rare_labels": [f"{label} ({rows})" for label, rows in train.items() if rows <= RARE],
+    }
     facts = {
         **{f"{split}_rows": manifest["rows"][split] for split in SPLITS},
         "duplicate_share": manifest["duplicates"] / max(manifest["read"], 1),
         "leakage_share": manifest["leaked_inputs"] / max(manifest["test_inputs"], 1),
         "contradiction_share": manifest["contradictions"] / max(manifest["inputs"], 1),
+        "by_case": manifest["by_case"],
         "train_labels": len(train),
         "label_share": max(train.values(), default=0) / max(sum(train.values()), 1),
-        "labels_by_case": len(clashing),
-        "untrained_labels": len(untrained),
+        **{name: len(found) for name, found in told.items()},
     }
-    return facts, {"labels_by_case": listed(clashing), "untrained_labels": listed(untrained)}
+    words = {name: listed([_shown(label) for label in found]) for name, found in told.items()}
+    return facts, words
+
+
+def _together(labels: Sequence[str], key: Callable[[str], str]) -> list[str]:
+    """Labels whose key another one has too."""
+    same: dict[str, list[str]] = {}
+    for label in labels:
+        same.setdefault(key(label), []).append(label)
+    return [label for alike in same.values() if len(alike) > 1 for label in alike]
+
+
+def _shown(label: str) -> str:
+    """A label whose characters are told apart: where not all are ASCII's, by their numbers."""
+    return label if label.isascii() else f"{label} ({ascii(label)[1:-1]})"

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping
+from datetime import date
 from itertools import chain
 from typing import Any, get_args
 
@@ -41,7 +42,7 @@ def explained(error: ValidationError, schema: type[BaseModel], values: Any, root
             wanted = kinds.setdefault(place, [])
             wanted += [kind] if kind not in wanted else []
             told[place] = f"must be {' or '.join(wanted)}, got {_said(item['input'])}"
-            if "text" in wanted and isinstance(item["input"], bool | int | float):
+            if "text" in wanted and isinstance(item["input"], bool | int | float | date):
                 told[place] += "; put it in quotes"
         elif place not in kinds:
             told[place] = f"{told[place]}; and {message}" if place in told else message

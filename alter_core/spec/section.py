@@ -1,6 +1,7 @@
 """Section: what every part of a spec shares."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -8,6 +9,15 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Free:
+    """Marks a field whose values have no type of their own. `alter_core.spec.free` sees to it that YAML gives them none
+    in silence."""
+
+    texts: bool = False
+    """They are compared with texts of rows: what is written counts, whatever YAML takes it for."""
 
 
 class Section(BaseModel):
@@ -19,11 +29,11 @@ class Section(BaseModel):
     @classmethod
     def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """pydantic takes true for 1. Numbers in quotes stay numbers: YAML reads 2e-3 as text."""
-        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
-        if bool in kinds or not kinds & {int, float}:
+        taken = kinds(cls.model_fields[str(info.field_name)].annotation)
+        if bool in taken or not taken & {int, float}:
             return value
-        if isinstance(value, bool) and str not in kinds:
-            raise PydanticKnownError("float_type" if float in kinds else "int_type")
+        if isinstance(value, bool) and str not in taken:
+            raise PydanticKnownError("float_type" if float in taken else "int_type")
         if isinstance(value, list) and any(isinstance(each, bool) for each in value):
             raise PydanticCustomError("switch_in_a_list", "must hold numbers alone")
         return value
@@ -40,7 +50,7 @@ def spec_error(found: Sequence[SpecProblem]) -> PydanticCustomError:
     return PydanticCustomError("spec_problems", "{text}", {"text": text, "found": list(found)})
 
 
-def _kinds(annotation: Any) -> set[Any]:
+def kinds(annotation: Any) -> set[Any]:
     """Every plain type that an annotation names, through optionals and lists."""
     inner = get_args(annotation)
-    return set().union(*map(_kinds, inner)) if inner else {annotation}
+    return set().union(*map(kinds, inner)) if inner else {annotation}

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from alter_core.spec.section import Section, SpecProblem, spec_error
+from alter_core.spec.section import Free, Section, SpecProblem, spec_error
 from alter_core.spec.template import template_columns
 
 SOURCE_KINDS: Mapping[str, tuple[str, ...]] = {
@@ -18,6 +18,18 @@ SOURCE_KINDS: Mapping[str, tuple[str, ...]] = {
 """Kind of a source -> the keys that it alone has; the other keys go with every kind."""
 
 
+def _written(value: Any) -> Any:
+    """A number or truth value as text, in specs that code has made; those that are read hold texts already."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+Written = Annotated[
+    str,
+    BeforeValidator(_written),
+    WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "number", "boolean")]}),
+]
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{[^}]*\}@)[^@]*@|[?&](password|passwd|pwd)=(?!\$\{)", re.I)
 """A password in a database's URL that is written out."""
 
@@ -44,16 +56,19 @@ class SourceSpec(Section):
     callable: str | None = None
     """FILE.py:FUNCTION under the domain's folder, or the name of an entry point in the group alter.sources. It yields
     mappings."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the callable."""
+    arguments: Annotated[dict[str, Any], Free()] = Field(default_factory=dict)
+    """Keyword arguments of the callable. What YAML would take for something else than is written (NO, 0010, 1.10, a
+    date) stands in quotes."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Canonical column (input, target, id, group) -> column of the source."""
     template: str | None = None
     """Builds the input from several source columns, such as 'premise: {first} hypothesis: {second}'."""
     label_map: dict[str, str] = Field(default_factory=dict)
     """Source target -> label, applied before the label list is checked."""
-    where: dict[str, str | int | float | bool | tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
-    """Keep only rows whose source column equals the value, or one of the values."""
+    where: Annotated[dict[str, Written | tuple[Written, ...]], Free(texts=True)] = Field(default_factory=dict)
+    """Keep only rows whose source column holds the value, or one of the values, as it is written here: NO is NO, and
+    0010 is 0010. A number or truth value of a typed column (Parquet, SQL, code) is met in each of its spellings: 2020
+    and 2020.0. A value that no row has is told."""
     limit: int | None = Field(default=None, ge=1)
     """Keep at most so many rows, chosen by hash so that the choice is stable as data grows."""
 

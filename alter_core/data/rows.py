@@ -1,0 +1,45 @@
+"""Rows as every source gives them, and what is told of them wherever they come from."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from alter_core.problems import Problems, listed
+
+Rows = Iterator[tuple[int, Mapping[str, Any]]]
+"""(number, column -> value): numbers are lines of a file, or count from 1."""
+
+MARK = "\ufeff"
+"""The byte order mark, which may stand at the very beginning of a file and nowhere else."""
+HEADER_AGAIN = "is the header again, as where files were joined; take the line out"
+
+
+def is_header(values: Iterable[Any], names: Sequence[str]) -> bool:
+    """Whether a row's values are its columns' names, in any order."""
+    said = [value.strip().removeprefix(MARK) for value in values if isinstance(value, str)]
+    return len(said) == len(names) and sorted(said) == sorted(name.strip() for name in names)
+
+
+def without_headers(rows: Rows, place: str, problems: Problems) -> Rows:
+    """Rows but for those that repeat the columns' names, which go to `problems`: a header that became data."""
+    for number, row in rows:
+        if len(row) > 1 and is_header(row.values(), list(row)):
+            problems.add(f"{place}, row {number}", HEADER_AGAIN.replace("the line", "the row"))
+        else:
+            yield number, row
+
+
+def missing_column(place: str, column: str, names: Iterable[str]) -> str:
+    """The message for a column that is not there, with a close name where one is."""
+    known = [str(name) for name in names]
+    close = difflib.get_close_matches(column, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return (
+        f"{place}: there is no column {column!r}; {hint}it has {listed(known) or 'none'}. "
+        "Name the source's column with source > columns"
+    )
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """Names that more than one column has: whose values are meant cannot be told."""
+    return sorted({name for name in names if names.count(name) > 1})
