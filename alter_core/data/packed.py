@@ -105,8 +105,8 @@ def _reading_errors(file: File, ending: str) -> Iterator[None]:
         if error.errno is None:
             reader = f"the reader of {ending} files" if ending else "its reader"
             raise DataError(
-                f"{file.name}: {reader} failed, which says nothing of the file: {type(error).__name__}: {error}; "
-                "unpack it, or write it in another format"
+                f"{file.name}: {reader} failed, which says nothing of the file: {error}; unpack it, or write it in "
+                "another format"
             ) from error
         raise DataError(f"{file.name}: cannot be read: {error.strerror}; check the disk and its permissions") from error
 
