@@ -91,7 +91,7 @@ def decided(facts: CardFacts, tags: Mapping[str, str]) -> CardFacts:
     told: CardFacts = {**facts}
     told["decision"] = decision_of(tags)
     if (before := tags.get("champion_before")) is not None:
-        champion = int(before) if before.isdigit() else None
+        champion = int(before) if before.isdecimal() else None
         if champion != facts.get("champion_version"):
             told["champion_version"] = champion
             told["scorecards"] = {name: card for name, card in facts["scorecards"].items() if name != "champion"}

@@ -52,7 +52,8 @@ class ModelStore(Registration):
         try:
             with reported(f"read {domain}", self.tracking_uri):
                 tags = self.client.get_registered_model(domain).tags
-            if is_noted(tags, now["version"]) or not (is_ours(now) or ORDER in tags):
+            ours = is_ours(now) or any(map(is_ours, self.listed(domain)))
+            if is_noted(tags, now["version"]) or not ours:
                 return
             with domain_lock(self.client, self.tracking_uri, domain, NOTE_SECONDS):
                 order = self.champions(domain)

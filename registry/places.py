@@ -97,7 +97,7 @@ class Places:
         raise RegistryInputError(
             f"{what} keeps its files at {path}{leads}, outside of this workspace, whose files lie in {where}: nothing "
             "is written there. Set ALTER_HOME to the workspace that the place belongs to (a whole workspace may be a "
-            "link), or name another store (MLFLOW_TRACKING_URI)"
+            "link), name another store (MLFLOW_TRACKING_URI), or rename in MLflow what has this name there"
         )
 
 

@@ -17,10 +17,9 @@ from registry.models import STARTED_FROM, ModelStore
 from registry.places import local
 from registry.registration import MODEL_TYPE
 from registry.store import domain_lock
-from registry.versions import Version, is_ours
+from registry.versions import MODEL_ID, Version, is_ours
 
 DAY = 86_400.0
-_MODEL_ID = re.compile(r"\bm-[0-9a-f]{32}\b")
 _COPY = re.compile(r"models:/([^/]+)/([0-9]+)")
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ def _users(store: ModelStore) -> dict[str, set[tuple[str, int]]]:
             origin = (copied[1], int(copied[2])) if copied else version
             entity = None if origin in seen else named.get(origin)
             seen.add(origin)
-        for model_id in _MODEL_ID.findall(" ".join(texts)):
+        for model_id in MODEL_ID.findall(" ".join(texts)):
             users[model_id].add(version)
     return users
 

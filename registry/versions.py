@@ -19,6 +19,7 @@ from registry.store import LOCK_PREFIX, open_client, sqlite_file
 Version = dict[str, Any]
 SHOWN = 10  # versions that a message names
 BUNDLE_DIGEST = "bundle_digest"  # tag of a version: what its bundle was when it was registered
+MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _PLAIN = re.compile(r"[\w. -]+", re.ASCII)  # names that MLflow's filters take; other teams' may have any characters
 
 
@@ -252,7 +253,8 @@ class Versions:
 
 def is_ours(version: Version) -> bool:
     """Whether a version was registered here, and not by another tool or person."""
-    return "run_key" in version["tags"] and "model_id" in version["tags"]
+    tags = version["tags"]  # another team's may have these names too
+    return "run_key" in tags and bool(MODEL_ID.fullmatch(tags.get("model_id", "")))
 
 
 def _pages(search: Callable[[str | None], Any]) -> list[Any]:

@@ -63,6 +63,10 @@ class Candidate:
             plan.spec.seed,
             aggregates(self.own, against),
         )
+        if self.champion and "champion" not in self.scorecards:
+            if trouble := self.production.trouble_with(self.champion["version"]):
+                todo = f"`alter promote {plan.spec.name} --reason TEXT` makes this one champion all the same"
+                return replace(decision, reason=f"the champion cannot be compared ({trouble}); {todo}")
         if self.champion and another_split(plan, self.champion):
             more = (
                 f"; the split is another than that of version {self.champion['version']}, which may have learnt from "
@@ -144,7 +148,10 @@ class Candidate:
 
 def another_split(plan: Plan, version: Version) -> bool:
     """Whether rows that `version` learnt from may be test rows now, or the other way round."""
-    before = json.loads(version["tags"].get(SPLIT, "{}"))
+    try:
+        before = dict(json.loads(version["tags"].get(SPLIT, "{}")))
+    except (TypeError, ValueError):  # of others
+        before = {}
     return any(before.get(task, key) != key for task, key in plan.split_keys.items())
 
 

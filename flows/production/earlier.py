@@ -18,11 +18,13 @@ SETTLED = "settled"  # tag of a version whose production went to its end: a run 
 
 
 def settled(production: Production) -> Version | None:
-    """The newest version that was made of the same things, if it was decided upon, whatever became of it since."""
+    """The newest version that was made of the same things, if it was decided upon, whatever became of it since; None
+    where its files are gone."""
     with suppress(RegistryInputError):  # of a domain that has no version yet
         for row in production.stores.models.versions(production.plan.spec.name):
             if row["tags"].get("run_key") == production.run_key:  # several where one was made again and ended otherwise
-                return row if SETTLED in row["tags"] else None
+                there = SETTLED in row["tags"] and not production.trouble_with(row["version"])
+                return row if there else None
     return None
 
 
@@ -50,8 +52,10 @@ def is_unsettled(champion: Version, run_key: str) -> bool:
 
 
 def champion_profile(production: Production, champion: Version | None) -> Mapping[str, Mapping[str, Any]] | None:
-    """Task -> profile of the rows that the champion was trained on; None where it has none."""
-    return production.facts_of(champion["version"]).get("profile") if champion else None
+    """Task -> profile of the rows that the champion was trained on; None where it has none, or cannot be used."""
+    if champion is None or production.trouble_with(champion["version"]):
+        return None
+    return production.facts_of(champion["version"]).get("profile")
 
 
 def first_start(production: Production, champion: Version | None) -> tuple[Start | None, str]:
@@ -74,6 +78,10 @@ def first_start(production: Production, champion: Version | None) -> tuple[Start
         except RegistryInputError:
             return None, f"no warm start: version {before}, which the champion started from, is not there any more"
     number = champion["version"]
+    if trouble := production.trouble_with(number):
+        if plan.added:
+            raise AlterError(f"{plan.added} cannot be added: {trouble}")
+        return None, f"no warm start: {trouble}"
     folder = production.bundle_of(number)
     reasons = _differences(production, production.facts_of(number), read_manifest(folder))
     if another_split(plan, champion):
@@ -103,9 +111,9 @@ def _differences(production: Production, facts: CardFacts, manifest: Mapping[str
 
 
 def bundle_to_compare(production: Production, champion: Version | None) -> str | None:
-    """Local folder of the champion's bundle; None where there is none, or it has no task of the spec, so that nothing
-    can be compared."""
-    if champion is None:
+    """Local folder of the champion's bundle; None where there is none, it cannot be used, or it has no task of the
+    spec, so that nothing can be compared."""
+    if champion is None or production.trouble_with(champion["version"]):
         return None
     folder = production.bundle_of(champion["version"])
     return str(folder) if set(read_manifest(folder)["tasks"]) & set(production.plan.spec.task_names) else None

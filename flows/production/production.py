@@ -12,6 +12,7 @@ from alter_core.quality.profile import Profile
 from flows.production.plan import Plan
 from flows.production.stores import Stores
 from registry.card import CardFacts
+from registry.errors import RegistryError
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,18 @@ class Production:
         found: Any = self.stores.models.facts(self.plan.spec.name, version, self.plan.workspace.downloads)
         facts: CardFacts = found
         return facts
+
+    def trouble_with(self, version: int) -> str:
+        """Why a version of this domain can be neither compared nor built upon: its files may be gone, or others may
+        have registered it; empty where it can. Raises RegistryError where the store does not answer."""
+        try:
+            self.bundle_of(version)
+            self.facts_of(version)
+        except RegistryError as error:
+            if error.transient:
+                raise
+            return error.headline
+        return ""
 
     def bundle_of(self, version: int) -> Path:
         """Local folder of a version's bundle. Raises RegistryError subclasses."""

@@ -1,4 +1,5 @@
-"""Kill `alter run` at a random moment and see that the next run makes it good. Shared with benchmarks/kills.py."""
+"""Kill `alter run` at a named or a random moment and see that the next run makes it good. Shared with
+benchmarks/kills.py."""
 
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,21 @@ from registry.champions import CHAMPION
 from registry.models import ModelStore
 from registry.tracking import Tracker
 from tests.conftest import tiny_spec, write_domain
+from tests.flows.struck import MOMENTS
 
 SECONDS = 600
+EACH = 2  # strikes of every named moment: with the jobs, and alone
+Outcome = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Kill:
     """What one kill came to."""
 
+    moment: str
+    """What the killed run had just done, by its name in MOMENTS or the last line that it had shown."""
     after: float
     """Seconds from the start of the run to the kill."""
-    reached: str
-    """The last line that the killed run had shown."""
     tree: bool
     """Whether its jobs were killed with it; otherwise they worked on alone."""
     ended_before: bool
@@ -62,11 +67,13 @@ class Victim:
         self.spec["seed"] = seed
         self.file.write_text(yaml.safe_dump(self.spec, sort_keys=False), encoding="utf-8")
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """Its output goes to files: what outlives a killed run would hold a pipe open."""
+    def start(self, *struck: str) -> "subprocess.Popen[bytes]":
+        """A run, or one that strikes itself (the words before `alter`'s own). Its output goes to files: what outlives a
+        killed run would hold a pipe open."""
+        begin = ["-m", "tests.flows.struck", *struck] if struck else ["-c", "from flows.cli.app import main; main()"]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             return subprocess.Popen(
-                [sys.executable, "-c", "from flows.cli.app import main; main()", "run", str(self.file), "--json"],
+                [sys.executable, *begin, "run", str(self.file), "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -74,11 +81,11 @@ class Victim:
                 env=self.environment,
             )
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> Outcome:
         """A run to its end, as JSON. Raises AssertionError when it fails."""
         code = self.start().wait(SECONDS)
         assert code == 0, self.err.read_text(encoding="utf-8", errors="replace")[-3000:]
-        outcome: dict[str, Any] = json.loads(self.out.read_text(encoding="utf-8"))
+        outcome: Outcome = json.loads(self.out.read_text(encoding="utf-8"))
         return outcome
 
     def killed(self, after: float, tree: bool) -> Kill:
@@ -95,12 +102,30 @@ class Victim:
                 except psutil.NoSuchProcess:
                     continue
         run.wait(SECONDS)
-        shown = self.err.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reached = (shown or ["nothing shown yet"])[-1]
-        before = self.champion()
+        return Kill(self.shown()[-1], after, tree, ended_before, self.made_good(self.shown()[-1]))
+
+    def struck(self, moment: str, tree: bool) -> Kill:
+        """Start a run that is killed at a named moment, look at what it left, and run again."""
+        begin = time.monotonic()
+        code = self.start(moment, "tree" if tree else "alone").wait(SECONDS)
+        after = time.monotonic() - begin
+        if code != -signal.SIGKILL:
+            raise AssertionError("\n".join([f"{moment}: not struck, the run ended with {code}", *self.shown()[-20:]]))
+        return Kill(moment, after, tree, False, self.made_good(moment))
+
+    def shown(self) -> list[str]:
+        """Lines that the last run has shown."""
+        text = self.err.read_text(encoding="utf-8", errors="replace").strip()
+        return text.splitlines() or ["nothing shown yet"]
+
+    def made_good(self, moment: str) -> str:
+        """Run again after a kill; the status. Raises AssertionError with all that was found, at a flaw."""
+        shown, before = self.shown(), self.champion()
         outcome = self.whole()
-        self.check(outcome, before)
-        return Kill(after, reached, tree, ended_before, str(outcome["status"]))
+        if flaws := self.flaws(outcome, before):
+            facts = [f"outcome {outcome}", f"champion before {before}, now {self.champion()}", *self.registered()]
+            raise AssertionError("\n".join([f"{moment}: {', '.join(flaws)}", *facts, "the killed run:", *shown[-20:]]))
+        return str(outcome["status"])
 
     def champion(self) -> int | None:
         """Its version, after a proof that it answers; None before the first."""
@@ -115,13 +140,34 @@ class Victim:
         assert answer.text in ("red", "green", "blue")
         return int(version["version"])
 
-    def check(self, outcome: dict[str, Any], before: int | None) -> None:
-        """What must hold after the run that follows a kill."""
-        assert outcome["status"] in ("champion", "candidate", "unchanged")
-        now = self.champion()
-        assert now == outcome["version"] or (outcome["status"] == "candidate" and now == before)
-        assert self.open_runs() == []
-        assert self.left() == []
+    def flaws(self, outcome: Outcome, before: int | None) -> list[str]:
+        """What does not hold after the run that follows a kill. before: the champion that the killed run left."""
+        now, version = self.champion(), outcome["version"]
+        rows = ModelStore(self.uri).versions("tiny")
+        tags = next((row["tags"] for row in rows if row["version"] == version), {})
+        keys = [(row["tags"]["run_key"], row["tags"]["bundle_digest"]) for row in rows]
+        # A run that was killed when its candidate was settled leaves nothing to do: whichever way it was decided.
+        right = {
+            "champion": now == version,
+            "candidate": now == before and tags.get("decision") == "keep",
+            "unchanged": now == (before if tags.get("decision") == "keep" else version),
+        }
+        found = {
+            f"{outcome['status']} version {version}, and champion {now}": right.get(outcome["status"], False),
+            f"version {version} is not settled": "settled" in tags and "decision_reason" in tags,
+            "one production was registered twice": len(set(keys)) == len(keys),
+            f"champions {ModelStore(self.uri).champions('tiny')}": ModelStore(self.uri).champions("tiny")[-1].version
+            == now,
+            f"open MLflow runs {self.open_runs()}": self.open_runs() == [],
+            f"processes left {self.left()}": self.left() == [],
+        }
+        return [what for what, holds in found.items() if not holds]
+
+    def registered(self) -> list[str]:
+        """Every version and what its tags say, for people."""
+        return [
+            f"version {row['version']} {row['aliases']} {row['tags']}" for row in ModelStore(self.uri).versions("tiny")
+        ]
 
     def open_runs(self) -> list[str]:
         """MLflow runs that still say RUNNING."""
@@ -145,15 +191,20 @@ class Victim:
         return found
 
 
-def kill_often(home: Path, backbone: Path, kills: int, seed: int) -> list[Kill]:
-    """So many kills at random moments of a run, half of them with the jobs. Raises AssertionError at the first flaw."""
+def kill_often(home: Path, backbone: Path, kills: int, seed: int) -> Iterator[Kill]:
+    """So many kills, each told when it was made good: every named moment of registering as often as EACH says, half of
+    them with the jobs, in an order that the seed gives, and then random moments. Raises AssertionError at the first
+    flaw."""
     chance = random.Random(seed)
     victim = Victim(home, backbone)
     begin = time.monotonic()
     victim.whole()
     whole = time.monotonic() - begin
-    found = []
+    named = [(moment, number % 2 == 0) for moment in MOMENTS for number in range(EACH)]
+    chance.shuffle(named)
     for number in range(kills):
         victim.change(number + 1)
-        found.append(victim.killed(chance.uniform(0.0, whole), tree=number % 2 == 0))
-    return found
+        if number < len(named):
+            yield victim.struck(*named[number])
+        else:
+            yield victim.killed(chance.uniform(0.0, whole), tree=number % 2 == 0)

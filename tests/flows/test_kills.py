@@ -15,7 +15,7 @@ pytestmark = pytest.mark.server
 
 def test_after_a_kill_at_any_moment_the_next_run_completes(tmp_path: Path, tiny_backbone: Path) -> None:
     kills = int(os.environ.get("ALTER_KILLS", "1"))
-    found = kill_often(tmp_path, tiny_backbone, kills, seed=int(os.environ.get("ALTER_KILLS_SEED", "0")))
+    found = list(kill_often(tmp_path, tiny_backbone, kills, seed=int(os.environ.get("ALTER_KILLS_SEED", "0"))))
     assert len(found) == kills
 
 
