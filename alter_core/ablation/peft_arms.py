@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,16 +12,21 @@ from torch import Tensor, nn
 
 from alter_core.ablation.arms import PeftChoice
 from alter_core.backbone import load_backbone
-from alter_core.mta import MTAModel
-from alter_core.mta.architectures import find_architecture, find_blocks
+from alter_core.mta.architectures import Side, find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks
+from alter_core.numerics import dtype_of
+from alter_core.prompts import PROMPT_FORMAT
 from alter_core.spec import DomainSpec
+from alter_core.training.subject import Setting, Subject
+from alter_core.whole import written_whole
 
+ADAPTERS = "adapters.safetensors"
+"""In a job's output: the trained adapters."""
 _NAME = "arm"  # peft's name for the adapter
 
 
 class PeftHandle:
-    """What training and prediction use of an MTAModel, over a backbone with peft adapters."""
+    """A Trainable over a backbone with peft adapters."""
 
     def __init__(self, backbone: Path, spec: DomainSpec, choice: PeftChoice) -> None:
         """Set the seed before: adapters draw random numbers."""
@@ -86,10 +92,6 @@ class PeftHandle:
         trained = sum(parameter.numel() for _, parameter in self.adapters())
         return {"trained": trained, "total": sum(parameter.numel() for parameter in self.model.parameters())}
 
-    def as_mta(self) -> MTAModel:
-        """Itself, under the type that training and prediction name."""
-        return cast(MTAModel, self)
-
     def save(self, path: Path) -> None:
         save_file({name: parameter.detach().cpu().contiguous() for name, parameter in self.adapters()}, path)
 
@@ -103,7 +105,46 @@ class PeftHandle:
 class _Place(nn.Module):
     """Says at which block adapters begin."""
 
-    def __init__(self, side: str, block: int) -> None:
+    def __init__(self, side: Side, block: int) -> None:
         super().__init__()
         self.side = side
         self.block = block
+
+
+@dataclass(frozen=True)
+class PeftKind:
+    """Models with peft's adapters, as a training job's kind of model."""
+
+    choice: PeftChoice
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return "peft", self.choice.kind, self.choice.rank
+
+    def is_kept(self, output: Path) -> bool:
+        return (output / ADAPTERS).exists()
+
+    def load(self, setting: Setting) -> Subject:
+        job, precision = setting.job, setting.precision
+        handle = PeftHandle(job.backbone, job.spec, self.choice)
+        adapters = handle.adapters()
+        for parameter in handle.model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype_of(precision))
+        handle.model.to(setting.accelerator.device)
+
+        def save() -> None:
+            with written_whole(job.output / ADAPTERS) as path:
+                handle.save(path)
+
+        return Subject(
+            mta=handle,
+            tokenizer=handle.tokenizer,
+            spec=job.spec,
+            prompt_format=PROMPT_FORMAT,
+            enter=lambda: (adapters, False),
+            opens_gates=False,
+            autocast=precision == "bf16",
+            has_trunk=True,
+            save=save,
+        )

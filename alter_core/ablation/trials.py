@@ -3,32 +3,29 @@
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from alter_core.ablation.arms import Arm
 from alter_core.ablation.intervals import macro, row_table
-from alter_core.ablation.peft_arms import PeftHandle
+from alter_core.ablation.peft_arms import ADAPTERS, PeftHandle, PeftKind
 from alter_core.backbone import backbone_digest, load_backbone
 from alter_core.errors import Diverged
 from alter_core.evaluation.job import chosen_rows
 from alter_core.evaluation.scorecard import score
 from alter_core.inference.predict import Predictor
 from alter_core.spec import DomainSpec
-from alter_core.training.attention import attention, choose_attention
 from alter_core.training.order import TrainingJob
-from alter_core.training.result import Score, trained_in_all
-from alter_core.whole import digest_of, write_json, written_whole
+from alter_core.training.result import RESULT_FILE, StageResult, trained_in_all
+from alter_core.training.run import run
+from alter_core.training.subject import BUNDLE, MTAKind
+from alter_core.whole import digest_of, write_json
 
 Log = Callable[..., None]
 Facts = dict[str, Any]
 Split = Literal["validation", "test"]
-_ADAPTERS = "adapters.safetensors"
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class Trial:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _has_weights(self) -> bool:
-        return self.rate is None or (self._last / "result.json").exists()
+        return self.rate is None or StageResult.read(self._last / RESULT_FILE) is not None
 
     @property
     def _last(self) -> Path:
@@ -131,113 +128,32 @@ class Trial:
     def _train(self) -> Facts:
         if self.rate is None:
             return {"cost": {"seconds": 0.0, "trained_parameters": 0}, "precision": None}
-        results: dict[str, Facts] = {}
-        if self.arm.peft:
-            results["stage_one"] = read_facts(self._last / "result.json") or self._train_peft()
-        else:
-            from alter_core.training.run import run
-
-            start = None
-            for stage in self.spec.stages:
-                job = TrainingJob(
-                    stage=stage,
-                    spec=self.spec,
-                    dataset=self.bench.dataset.path,
-                    backbone=self.bench.backbone,
-                    start=start,
-                    output=self.folder / stage,
-                    checkpoints=self.folder / stage / "checkpoints",
-                    trunk_cache=self.bench.trunk_cache,
-                    metrics=self.folder / "metrics.jsonl",
-                    seed=self.seed,
-                )
-                results[stage] = run(job, self.bench.log, self.bench.stop_asked).to_json()
-                start = self.folder / stage / "bundle"
-        costs = {stage: result["cost"] for stage, result in results.items()}
-        cost = {
-            **costs,
-            "trained_parameters": trained_in_all(cost["trained_parts"] for cost in costs.values()),
-            # Of the steps, in whichever process: an interrupted trial has several.
-            "seconds": sum(stage["train_seconds"] for stage in costs.values()),
-        }
-        return {"cost": cost, "precision": next(iter(results.values()))["precision"]}
-
-    def _train_peft(self) -> Facts:
-        from accelerate import Accelerator
-
-        from alter_core.numerics import choose_precision, dtype_of
-        from alter_core.training.batches import encode_rows
-        from alter_core.training.checkpoint import drop_checkpoints
-        from alter_core.training.cost import stage_cost
-        from alter_core.training.forward import TargetForward
-        from alter_core.training.loop import train
-        from alter_core.training.run import VALIDATION_LOSS_ROWS
-        from alter_core.training.session import Training
-        from alter_core.training.trunk_cache import TrunkCache, trunk_digest
-
-        assert self.arm.peft is not None
-        begin = time.monotonic()
-        spec, stage = self.spec, self.spec.stage_one
-        accelerator = Accelerator()
-        torch.manual_seed(self.seed)
-        handle = PeftHandle(self.bench.backbone, spec, self.arm.peft)
-        adapters = handle.adapters()
-        for parameter in handle.model.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype_of(spec.precision))
-        handle.model.to(accelerator.device)
-        mta = handle.as_mta()
-        forward = TargetForward(mta)
-        pad = handle.tokenizer.pad_token_id
-        pad = handle.tokenizer.eos_token_id if pad is None else pad
-        rows = encode_rows(self.bench.dataset, "train", spec, handle.tokenizer)
-        validation = encode_rows(self.bench.dataset, "validation", spec, handle.tokenizer, VALIDATION_LOSS_ROWS)
-        kernel = choose_attention(handle.model, max(rows.longest, validation.longest), accelerator.device)
-        digest = trunk_digest(forward)
-        caches = [TrunkCache(self.bench.trunk_cache, forward, part, pad, digest) for part in (rows, validation)]
-        cache = caches[0] if spec.trunk_cache and forward.first > 0 else None
-        done, _ = train(
-            Training(
-                name=self.arm.name,
+        results: dict[str, StageResult] = {}
+        kind = PeftKind(self.arm.peft) if self.arm.peft else MTAKind()
+        start = None
+        for stage in self.spec.stages:
+            job = TrainingJob(
                 stage=stage,
-                mta=mta,
-                enter=lambda: (adapters, False),
-                rows=rows,
-                validation=validation,
-                cache=cache,
-                validation_cache=caches[1] if cache else None,
-                accelerator=accelerator,
-                precision=choose_precision(spec.precision, accelerator.device)[0],
-                autocast=spec.precision == "bf16",
-                pad=pad,
+                spec=self.spec,
+                dataset=self.bench.dataset.path,
+                backbone=self.bench.backbone,
+                start=start,
+                output=self.folder / stage,
+                checkpoints=self.folder / stage / "checkpoints",
+                trunk_cache=self.bench.trunk_cache,
+                metrics=self.folder / "metrics.jsonl",
                 seed=self.seed,
-                checkpoint_folder=self._last / "checkpoints",
-                checkpoint_seconds=60.0,
-                job_key=self.key,
-                score=self._scorer(handle, kernel) if stage.evaluate_every or stage.patience else None,
-                opens_gates=False,
-                log=self.bench.log,
-                began=begin,
-                stop_asked=self.bench.stop_asked,
             )
-        )
-        with written_whole(self._last / _ADAPTERS) as path:
-            handle.save(path)
-        result = {"cost": asdict(stage_cost(done, mta, stage, forward, cache)), "precision": spec.precision}
-        write_json(self._last / "result.json", result)
-        drop_checkpoints(self._last / "checkpoints")
-        return result
-
-    def _scorer(self, handle: PeftHandle, kernel: str) -> Callable[[], Score]:
-        """The validation score that early stopping reads."""
-
-        def take() -> Score:
-            predictor = Predictor(handle.model, handle.tokenizer, self.spec, handle.as_mta())
-            with attention(handle.model, kernel):
-                card = self._card(predictor, "validation", self.bench.spec.evaluation.max_validation_rows)
-            return Score(card["macro"]["value"], {})
-
-        return take
+            results[stage] = run(job, self.bench.log, self.bench.stop_asked, kind)
+            start = self.folder / stage / BUNDLE
+        costs = {stage: result.cost for stage, result in results.items()}
+        cost = {
+            **{stage: asdict(cost) for stage, cost in costs.items()},
+            "trained_parameters": trained_in_all(cost.trained_parts for cost in costs.values()),
+            # Of the steps, in whichever process: an interrupted trial has several.
+            "seconds": sum(cost.train_seconds for cost in costs.values()),
+        }
+        return {"cost": cost, "precision": next(iter(results.values())).precision}
 
     def _score(self, split: str, limit: int | None) -> Facts:
         return self._card(self._predictor(), split, limit)
@@ -256,9 +172,9 @@ class Trial:
             return Predictor.placed(model, tokenizer, self.bench.spec, None)
         if self.arm.peft:
             handle = PeftHandle(self.bench.backbone, self.spec, self.arm.peft)
-            handle.load(self._last / _ADAPTERS)
-            return Predictor.placed(handle.model, handle.tokenizer, self.spec, handle.as_mta())
-        return Predictor.from_bundle(self._last / "bundle", self.bench.backbone)
+            handle.load(self._last / ADAPTERS)
+            return Predictor.placed(handle.model, handle.tokenizer, self.spec, handle)
+        return Predictor.from_bundle(self._last / BUNDLE, self.bench.backbone)
 
 
 def read_facts(path: Path) -> Facts | None:

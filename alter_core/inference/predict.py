@@ -1,19 +1,20 @@
 """Predictor: answers rows of mixed tasks with a bundle, or with the plain backbone; the one way to use a model."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from alter_core.backbone import quiet
 from alter_core.errors import DataError, SpecError, TaskIdError
 from alter_core.inference.decoding import Answer, Decoder, Request
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
-from alter_core.mta import MTAModel
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.modes import evaluating
 from alter_core.numerics import choose_precision, dtype_of
@@ -52,6 +53,18 @@ class Prediction:
     """The input was over the task's max_input_tokens, and its end was not read."""
 
 
+class Routed(Protocol):
+    """What prediction needs of a model with adapters, as MTAModel is one."""
+
+    def routing(self, task_ids: Tensor | Sequence[str]) -> AbstractContextManager[None]:
+        """Tell the adapters each row's task: names, or ids of shape (batch,)."""
+        ...
+
+    def parameters_by_part(self) -> Mapping[str, Sequence[tuple[str, nn.Parameter]]]:
+        """Those under `backbone` take the precision that is computed in."""
+        ...
+
+
 class Predictor:
     """Greedy answers for the tasks of one domain."""
 
@@ -60,7 +73,7 @@ class Predictor:
         model: Any,
         tokenizer: Any,
         spec: DomainSpec,
-        mta: MTAModel | None,
+        mta: Routed | None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         tokens_per_batch: int | None = None,
@@ -114,7 +127,7 @@ class Predictor:
         model: Any,
         tokenizer: Any,
         spec: DomainSpec,
-        mta: MTAModel | None,
+        mta: Routed | None,
         device: torch.device | str | None = None,
         prompt_format: int = PROMPT_FORMAT,
     ) -> "Predictor":
@@ -224,7 +237,7 @@ def _problem(text: Any) -> str | None:
     return damage(text)
 
 
-def _placed(model: Any, mta: MTAModel | None, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+def _placed(model: Any, mta: Routed | None, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
     if device is not None:
         model.to(device)
     if dtype is not None:

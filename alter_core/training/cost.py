@@ -4,16 +4,16 @@ import resource
 
 import torch
 
-from alter_core.mta import MTAModel
 from alter_core.spec import StageSpec
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.result import StageCost
+from alter_core.training.trainable import Trainable
 from alter_core.training.trunk_cache import TrunkCache
 
 
 def stage_cost(
-    done: Progressed, mta: MTAModel, stage: StageSpec, forward: TargetForward, cache: TrunkCache | None
+    done: Progressed, mta: Trainable, stage: StageSpec, forward: TargetForward, cache: TrunkCache | None
 ) -> StageCost:
     """What the stage took.
 

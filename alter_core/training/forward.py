@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alter_core.mta import MTAModel
 from alter_core.mta.architectures import Side
 from alter_core.mta.modes import evaluating
 from alter_core.training.batches import Batch
+from alter_core.training.trainable import Place, Trainable
 
 PACKED_TOLERANCE = 0.1
 """Of the logits' spread: what bf16 may make of a row on two places. Reading another row too makes far more."""
@@ -30,7 +30,7 @@ class TargetForward:
     mta: on any device. first: blocks of `side` below this number are the trunk.
     """
 
-    def __init__(self, mta: MTAModel) -> None:
+    def __init__(self, mta: Trainable) -> None:
         self.mta = mta
         self.model: Any = mta.model
         self.is_encoder_decoder = len(mta.sides) > 1
@@ -185,7 +185,7 @@ def _skipped(blocks: nn.ModuleList, first: int, states: Tensor) -> Iterator[None
 
 
 @contextmanager
-def _only_at(layer: nn.Module, at: Tensor) -> Iterator[None]:
+def _only_at(layer: Place, at: Tensor) -> Iterator[None]:
     """Let a layer that works on each token apart run only at the places `at` of (batch, seq); zeros elsewhere.
 
     The rows of `at` are in order, so each row's places form one run; runs are padded to the longest.

@@ -68,9 +68,9 @@ def train(job: Training) -> tuple[Progressed, Named]:
         job.log(phase="resume", step=done.step, steps=steps, text=f"going on after step {done.step} of {steps}")
     elif due and "opened" in done.opening:  # what an earlier stage taught is a score to beat
         done.best, best = done.opening["opened"].macro, checkpoints.copy_weights(trained)
-    session.save = lambda: checkpoints.save_checkpoint(
-        job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best
-    )
+
+    def save() -> None:
+        checkpoints.save_checkpoint(job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best)
 
     set_training_mode(forward, stage)
     session.begin()
@@ -106,7 +106,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
             with session.aside():
                 if _is_better(job, done):
                     best = checkpoints.copy_weights(trained)
-        session.keep(stop)
+        session.keep(stop, save)
 
     if best is not None and done.best_step != done.step:
         checkpoints.put_weights({name: t.to(accelerator.device) for name, t in best.items()}, trained)

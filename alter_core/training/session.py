@@ -11,7 +11,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from alter_core.errors import Stopped
-from alter_core.mta import MTAModel
+from alter_core.job import Log, StopAsked
 from alter_core.numerics import Precision
 from alter_core.spec import StageSpec
 from alter_core.training.batches import EncodedRows, SamplingPlan
@@ -19,9 +19,8 @@ from alter_core.training.checkpoint import Progressed
 from alter_core.training.memory import release_free_memory
 from alter_core.training.result import Score
 from alter_core.training.stages import Named
+from alter_core.training.trainable import Trainable
 from alter_core.training.trunk_cache import TrunkCache
-
-Log = Callable[..., None]
 
 
 @dataclass
@@ -29,9 +28,9 @@ class Training:
     """All that one stage's training reads. Rows are encoded, the model is on its device."""
 
     name: str
-    """stage_one, stage_two or add_task: for messages."""
+    """For messages."""
     stage: StageSpec
-    mta: MTAModel
+    mta: Trainable
     enter: Callable[[], tuple[Named, bool]]
     """Brings the model into the stage, as `enter_stage` does: what trains, and whether the model was changed by it."""
     rows: EncodedRows
@@ -56,7 +55,7 @@ class Training:
     log: Log
     began: float
     """time.monotonic() at the start of this process's work."""
-    stop_asked: Callable[[], bool]
+    stop_asked: StopAsked
 
 
 class Session:
@@ -65,8 +64,6 @@ class Session:
     def __init__(self, job: Training, done: Progressed) -> None:
         self.job = job
         self.done = done
-        self.save: Callable[[], None] = lambda: None
-        """Writes a checkpoint; set once there is something to save."""
         self._saved = self._mark = time.monotonic()
         done.seconds["load"] = done.seconds.get("load", 0.0) + self._mark - job.began
         self._began: tuple[float, int] = (self._mark, done.step)
@@ -113,14 +110,14 @@ class Session:
         self._began = (self._began[0] + aside, self._began[1])
         self._spent("other")
 
-    def keep(self, stop: bool) -> None:
-        """Write a checkpoint when one is due. Raises Stopped, after writing one, when the process is to end."""
+    def keep(self, stop: bool, save: Callable[[], None]) -> None:
+        """Write a checkpoint, by `save`, when one is due. Raises Stopped, after it, when the process is to end."""
         self._spent("train")
         release_free_memory()
         if stop or time.monotonic() - self._saved >= self.job.checkpoint_seconds:
             with self.aside():
                 if self.job.accelerator.is_main_process:
-                    self.save()
+                    save()
             self._saved = time.monotonic()
         if stop:
             self.job.accelerator.wait_for_everyone()

@@ -73,5 +73,5 @@ def test_saved_adapters_answer_as_before(choice: PeftChoice, backbone: Path, spe
     again = PeftHandle(backbone, spec, choice)
     again.load(tmp_path / "adapters.safetensors")
     rows = ["colour", "thing", "match"], ["the red ball is in the hall"] * 3
-    answers = [Predictor(h.model, h.tokenizer, spec, h.as_mta()).predict(*rows) for h in (handle, again)]
+    answers = [Predictor(h.model, h.tokenizer, spec, h).predict(*rows) for h in (handle, again)]
     assert answers[0] == answers[1]

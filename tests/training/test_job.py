@@ -22,13 +22,14 @@ from alter_core.errors import SpecError, TrainingError
 from alter_core.mta import load_bundle
 from alter_core.mta.manifest import MANIFEST
 from alter_core.process import stop_tree, training_command
-from alter_core.training import checkpoint, session
+from alter_core.training import assembly, checkpoint, session
 from alter_core.training import run as run_module
 from alter_core.training.checkpoint import Progressed, load_checkpoint, save_checkpoint
 from alter_core.training.job import main
 from alter_core.training.order import TrainingJob
 from alter_core.training.result import RESULT_FILE, Score, StageResult
-from alter_core.training.run import job_key, trained_digest
+from alter_core.training.run import job_key
+from alter_core.training.subject import trained_digest
 from alter_core.whole import write_json
 from tests.training.conftest import Domain, start
 
@@ -153,7 +154,7 @@ def test_scores_and_checkpoints_are_no_training_time(
 
     clock = time.monotonic
     monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: clock() + late[0]))
-    monkeypatch.setattr(run_module, "_scorer", lambda *_: hold_up)
+    monkeypatch.setattr(assembly, "scorer", lambda *_: hold_up)
     monkeypatch.setattr(checkpoint, "save_checkpoint", hold_up)
     result, rows = train(domain.job(tmp_path, steps=4, evaluate_every=1, checkpoint_seconds=0))
     assert late[0] == 8000.0

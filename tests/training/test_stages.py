@@ -12,11 +12,12 @@ from alter_core.backbone import load_backbone
 from alter_core.errors import SpecError
 from alter_core.mta import MTAConfig, inject, load_bundle
 from alter_core.spec import StageSpec
-from alter_core.training import run as run_module
+from alter_core.training import assembly
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import set_training_mode
 from alter_core.training.result import Score, trained_in_all
 from alter_core.training.stages import count_steps, enter_stage, make_optimizer, rate_at, scores_due, stage_for_added
+from alter_core.training.subject import trained_digest
 from tests.mta.conftest import plain_config, tiny
 from tests.training.conftest import Domain
 
@@ -209,7 +210,7 @@ def test_patience_is_so_many_scores_without_a_better_one_and_the_best_is_kept(
     domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.4, 0.5, 0.5, 0.3, 0.9, 0.9])
-    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: Score(next(scores), {}))
+    monkeypatch.setattr(assembly, "scorer", lambda *_: lambda: Score(next(scores), {}))
     result, _ = train(domain.job(tmp_path, steps=6, evaluate_every=1, patience=2))
     assert (result.stopped_early, result.cost.steps, result.validation.best_step) == (True, 4, 2)
 
@@ -220,7 +221,7 @@ def test_a_stage_that_opens_the_gates_ends_no_worse_than_they_were_then(
 ) -> None:
     train(domain.job(tmp_path / "one", steps=2))
     scores = iter([0.7, 0.5, *later])
-    monkeypatch.setattr(run_module, "_scorer", lambda *_: lambda: Score(next(scores), {}))
+    monkeypatch.setattr(assembly, "scorer", lambda *_: lambda: Score(next(scores), {}))
     job = domain.job(tmp_path / "two", "stage_two", start=tmp_path / "one" / "bundle", steps=2, evaluate_every=1)
     result, _ = train(job)
     mta, _, _ = load_bundle(tmp_path / "one" / "bundle", domain.backbone)
@@ -228,7 +229,7 @@ def test_a_stage_that_opens_the_gates_ends_no_worse_than_they_were_then(
     before, _ = enter_stage(mta, job.spec.stage_two, job.seed)
     assert [result.validation.opening[when].macro for when in ("before", "opened")] == [0.7, 0.5]
     assert result.validation.best_step == best
-    assert (result.trained_digest == run_module.trained_digest(before)) == (best == 0)
+    assert (result.trained_digest == trained_digest(before)) == (best == 0)
 
 
 def test_gates_that_open_before_anything_is_taught_are_not_scored(domain: Domain, train: Train, tmp_path: Path) -> None:
