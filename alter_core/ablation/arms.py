@@ -18,8 +18,11 @@ from alter_core.mta import MTAConfig, inject
 from alter_core.mta.architectures import Side, find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks
 from alter_core.spec import DomainSpec, StageSpec
+from alter_core.training.stages import count_all_steps
 
 Family = Literal["mta", "baseline"]
+Parts = Mapping[str, Any]
+"""Parts of a spec as a person writes them; the spec's own check tells what is wrong with them."""
 SOFT_KEEP = 0.5
 """Gates that are soft from the start begin half at home, half spread: near the reference code's nearly even start."""
 
@@ -47,12 +50,12 @@ class Arm:
         """The arm's spec with stage one at `rate`; stage two's rates keep their ratio to stage one's."""
         assert self.spec is not None
         factor = rate / self.spec.stage_one.learning_rate
-        stages: dict[str, Any] = {name: _scaled(stage, factor) for name, stage in self.spec.stages.items()}
+        stages = {str(name): _scaled(stage, factor) for name, stage in self.spec.stages.items()}
         return self.spec.model_copy(update={**stages, "seed": seed})
 
 
 def make_arms(
-    spec: DomainSpec, backbone: Path, train_rows: int, variants: Mapping[str, Mapping[str, Any]] | None = None
+    spec: DomainSpec, backbone: Path, train_rows: int, variants: Mapping[str, Parts] | None = None
 ) -> tuple[Arm, ...]:
     """The arms for `spec`, most telling first, so that an interrupted ablation leaves a useful part.
 
@@ -60,15 +63,13 @@ def make_arms(
     parts of a domain spec that replace the domain's (mta, stage_one, stage_two), each part by whole keys.
     Raises SpecError for a variant that is no spec.
     """
-    from alter_core.training.stages import count_all_steps
-
     one = spec.stage_one
     whole = {"steps": count_all_steps(spec, train_rows), "epochs": None}
     shapes = _Shapes(backbone, spec)
     budget = shapes.trained(spec)
     count = len(spec.tasks)
 
-    def arm(name: str, title: str, family: Family, mta: Mapping[str, Any], stage: Mapping[str, Any]) -> Arm:
+    def arm(name: str, title: str, family: Family, mta: Parts, stage: Parts) -> Arm:
         changed = MTAConfig.model_validate({**spec.mta.model_dump(), **mta})
         own = StageSpec.model_validate({**one.model_dump(), **whole, **stage})
         return Arm(name, title, family, spec.model_copy(update={"mta": changed, "stage_one": own, "stage_two": None}))
@@ -126,7 +127,7 @@ def make_arms(
     return tuple([*found, *(_variant(spec, name, parts) for name, parts in (variants or {}).items())])
 
 
-def _variant(spec: DomainSpec, name: str, parts: Mapping[str, Any]) -> Arm:
+def _variant(spec: DomainSpec, name: str, parts: Parts) -> Arm:
     whole = spec.model_dump()
     unknown = sorted(set(parts) - {"mta", "stage_one", "stage_two"})
     if unknown:
@@ -174,7 +175,7 @@ class _Shapes:
             names |= {name: parameter.numel() for name, parameter in mta.set_trainable(stage.parts)}
         return sum(names.values())
 
-    def rank_for(self, budget: int, config: Mapping[str, Any]) -> int:
+    def rank_for(self, budget: int, config: Parts) -> int:
         """The rank of task adapters that trains about `budget` parameters; `config` has rank 1."""
         tried = MTAConfig.model_validate({**self._spec.mta.model_dump(), **config})
         mta = inject(self._model(), tried, self._spec.task_names, fingerprint=False)

@@ -8,7 +8,6 @@ difference hold the truth; of one arm's own with two seeds, whose luck is as lar
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from numpy import ndarray
 from scipy.special import stdtrit
 
 from alter_core.evaluation.metrics import CONFIDENCE, Interval
+from alter_core.evaluation.scorecard import Scorecard
 
 Scores = Mapping[str, Float[ndarray, "seed row"]]
 """Row scores by task; the same seeds for every task."""
@@ -23,11 +23,11 @@ Variance = tuple[float, float]
 """A variance, and its degrees of freedom."""
 
 
-def row_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Float[ndarray, "seed row"]]:
+def row_table(cards: Sequence[Scorecard]) -> dict[str, Float[ndarray, "seed row"]]:
     """Row scores of several scorecards of the same rows, by task; rows in the order of their ids."""
     return {
-        task: np.array([[card["row_scores"][task][row] for row in sorted(first)] for card in cards])
-        for task, first in cards[0]["row_scores"].items()
+        task: np.array([[card.row_scores[task][row] for row in sorted(first)] for card in cards])
+        for task, first in cards[0].row_scores.items()
     }
 
 

@@ -9,23 +9,35 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from alter_core import job as jobs
-from alter_core.ablation.arms import Arm, make_arms
+from alter_core.ablation.arms import Arm, Parts, make_arms
 from alter_core.ablation.duration import Sayer, Step, all_steps, expected_seconds, tuning_steps
 from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
+from alter_core.ablation.plot import draw
 from alter_core.ablation.pool import SideBySide
-from alter_core.ablation.table import Tuned, summarise, write_table
-from alter_core.ablation.trials import Bench, Facts, Split, Trial, read_facts
+from alter_core.ablation.table import Settings, Table, Tuned, summarise, to_markdown
+from alter_core.ablation.trials import Bench, Split, Trial
+from alter_core.data.dataset import TaskDataset
 from alter_core.errors import SpecError, TrainingError
+from alter_core.numerics import Precision, choose_precision
 from alter_core.spec import DomainSpec, StageSpec
-from alter_core.whole import write_json
+from alter_core.training.stages import count_all_steps
+from alter_core.whole import Result, written_whole
+
+
+@dataclass(frozen=True)
+class Begun(Result):
+    """What precision.json holds."""
+
+    precision: Precision
+
 
 COMMAND = "alter_core.ablation.job"
 """This module, as `python -m` is given it."""
@@ -68,7 +80,7 @@ class AblationJob(jobs.Job):
     nothing is widened."""
     arms: tuple[str, ...] | None = None
     """Names of the arms to run; unset: all."""
-    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    variants: dict[str, Parts] = Field(default_factory=dict)
     """Further MTA arms: name -> parts of the spec that differ (mta, stage_one, stage_two)."""
     steps_factor: float = Field(default=1.0, gt=0)
     """Multiplies the length of every stage of every arm."""
@@ -83,13 +95,11 @@ class AblationJob(jobs.Job):
     """Digest of the code; results of other code are not reused."""
 
 
-def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> dict[str, Any]:
+def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | None:
     """Do `job`; returns what ablation.json holds, and nothing for one trial.
 
     Raises AlterError subclasses for wrong input, and alter_core.errors.Stopped when asked to stop.
     """
-    from alter_core.data.dataset import TaskDataset
-
     dataset = TaskDataset.open(job.dataset)
     job = _in_one_precision(job)
     spec = _lengthened(job)
@@ -104,7 +114,7 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> dict[str
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     if job.only:
         _do(job.only, bench, arms, log)
-        return {}
+        return None
     settings = _settings(job, spec, counts)
     guesses = expected_seconds(bench, arms, counts)
     seeds = range(spec.seed, spec.seed + job.seeds)
@@ -118,13 +128,13 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> dict[str
     finished: dict[str, list[Trial]] = {arm.name: [] for arm in arms}
     one_at_a_time = threading.Lock()
 
-    def reach(trial: Trial, split: Split) -> Facts:
-        """The result of `trial`, by a process of its own where several are wanted."""
+    def reach(trial: Trial, split: Split) -> None:
+        """Have the result of `trial`, by a process of its own where several are wanted."""
         if job.at_once > 1 and not trial.has(split):
             choice = TrialChoice(arm=trial.arm.name, rate=trial.rate, seed=trial.seed, split=split)
             part = job.model_copy(update={"only": choice})
             beside.run(COMMAND, part, trial.folder, f"{trial.arm.title}, seed {trial.seed}")
-        return trial.result(split)
+        trial.reach(split)
 
     def settle(arm: Arm, trial: Trial) -> None:
         with sayer.working(arm, trial, "test"):
@@ -153,7 +163,7 @@ def _do(only: TrialChoice, bench: Bench, arms: Sequence[Arm], log: jobs.Log) -> 
         log=lambda **fields: log(**{**fields, "arm": arm.name}),
         stop_asked=lambda: asked() or os.getppid() != parent,
     )
-    Trial(alone, arm, only.rate, only.seed).result(only.split)
+    Trial(alone, arm, only.rate, only.seed).reach(only.split)
 
 
 def _tune(
@@ -162,7 +172,7 @@ def _tune(
     job: AblationJob,
     sayer: Sayer,
     guess: Mapping[Split, float],
-    reach: Callable[[Trial, Split], Facts],
+    reach: Callable[[Trial, Split], None],
 ) -> tuple[Trial, Tuned]:
     """The arm's best trial on validation rows, and the grid that it was found on."""
     if arm.spec is None:
@@ -182,7 +192,7 @@ def _tune(
                 trials[loser].drop_weights()
     best = best_rate(tried)
     if tried[best] == -math.inf:
-        why = [f"rate {rate:g}: {trial.validation()['diverged']}" for rate, trial in sorted(trials.items())]
+        why = [f"rate {rate:g}: {trial.validation().diverged}" for rate, trial in sorted(trials.items())]
         raise TrainingError(f"{arm.title} diverges at every rate that was tried: give lower ones with --rate", why)
     grid = {rate: None if score == -math.inf else score for rate, score in sorted(tried.items())}
     return trials[best], Tuned(best, grid, is_at_edge(tried))
@@ -191,20 +201,18 @@ def _tune(
 def _in_one_precision(job: AblationJob) -> AblationJob:
     """`job` with the precision that all its trials compute in: what another one changes is as much as another seed
     does. It is measured once; on whichever machine the ablation goes on later, it goes on as it began."""
-    from alter_core.numerics import choose_precision
-
     if job.spec.precision != "auto":
         return job
     record = job.output / "precision.json"
-    begun = read_facts(record)
+    begun = Begun.read(record)
     if begun is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        begun = {"precision": choose_precision("auto", device)[0]}
-        write_json(record, begun)
-    return job.model_copy(update={"spec": job.spec.model_copy(update=begun)})
+        begun = Begun(choose_precision("auto", device)[0])
+        begun.write(record)
+    return job.model_copy(update={"spec": job.spec.model_copy(update=asdict(begun))})
 
 
-def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
+def _row_counts(spec: DomainSpec, dataset: TaskDataset) -> dict[str, dict[str, int]]:
     """Rows that are trained on or scored: split -> task -> rows."""
     limits = {"train": None, "validation": spec.evaluation.max_validation_rows, "test": spec.evaluation.max_rows}
     return {
@@ -213,19 +221,27 @@ def _row_counts(spec: DomainSpec, dataset: Any) -> dict[str, dict[str, int]]:
     }
 
 
-def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """What all arms share, as the table tells it."""
-    from alter_core.training.stages import count_all_steps
+def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[str, int]]) -> Settings:
+    return Settings(
+        train_rows=counts["train"],
+        validation_rows=counts["validation"],
+        test_rows=counts["test"],
+        steps=count_all_steps(spec, sum(counts["train"].values())),
+        rows_per_step=spec.stage_one.rows_per_step,
+        seeds=job.seeds,
+        rates=job.rates,
+        widened=job.max_rates > len(job.rates),
+        patience=job.patience,
+    )
 
-    return {
-        **{f"{split}_rows": dict(rows) for split, rows in counts.items()},
-        "steps": count_all_steps(spec, sum(counts["train"].values())),
-        "rows_per_step": spec.stage_one.rows_per_step,
-        "seeds": job.seeds,
-        "rates": list(job.rates),
-        "widened": job.max_rates > len(job.rates),
-        "patience": job.patience,
-    }
+
+def write_table(folder: Path, table: Table) -> None:
+    """ablation.json, ablation.md and ablation.png in `folder`."""
+    table.write(folder / "ablation.json")
+    with written_whole(folder / "ablation.md") as path:
+        path.write_text(to_markdown(table), encoding="utf-8")
+    with written_whole(folder / "ablation.png") as path:
+        draw(table).savefig(path, format="png", dpi=150)
 
 
 def _lengthened(job: AblationJob) -> DomainSpec:
@@ -236,7 +252,7 @@ def _lengthened(job: AblationJob) -> DomainSpec:
     return job.spec.model_copy(update={name: longer(stage) for name, stage in job.spec.stages.items()})
 
 
-def _lengthened_parts(parts: Mapping[str, Any], job: AblationJob) -> dict[str, Any]:
+def _lengthened_parts(parts: Parts, job: AblationJob) -> Parts:
     """A variant whose stages' own lengths, where it gives any, are multiplied as those of the domain's spec are, and
     which stops as early."""
     stages = {name: parts[name] for name in ("stage_one", "stage_two") if isinstance(parts.get(name), Mapping)}
@@ -244,10 +260,10 @@ def _lengthened_parts(parts: Mapping[str, Any], job: AblationJob) -> dict[str, A
     return {**parts, **{n: {**stage, **patience, **_longer(stage, job.steps_factor)} for n, stage in stages.items()}}
 
 
-def _longer(stage: Mapping[str, Any], factor: float) -> dict[str, Any]:
+def _longer(stage: Parts, factor: float) -> dict[str, float]:
     """The length that a stage gives, multiplied. What is no number stays as it is, for the spec's own check."""
     epochs, steps = stage.get("epochs"), stage.get("steps")
-    longer: dict[str, Any] = {}
+    longer: dict[str, float] = {}
     if isinstance(epochs, int | float):
         longer["epochs"] = epochs * factor
     if isinstance(steps, int):

@@ -1,31 +1,95 @@
 """A trial: one arm trained once, at one rate and one seed, then scored. Kept under a key of all that it depends on."""
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from alter_core.ablation.arms import Arm
 from alter_core.ablation.intervals import macro, row_table
 from alter_core.ablation.peft_arms import ADAPTERS, PeftHandle, PeftKind
 from alter_core.backbone import backbone_digest, load_backbone
+from alter_core.data.dataset import TaskDataset
 from alter_core.errors import Diverged
 from alter_core.evaluation.job import chosen_rows
-from alter_core.evaluation.scorecard import score
+from alter_core.evaluation.scorecard import Scorecard, score
 from alter_core.inference.predict import Predictor
+from alter_core.job import Log, StopAsked
 from alter_core.spec import DomainSpec
 from alter_core.training.order import TrainingJob
-from alter_core.training.result import RESULT_FILE, StageResult, trained_in_all
+from alter_core.training.result import RESULT_FILE, StageCost, StageResult, trained_in_all
 from alter_core.training.run import run
 from alter_core.training.subject import BUNDLE, MTAKind
-from alter_core.whole import digest_of, write_json
+from alter_core.whole import Result, digest_of, write_json
 
-Log = Callable[..., None]
-Facts = dict[str, Any]
 Split = Literal["validation", "test"]
+_TOTALS = ("trained_parameters", "seconds")
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """What training took."""
+
+    stages: Mapping[str, StageCost]
+    """None for an arm that trains nothing."""
+
+    @property
+    def trained_parameters(self) -> int:
+        """Those that any stage trained."""
+        return trained_in_all(cost.trained_parts for cost in self.stages.values())
+
+    @property
+    def seconds(self) -> float:
+        """Of the steps, in whichever process: an interrupted trial has several."""
+        return sum((cost.train_seconds for cost in self.stages.values()), 0.0)
+
+    def to_json(self) -> dict[str, object]:
+        """Each stage's cost under its name, and with them the totals."""
+        stages = {name: asdict(cost) for name, cost in self.stages.items()}
+        return stages | {name: getattr(self, name) for name in _TOTALS}
+
+
+def _without_totals(cost: object) -> object:
+    """What `TrialCost.to_json` gave, as the fields of one."""
+    if not isinstance(cost, dict):
+        return cost
+    return {"stages": {name: held for name, held in cost.items() if name not in _TOTALS}}
+
+
+WrittenCost = Annotated[TrialCost, BeforeValidator(_without_totals)]
+
+
+@dataclass(frozen=True)
+class Macro:
+    """The macro score by row scores, as the table compares arms: of macro_f1 a row has none."""
+
+    value: float | None
+    """None where training diverged."""
+
+
+@dataclass(frozen=True)
+class Check(Result):
+    """A trial on validation rows, as validation.json has it."""
+
+    arm: str
+    rate: float | None
+    seed: int
+    macro: Macro
+    cost: WrittenCost = TrialCost({})
+    precision: str | None = None
+    """That it computed in; None where nothing trains."""
+    diverged: str | None = None
+    """Why there is no score."""
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {**asdict(self), "cost": self.cost.to_json()}
+        unsaid = ("cost", "precision") if self.diverged else ("diverged",)
+        return {name: value for name, value in facts.items() if name not in unsaid}
 
 
 @dataclass(frozen=True)
@@ -34,15 +98,14 @@ class Bench:
 
     spec: DomainSpec
     """With a precision that needs no measuring, so that all trials have the same."""
-    dataset: Any
-    """A TaskDataset."""
+    dataset: TaskDataset
     backbone: Path
     folder: Path
     trunk_cache: Path
     code: str
     """Digest of the code that trains and scores: results of other code are not reused."""
     log: Log
-    stop_asked: Callable[[], bool]
+    stop_asked: StopAsked
 
 
 class Trial:
@@ -64,53 +127,52 @@ class Trial:
 
     def has(self, split: Split) -> bool:
         """Tell whether the result on `split` is there already."""
-        return read_facts(self.folder / f"{split}.json") is not None
+        kind: type[Result] = Check if split == "validation" else Scorecard
+        return kind.read(self.folder / f"{split}.json") is not None
 
-    def result(self, split: Split) -> Facts:
-        """`validation` or `test`; the first stands beside the second, and alone where training diverged."""
-        facts = self.validation()
-        return facts if split == "validation" or "diverged" in facts else self.test()
+    def reach(self, split: Split) -> None:
+        """Have the result on `split`; that on validation rows stands beside it, and alone where training diverged."""
+        if not self.validation().diverged and split == "test":
+            self.test()
 
     def score(self) -> float:
         """The macro score on validation rows; minus infinity where training diverged, which is worse than any."""
-        value = self.validation()["macro"]["value"]
-        return -math.inf if value is None else float(value)
+        value = self.validation().macro.value
+        return -math.inf if value is None else value
 
-    def validation(self) -> Facts:
-        """{macro, cost, precision}: the macro score on validation rows; trains first where that is not done yet.
-
-        Training that diverged gives {diverged: why} and the macro score None.
-        """
-        done = read_facts(self.folder / "validation.json")
+    def validation(self) -> Check:
+        """The result on validation rows; trains first where that is not done yet."""
+        done = Check.read(self.folder / "validation.json")
         if done:
             return done
-        facts: Facts = {"arm": self.arm.name, "rate": self.rate, "seed": self.seed}
+        check = partial(Check, self.arm.name, self.rate, self.seed)
         try:
             trained = self._train()
         except Diverged as diverged:
-            facts |= {"macro": {"value": None}, "diverged": diverged.headline}
-            write_json(self.folder / "validation.json", facts)
-            return facts
-        card = self._score("validation", self.bench.spec.evaluation.max_validation_rows)
-        # By row scores, as the table compares arms: of macro_f1 a row has none.
-        facts |= {"macro": {"value": macro(row_table([card]))}, **trained}
-        write_json(self.folder / "validation.json", facts)
-        return facts
+            found = check(Macro(None), diverged=diverged.headline)
+        else:
+            card = self._score("validation", self.bench.spec.evaluation.max_validation_rows)
+            cost = TrialCost({stage: result.cost for stage, result in trained.items()})
+            precision = next((result.precision for result in trained.values()), None)
+            found = check(Macro(macro(row_table([card]))), cost, precision)
+        found.write(self.folder / "validation.json")
+        return found
 
-    def test(self) -> Facts:
-        """The scorecard on test rows, as JSON; trains first where the weights are gone.
+    def test(self) -> Scorecard:
+        """The scorecard on test rows; trains first where the weights are gone.
 
         It holds no row's text, so that trials can be kept where rows may not be.
         """
-        done = read_facts(self.folder / "test.json")
+        done = Scorecard.read(self.folder / "test.json")
         if done:
             return done
         if not self._has_weights():
             self._train()
         card = self._score("test", self.bench.spec.evaluation.max_rows)
-        del card["samples"]
-        write_json(self.folder / "test.json", card)
-        return card
+        kept = card.to_json()
+        del kept["samples"]
+        write_json(self.folder / "test.json", kept)
+        return replace(card, samples=())
 
     def drop_weights(self) -> None:
         """Free the disk; the results stay."""
@@ -125,10 +187,11 @@ class Trial:
         """Folder of the last stage; its result.json is written when all else there is whole."""
         return self.folder / list(self.spec.stages)[-1]
 
-    def _train(self) -> Facts:
-        if self.rate is None:
-            return {"cost": {"seconds": 0.0, "trained_parameters": 0}, "precision": None}
+    def _train(self) -> dict[str, StageResult]:
+        """Train what is not trained yet; the results by stage."""
         results: dict[str, StageResult] = {}
+        if self.rate is None:
+            return results
         kind = PeftKind(self.arm.peft) if self.arm.peft else MTAKind()
         start = None
         for stage in self.spec.stages:
@@ -146,25 +209,16 @@ class Trial:
             )
             results[stage] = run(job, self.bench.log, self.bench.stop_asked, kind)
             start = self.folder / stage / BUNDLE
-        costs = {stage: result.cost for stage, result in results.items()}
-        cost = {
-            **{stage: asdict(cost) for stage, cost in costs.items()},
-            "trained_parameters": trained_in_all(cost.trained_parts for cost in costs.values()),
-            # Of the steps, in whichever process: an interrupted trial has several.
-            "seconds": sum(cost.train_seconds for cost in costs.values()),
-        }
-        return {"cost": cost, "precision": next(iter(results.values())).precision}
+        return results
 
-    def _score(self, split: str, limit: int | None) -> Facts:
-        return self._card(self._predictor(), split, limit)
-
-    def _card(self, predictor: Predictor, split: str, limit: int | None) -> Facts:
+    def _score(self, split: str, limit: int | None) -> Scorecard:
+        predictor = self._predictor()
         rows = chosen_rows(self.bench.dataset, self.bench.spec, split, limit)
         tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
         answers = predictor.predict(
             tasks, inputs, lambda done, total: self.bench.log(phase=f"score {split}", done=done, total=total)
         )
-        return score(answers, rows, self.bench.spec, seed=self.seed).to_json()
+        return score(answers, rows, self.bench.spec, seed=self.seed)
 
     def _predictor(self) -> Predictor:
         if self.rate is None:
@@ -175,12 +229,3 @@ class Trial:
             handle.load(self._last / ADAPTERS)
             return Predictor.placed(handle.model, handle.tokenizer, self.spec, handle)
         return Predictor.from_bundle(self._last / BUNDLE, self.bench.backbone)
-
-
-def read_facts(path: Path) -> Facts | None:
-    """What a JSON file holds; None where there is none, or half of one."""
-    try:
-        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return dict(found)

@@ -109,8 +109,10 @@ class MTAKind:
             _restore_dtypes(own)
             bundle = job.output / BUNDLE
             shutil.rmtree(bundle, ignore_errors=True)  # of a job that was killed just before its result
-            metadata = {"spec": spec.model_dump(mode="json"), "dataset": setting.dataset.digest}
-            metadata |= {"stage": job.stage, "key": setting.key, "prompt_format": prompt_format}
+            metadata = {
+                **{"spec": spec.model_dump(mode="json"), "dataset": setting.dataset.digest},
+                **{"stage": job.stage, "key": setting.key, "prompt_format": prompt_format},
+            }
             source = str(backbone_record(job.backbone)["source"])
             # What is registered must load anywhere; what only the next stage reads can do with the workspace's own.
             last = job.spec.stages_end_with(job.stage)

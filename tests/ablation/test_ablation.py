@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,18 +13,23 @@ from alter_core.ablation import trials
 from alter_core.ablation.arms import Arm, make_arms
 from alter_core.ablation.duration import expected_seconds
 from alter_core.ablation.intervals import macro, macro_interval, paired_difference
-from alter_core.ablation.job import AblationJob, run
+from alter_core.ablation.job import AblationJob
+from alter_core.ablation.job import run as run_job
 from alter_core.ablation.peft_arms import PeftHandle
 from alter_core.ablation.plot import draw
-from alter_core.ablation.table import Tuned, reading, summarise, to_markdown
-from alter_core.ablation.trials import Bench, Trial
+from alter_core.ablation.table import Comparison, Settings, Table, Tuned, reading, summarise, to_markdown
+from alter_core.ablation.trials import Bench, Check, Macro, Trial, TrialCost
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.errors import Diverged, SpecError, Stopped, TrainingError
+from alter_core.evaluation.metrics import Interval
+from alter_core.evaluation.scorecard import Scorecard
+from alter_core.job import Log, StopAsked
 from alter_core.mta import inject
 from alter_core.spec import StageSpec
 from alter_core.spec.load import load_domain
+from alter_core.training.result import StageResult
 from alter_core.training.stages import enter_stage
 from alter_core.workspace import Workspace
 from tests.conftest import tiny_spec, write_domain
@@ -44,12 +50,19 @@ def ready(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     }
 
 
+def run(job: AblationJob, log: Log, stop_asked: StopAsked) -> Table:
+    """The table of a job that is to make one."""
+    table = run_job(job, log, stop_asked)
+    assert table
+    return table
+
+
 def job_for(ready: dict[str, Any], folder: Path, **changes: Any) -> AblationJob:
     given = {"output": folder, "metrics": folder / "metrics.jsonl", "seeds": 2, "rates": (1e-3,), "max_rates": 2}
     return AblationJob.model_validate(ready | given | changes)
 
 
-class Log:
+class Told:
     """Rows told so far, and a stop after so many of a phase."""
 
     def __init__(self, phase: str = "", stop_after: int = 0) -> None:
@@ -67,16 +80,16 @@ class Log:
 
 
 @pytest.fixture(scope="module")
-def finished(ready: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Log]:
+def finished(ready: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Table, Path, Told]:
     """A whole ablation of the tiny domain with every arm and one variant."""
-    folder, log = tmp_path_factory.mktemp("table"), Log()
+    folder, log = tmp_path_factory.mktemp("table"), Told()
     variants = {"r2": {"mta": {"shared_place": "beside", "shared_adapter": "lora"}, "stage_one": {"active": "all"}}}
     return run(job_for(ready, folder, variants=variants), log, log.stopped), folder, log
 
 
-def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[dict[str, Any], Path, Log]) -> None:
+def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[Table, Path, Told]) -> None:
     table, folder, _ = finished
-    arms = {arm["name"]: arm for arm in table["arms"]}
+    arms = {arm.name: arm for arm in table.arms}
     assert list(arms) == [
         "zero_shot",
         "plain_multi_task",
@@ -89,35 +102,40 @@ def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[d
         "r2",
     ]
     for arm in arms.values():
-        assert arm["macro"]["low"] <= arm["macro"]["value"] <= arm["macro"]["high"]
-        assert arm["macro"]["value"] == pytest.approx(np.mean([task["value"] for task in arm["tasks"].values()]))
-        assert arm["seeds"] == ([0] if arm["name"] == "zero_shot" else [0, 1])
-        assert (arm["trained_parameters"] > 0) == (arm["name"] != "zero_shot")
-        assert arm["precision"] == ([] if arm["name"] == "zero_shot" else ["fp32"])
-    assert json.loads((folder / "ablation.json").read_text()) == json.loads(json.dumps(table))
+        assert arm.macro.low <= arm.macro.value <= arm.macro.high
+        assert arm.macro.value == pytest.approx(np.mean([task.value for task in arm.tasks.values()]))
+        assert arm.seeds == ((0,) if arm.name == "zero_shot" else (0, 1))
+        assert (arm.trained_parameters > 0) == (arm.name != "zero_shot")
+        assert arm.precision == (() if arm.name == "zero_shot" else ("fp32",))
+    assert json.loads((folder / "ablation.json").read_text()) == json.loads(json.dumps(table.to_json()))
+    assert Table.read(folder / "ablation.json") == table
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
     assert to_markdown(table) == (folder / "ablation.md").read_text()
 
 
-def summary(ready: dict[str, Any], **given: tuple[int, float, float]) -> dict[str, Any]:
+SETTINGS = Settings({"a": 1}, {"a": 1}, {"a": 1}, 1, 1, 2, (1e-3,), False, None)
+
+
+def summary(ready: dict[str, Any], **given: tuple[int, float, float]) -> Table:
     """The table of arms that have so many seeds, such a test score and such a validation score."""
     arms = [arm for arm in make_arms(ready["spec"], ready["backbone"], 100) if arm.name in given]
     trials: dict[str, Any] = {arm.name: [] for arm in arms}
     for name, (seeds, score, validation) in given.items():
         rows = {task: dict.fromkeys("abc", score) for task in ready["spec"].task_names}
         for seed in range(seeds):
-            cost = {"trained_parameters": 1, "seconds": 1.0}
-            facts = {"macro": {"value": validation}, "cost": cost, "precision": "fp32"}
+            rate = None if name == "zero_shot" else 1e-3
+            check = Check(name, rate, seed, Macro(validation), TrialCost({}), "fp32")
+            card = Scorecard({}, Interval(score, score, score), rows)
             trials[name].append(
                 SimpleNamespace(
                     seed=seed,
-                    rate=None if name == "zero_shot" else 1e-3,
-                    test=lambda rows=rows: {"row_scores": rows},
-                    validation=lambda facts=facts: facts,
+                    rate=rate,
+                    test=lambda card=card: card,
+                    validation=lambda check=check: check,
                     score=lambda value=validation: value,
                 )
             )
-    return summarise(ready["spec"], arms, trials, {name: Tuned(1e-3, {}, False) for name in trials}, {})
+    return summarise(ready["spec"], arms, trials, {name: Tuned(1e-3, {}, False) for name in trials}, SETTINGS)
 
 
 def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str, Any]) -> None:
@@ -128,8 +146,8 @@ def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str
         mta_two_stages=(2, 0.6, 0.6),
         mta_one_stage=(1, 0.9, 0.9),
     )
-    assert (table["comparison"]["mta"], table["comparison"]["baseline"]) == ("mta_two_stages", "plain_multi_task")
-    differences = {arm["name"]: arm["difference"] and round(arm["difference"]["value"], 3) for arm in table["arms"]}
+    assert (table.comparison.mta, table.comparison.baseline) == ("mta_two_stages", "plain_multi_task")
+    differences = {arm.name: arm.difference and round(arm.difference.value, 3) for arm in table.arms}
     assert differences == {
         "zero_shot": -0.4,
         "plain_multi_task": None,
@@ -163,18 +181,18 @@ def test_the_arms_that_are_compared_are_best_on_validation_rows_and_not_on_test_
         mta_one_stage=(2, 0.9, 0.3),
         single_task=(2, 0.5, 0.6),
     )
-    assert (table["comparison"]["mta"], table["comparison"]["baseline"]) == ("mta_two_stages", "single_task")
-    assert table["comparison"]["value"] == pytest.approx(0.1)
+    assert (table.comparison.mta, table.comparison.baseline) == ("mta_two_stages", "single_task")
+    assert table.comparison.value == pytest.approx(0.1)
 
 
 def test_a_longer_ablation_lengthens_variants_too(ready: dict[str, Any], tmp_path: Path) -> None:
     variants = {"short": {"stage_one": {"steps": 2}, "stage_two": {"steps": 1}}}
     job = job_for(ready, tmp_path, variants=variants, arms=("short",), seeds=1, steps_factor=3.0)
-    (arm,) = run(job, lambda **_: None, lambda: False)["arms"]
-    assert (arm["cost"]["stage_one"]["steps"], arm["cost"]["stage_two"]["steps"]) == (6, 3)
+    (arm,) = run(job, lambda **_: None, lambda: False).arms
+    assert [cost.steps for cost in arm.cost.stages.values()] == [6, 3]
 
 
-def test_the_expected_duration_comes_first(finished: tuple[dict[str, Any], Path, Log]) -> None:
+def test_the_expected_duration_comes_first(finished: tuple[Table, Path, Told]) -> None:
     first, *_, last = finished[2].rows
     assert first["phase"] == last["phase"] == "ablate"
     assert first["seconds_left"] > 0
@@ -182,42 +200,42 @@ def test_the_expected_duration_comes_first(finished: tuple[dict[str, Any], Path,
     assert (last["done"], last["seconds_left"]) == (last["total"], 0)
 
 
-def test_what_stays_of_a_trial_holds_no_text_of_rows(finished: tuple[dict[str, Any], Path, Log]) -> None:
+def test_what_stays_of_a_trial_holds_no_text_of_rows(finished: tuple[Table, Path, Told]) -> None:
     kept = [file.read_text() for file in (finished[1] / "trials").glob("*/*.json")]
     assert len(kept) > 10
     assert not [text for text in kept if "kitchen" in text or "cellar" in text]
 
 
-def test_weights_do_not_stay_on_disk(finished: tuple[dict[str, Any], Path, Log]) -> None:
+def test_weights_do_not_stay_on_disk(finished: tuple[Table, Path, Told]) -> None:
     assert list(finished[1].rglob("*.json"))
     assert not list(finished[1].rglob("*.safetensors"))
 
 
-def test_a_second_run_trains_nothing(finished: tuple[dict[str, Any], Path, Log], ready: dict[str, Any]) -> None:
+def test_a_second_run_trains_nothing(finished: tuple[Table, Path, Told], ready: dict[str, Any]) -> None:
     table, folder, _ = finished
-    log = Log()
-    names = [arm["name"] for arm in table["arms"] if arm["name"] != "r2"]
+    log = Told()
+    names = [arm.name for arm in table.arms if arm.name != "r2"]
     again = run(job_for(ready, folder, arms=names), log, log.stopped)
     assert not log.of("train")
     assert log.rows[0]["seconds_left"] == 0
     assert log.rows[-1]["done"] == log.rows[-1]["total"] == log.rows[0]["total"]
-    assert [arm for arm in table["arms"] if arm["name"] != "r2"] == again["arms"]
+    assert tuple(arm for arm in table.arms if arm.name != "r2") == again.arms
 
 
 def test_a_stopped_ablation_goes_on_and_ends_with_the_same_table(
-    finished: tuple[dict[str, Any], Path, Log], ready: dict[str, Any], tmp_path: Path
+    finished: tuple[Table, Path, Told], ready: dict[str, Any], tmp_path: Path
 ) -> None:
     names = ["plain_multi_task", "mta_two_stages", "peft_lora"]
     runs = 0
     for after in (4, 9, 0):
-        log = Log("train", after)
+        log = Told("train", after)
         try:
             table = run(job_for(ready, tmp_path, arms=names), log, log.stopped)
         except Stopped:
             runs += 1
     assert runs == 2
-    wanted = {arm["name"]: arm["macro"] for arm in finished[0]["arms"] if arm["name"] in names}
-    assert {arm["name"]: arm["macro"] for arm in table["arms"]} == wanted
+    wanted = {arm.name: arm.macro for arm in finished[0].arms if arm.name in names}
+    assert {arm.name: arm.macro for arm in table.arms} == wanted
 
 
 @pytest.mark.parametrize("arm", ["mta_two_stages", "peft_lora"])
@@ -225,23 +243,23 @@ def test_a_resumed_trial_computes_as_it_began(
     arm: str, ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_for(ready, tmp_path, seeds=1, max_rates=1, arms=[arm])
-    log = Log("train", 3)
+    log = Told("train", 3)
     with pytest.raises(Stopped):
         run(job, log, log.stopped)
     # the measurement now falls out differently
     monkeypatch.setattr("alter_core.training.run.choose_precision", lambda *_: ("bf16", 2.0))
-    [row] = run(job, Log(), lambda: False)["arms"]
-    assert row["precision"] == ["fp32"]
+    [row] = run(job, Told(), lambda: False).arms
+    assert row.precision == ("fp32",)
 
 
 def test_trials_side_by_side_give_the_same_table(
-    finished: tuple[dict[str, Any], Path, Log], ready: dict[str, Any], tmp_path: Path
+    finished: tuple[Table, Path, Told], ready: dict[str, Any], tmp_path: Path
 ) -> None:
     names = ["zero_shot", "peft_lora"]
-    log = Log()
+    log = Told()
     table = run(job_for(ready, tmp_path, arms=names, seeds=1, max_rates=1, at_once=2), log, log.stopped)
-    wanted = {arm["name"]: arm["macro_by_seed"][0] for arm in finished[0]["arms"]}
-    assert {arm["name"]: arm["macro_by_seed"] for arm in table["arms"]} == {name: [wanted[name]] for name in names}
+    wanted = {arm.name: arm.macro_by_seed[0] for arm in finished[0].arms}
+    assert {arm.name: arm.macro_by_seed for arm in table.arms} == {name: (wanted[name],) for name in names}
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {row["arm"] for row in rows if row["phase"] == "train"} == {"peft_lora"}
     assert log.rows[-1]["done"] == log.rows[-1]["total"]
@@ -257,9 +275,9 @@ def test_a_trial_that_fails_beside_others_stops_them_and_is_told(ready: dict[str
 
 def test_a_rate_at_which_training_diverges_is_not_taken(ready: dict[str, Any], tmp_path: Path) -> None:
     job = job_for(ready, tmp_path, arms=["plain_multi_task"], seeds=1, rates=(1e-3, 1e30), max_rates=2)
-    (arm,) = run(job, lambda **_: None, lambda: False)["arms"]
-    assert arm["rate"] == 1e-3
-    assert arm["grid"]["1e+30"] is None
+    (arm,) = run(job, lambda **_: None, lambda: False).arms
+    assert arm.rate == 1e-3
+    assert arm.grid["1e+30"] is None
     hopeless = job_for(ready, tmp_path / "none", arms=["plain_multi_task"], seeds=1, rates=(1e30,), max_rates=1)
     with pytest.raises(TrainingError, match=r"diverges at every rate(.|\n)*rate 1e\+30: (.|\n)*the loss is nan"):
         run(hopeless, lambda **_: None, lambda: False)
@@ -272,7 +290,7 @@ def test_an_ablation_goes_on_from_trials_that_diverged(
     run(job_for(ready, tmp_path, seeds=1, **changes), lambda **_: None, lambda: False)
     train = Trial._train
 
-    def diverge(trial: Trial) -> dict[str, Any]:
+    def diverge(trial: Trial) -> dict[str, StageResult]:
         if trial.seed == ready["spec"].seed + 1:
             raise Diverged("the loss is nan")
         return train(trial)
@@ -281,12 +299,13 @@ def test_an_ablation_goes_on_from_trials_that_diverged(
     for again in (False, True):
         if again:  # nothing is trained any more
             monkeypatch.setattr(Trial, "_train", None)
-        _, arm = run(job_for(ready, tmp_path, seeds=3, **changes), lambda **_: None, lambda: False)["arms"]
-        assert (arm["seeds"], arm["diverged"]) == ([0, 2], [1])
-    table = json.loads((tmp_path / "ablation.json").read_text(encoding="utf-8"))
+        _, arm = run(job_for(ready, tmp_path, seeds=3, **changes), lambda **_: None, lambda: False).arms
+        assert (arm.seeds, arm.diverged) == ((0, 2), (1,))
+    table = Table.read(tmp_path / "ablation.json")
+    assert table
     assert "plain multi-task diverged at seed 1.\n" in to_markdown(table)
-    other = {**table["arms"][1], "diverged": [], "seeds": [0, 1, 2]}
-    assert "at seed 1. Its other seeds are not compared.\n" in to_markdown({**table, "arms": [*table["arms"], other]})
+    other = replace(table.arms[1], diverged=(), seeds=(0, 1, 2))
+    assert "at seed 1. Its other seeds are not compared.\n" in to_markdown(replace(table, arms=(*table.arms, other)))
 
 
 def test_without_validation_rows_nothing_is_trained(
@@ -294,7 +313,7 @@ def test_without_validation_rows_nothing_is_trained(
 ) -> None:
     counts = {"train": {"a": 5}, "validation": {"a": 0, "b": 0}, "test": {"a": 2}}
     monkeypatch.setattr("alter_core.ablation.job._row_counts", lambda *_: counts)
-    log = Log()
+    log = Told()
     with pytest.raises(SpecError, match="there are none: raise split > validation"):
         run(job_for(ready, tmp_path), log, log.stopped)
     assert not log.rows
@@ -306,21 +325,22 @@ def test_tasks_of_macro_f1_are_compared_by_accuracy_and_the_table_says_so(
     tasks = tuple(t.model_copy(update={"metrics": ("macro_f1",)}) if t.labels else t for t in ready["spec"].tasks)
     spec = ready["spec"].model_copy(update={"tasks": tasks})
     table = run(job_for({**ready, "spec": spec}, tmp_path, arms=["zero_shot"]), lambda **_: None, lambda: False)
-    assert table["metrics"] == {"colour": "accuracy", "match": "accuracy", "thing": "rouge_l"}
+    assert table.metrics == {"colour": "accuracy", "match": "accuracy", "thing": "rouge_l"}
 
 
-def test_arms_that_train_on_other_numbers_of_rows_are_named(finished: tuple[dict[str, Any], Path, Log]) -> None:
+def test_arms_that_train_on_other_numbers_of_rows_are_named(finished: tuple[Table, Path, Told]) -> None:
     table = finished[0]
     assert "But " not in to_markdown(table)
-    first, second, *others = table["arms"]
-    longer = {**second, "rows": 2 * second["rows"]}
-    assert "But plain multi-task (144 rows in all for 72)." in to_markdown({**table, "arms": [first, longer, *others]})
+    first, second, *others = table.arms
+    longer = replace(second, rows=2 * second.rows)
+    told = to_markdown(replace(table, arms=(first, longer, *others)))
+    assert "But plain multi-task (144 rows in all for 72)." in told
 
 
-def test_parameters_that_both_stages_train_count_once(finished: tuple[dict[str, Any], Path, Log]) -> None:
-    (arm,) = (arm for arm in finished[0]["arms"] if arm["name"] == "mta_two_stages")
+def test_parameters_that_both_stages_train_count_once(finished: tuple[Table, Path, Told]) -> None:
+    (arm,) = (arm for arm in finished[0].arms if arm.name == "mta_two_stages")
     # Stage one trains the shared adapter, stage two the task adapters and gates.
-    assert arm["trained_parameters"] == sum(arm["cost"][s]["trained_parameters"] for s in ("stage_one", "stage_two"))
+    assert arm.trained_parameters == sum(cost.trained_parameters for cost in arm.cost.stages.values())
 
 
 def test_a_stop_ends_trials_side_by_side_and_loses_nothing(ready: dict[str, Any], tmp_path: Path) -> None:
@@ -328,7 +348,7 @@ def test_a_stop_ends_trials_side_by_side_and_loses_nothing(ready: dict[str, Any]
     metrics = tmp_path / "metrics.jsonl"
     with pytest.raises(Stopped):
         run(job, lambda **_: None, lambda: metrics.exists() and '"phase": "train"' in metrics.read_text())
-    assert [arm["name"] for arm in run(job, lambda **_: None, lambda: False)["arms"]] == ["plain_multi_task"]
+    assert [arm.name for arm in run(job, lambda **_: None, lambda: False).arms] == ["plain_multi_task"]
 
 
 @pytest.mark.parametrize("arm", ["mta_two_stages", "peft_lora"])
@@ -344,21 +364,21 @@ def test_a_scoring_that_was_cut_off_does_not_train_again(arm: str, ready: dict[s
 
     with pytest.raises(Killed):
         run(job, die, lambda: False)
-    log = Log()
-    (row,) = run(job, log, log.stopped)["arms"]
+    log = Told()
+    (row,) = run(job, log, log.stopped).arms
     assert not log.of("train")
-    assert row["seconds"] > 0
+    assert row.seconds > 0
 
 
 def test_the_grid_is_widened_until_the_best_rate_is_inside_or_the_limit_is_reached(
     ready: dict[str, Any], tmp_path: Path
 ) -> None:
-    log = Log()
+    log = Told()
     job = job_for(ready, tmp_path, arms=["plain_multi_task"], seeds=1, rates=(1e-7, 2e-7), max_rates=4)
-    [arm] = run(job, log, log.stopped)["arms"]
+    [arm] = run(job, log, log.stopped).arms
     tried = {row["text"] for row in log.of("ablate") if "rate" in row["text"]}
     assert len(tried) >= 3  # one of two rates is at an edge whichever is best
-    assert arm["rate_at_edge"] == (len(tried) == 4)
+    assert arm.rate_at_edge == (len(tried) == 4)
 
 
 @pytest.mark.parametrize(
@@ -370,22 +390,22 @@ def test_the_grid_is_widened_until_the_best_rate_is_inside_or_the_limit_is_reach
     ],
 )
 def test_the_table_says_how_rates_were_chosen(
-    finished: tuple[dict[str, Any], Path, Log], rates: tuple[float, ...], widened: bool, wanted: str
+    finished: tuple[Table, Path, Told], rates: tuple[float, ...], widened: bool, wanted: str
 ) -> None:
     table = finished[0]
-    assert wanted in to_markdown({**table, "settings": {**table["settings"], "rates": rates, "widened": widened}})
+    assert wanted in to_markdown(replace(table, settings=replace(table.settings, rates=rates, widened=widened)))
 
 
-def test_the_table_says_what_its_intervals_leave_out(finished: tuple[dict[str, Any], Path, Log]) -> None:
+def test_the_table_says_what_its_intervals_leave_out(finished: tuple[Table, Path, Told]) -> None:
     table = finished[0]
     assert "over seeds and rows." in to_markdown(table)
-    alone = [{**arm, "seeds": arm["seeds"][:1]} for arm in table["arms"]]
-    assert "seeds differ is not in them" in to_markdown({**table, "arms": alone})
-    some = to_markdown({**table, "arms": [*table["arms"][:-1], alone[-1]]})
+    alone = tuple(replace(arm, seeds=arm.seeds[:1]) for arm in table.arms)
+    assert "seeds differ is not in them" in to_markdown(replace(table, arms=alone))
+    some = to_markdown(replace(table, arms=(*table.arms[:-1], alone[-1])))
     assert "over seeds and rows; of arms with one seed, over rows alone." in some
 
 
-def test_the_table_says_in_which_precision_trials_computed(finished: tuple[dict[str, Any], Path, Log]) -> None:
+def test_the_table_says_in_which_precision_trials_computed(finished: tuple[Table, Path, Told]) -> None:
     assert "Trials computed in fp32." in to_markdown(finished[0])
 
 
@@ -396,7 +416,7 @@ def test_all_trials_compute_in_the_precision_that_was_measured_at_first(
     def measured(falls_out: str) -> None:
         """As on another machine. A trial that measured for itself would get something else yet."""
         monkeypatch.setattr(
-            "alter_core.numerics.choose_precision",
+            "alter_core.ablation.job.choose_precision",
             lambda wanted, _: (falls_out, 1.0) if wanted == "auto" else (wanted, None),
         )
         monkeypatch.setattr("alter_core.training.run.choose_precision", lambda wanted, _: (wanted, None))
@@ -404,17 +424,17 @@ def test_all_trials_compute_in_the_precision_that_was_measured_at_first(
     spec = ready["spec"].model_copy(update={"precision": "auto"})
     measured(begun)
     one = {"seeds": 1, "max_rates": 1, "spec": spec}
-    run(job_for(ready, tmp_path, **one, arms=["plain_multi_task"]), Log(), lambda: False)
+    run(job_for(ready, tmp_path, **one, arms=["plain_multi_task"]), Told(), lambda: False)
     measured(later)
-    table = run(job_for(ready, tmp_path, **one, arms=["plain_multi_task", "peft_lora"]), Log(), lambda: False)
-    assert [arm["precision"] for arm in table["arms"]] == [[begun], [begun]]
+    table = run(job_for(ready, tmp_path, **one, arms=["plain_multi_task", "peft_lora"]), Told(), lambda: False)
+    assert [arm.precision for arm in table.arms] == [(begun,), (begun,)]
 
 
 def test_a_grid_as_long_as_the_limit_is_not_widened(ready: dict[str, Any], tmp_path: Path) -> None:
     job = job_for(ready, tmp_path, arms=["plain_multi_task"], seeds=1, rates=(1e-7,), max_rates=1)
     table = run(job, lambda **_: None, lambda: False)
-    (arm,) = table["arms"]
-    assert (list(arm["grid"]), arm["rate_at_edge"], table["settings"]["widened"]) == (["1e-07"], False, False)
+    (arm,) = table.arms
+    assert (list(arm.grid), arm.rate_at_edge, table.settings.widened) == (["1e-07"], False, False)
 
 
 def trained_parameters(arm: Arm, backbone: Path) -> int:
@@ -471,7 +491,7 @@ def test_a_rate_scales_both_stages_alike(ready: dict[str, Any]) -> None:
 )
 def test_a_wrong_job_is_refused(ready: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        run(job_for(ready, tmp_path, **changes), Log(), lambda: False)
+        run(job_for(ready, tmp_path, **changes), Told(), lambda: False)
 
 
 def rows(*means: float, noise: float = 0.3) -> dict[str, np.ndarray[Any, Any]]:
@@ -525,11 +545,10 @@ def test_the_macro_score_weighs_tasks_alike_whatever_their_rows() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "wanted"), [(0.01, 0.03, "is ahead of"), (-0.03, -0.01, "is behind"), (-0.1, 0.1, "cannot be told")]
 )
-def test_the_reading_says_what_the_interval_allows(low: float, high: float, wanted: str) -> None:
-    arms = [{"name": "m", "title": "MTA"}, {"name": "b", "title": "plain"}]
-    value = (low + high) / 2
-    found = {"mta": "m", "baseline": "b", "value": value, "low": low, "high": high}
-    assert wanted in reading({"arms": arms, "comparison": found})
+def test_the_reading_says_what_the_interval_allows(low: float, high: float, wanted: str, ready: dict[str, Any]) -> None:
+    table = summary(ready, plain_multi_task=(2, 0.5, 0.5), mta_two_stages=(2, 0.6, 0.6))
+    found = Comparison((low + high) / 2, low, high, mta="mta_two_stages", baseline="plain_multi_task")
+    assert wanted in reading(replace(table, comparison=found))
 
 
 def bench(ready: dict[str, Any], folder: Path, **changes: Any) -> Bench:
@@ -581,7 +600,7 @@ def test_rates_are_chosen_by_validation_rows_and_arms_compared_by_test_rows(
     assert asked == ["validation"]
     card = trial.test()
     assert asked == ["validation", "test"]
-    assert card["row_scores"]["colour"].keys() <= set(trial.bench.dataset.rows("test", "colour")["id"])
+    assert card.row_scores["colour"].keys() <= set(trial.bench.dataset.rows("test", "colour")["id"])
 
 
 def test_a_trial_of_other_rows_code_rate_or_seed_is_another_one(ready: dict[str, Any], tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_switching_adapters_off_that_lie_beneath_changes_the_model() -> None:
 def test_a_score_on_no_validation_rows_is_refused_before_any_training(
     domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alter_core.evaluation.job.chosen_rows", lambda *_: [])
+    monkeypatch.setattr("alter_core.training.assembly.chosen_rows", lambda *_: [])
     with pytest.raises(SpecError, match="raise split > validation"):
         train(domain.job(tmp_path, evaluate_every=2))
 
