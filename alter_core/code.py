@@ -29,6 +29,9 @@ class _Module:
     """Name -> module that an `if TYPE_CHECKING` block imports it from: what a package gives on first use (PEP 562)."""
 
 
+_IMPORTS = (ast.Import, ast.ImportFrom)
+
+
 class Code:
     """The modules of one package in a folder, each read once."""
 
@@ -133,29 +136,30 @@ class _Reader:
 
     def take(self, node: Any) -> None:
         """Write down a node, a list of nodes, or a plain value."""
-        write = self.text.append
-        if isinstance(node, list):
+        write, kind = self.text.append, type(node)
+        if kind is list:
             write("[")
             for part in node:
                 self.take(part)
             write("]")
-        elif isinstance(node, ast.Constant):
+        elif kind is ast.Constant:
             write(f"={node.value!r},")  # None of the program, not an absent node
         elif not isinstance(node, ast.AST):
             write(f"{node!r},")
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        elif kind is ast.Expr and isinstance(node.value, ast.Constant):
             return  # a docstring, of whatever: a value that nothing takes
-        elif isinstance(node, ast.If) and _for_types_only(node.test):
+        elif kind is ast.If and _for_types_only(node.test):
             for part in node.body:
                 self.handed_on |= {name: module for module, name in self._imported(part)}
             self.take(node.orelse)
         else:
-            self.imports += self._imported(node)
-            write(f"{type(node).__name__}(")
+            if kind in _IMPORTS:
+                self.imports += self._imported(node)
+            write(f"{kind.__name__}(")
             for field in node._fields:
                 value = getattr(node, field, None)
                 if value is not None and value != []:
-                    write(f"{field}=")
+                    write(field)
                     self.take(value)
             write(")")
 
