@@ -7,6 +7,7 @@ from typing import Any
 from alter_core.errors import AlterError
 from alter_core.mta import read_manifest
 from flows.production.candidate import another_split
+from flows.production.earlier_release import made_of_the_same
 from flows.production.production import Production
 from flows.production.stage import Start
 from registry.card import CardFacts
@@ -22,7 +23,8 @@ def settled(production: Production) -> Version | None:
     where its files are gone."""
     with suppress(RegistryInputError):  # of a domain that has no version yet
         for row in production.stores.models.versions(production.plan.spec.name):
-            if row["tags"].get("run_key") == production.run_key:  # several where one was made again and ended otherwise
+            # Several where one was made again and ended otherwise.
+            if row["tags"].get("run_key") == production.run_key or made_of_the_same(row, production):
                 there = SETTLED in row["tags"] and not production.trouble_with(row["version"])
                 return row if there else None
     return None
@@ -102,10 +104,11 @@ def _differences(production: Production, facts: CardFacts, manifest: Mapping[str
     wanted = [task for task in plan.spec.task_names if task != plan.added]
     mta = plan.spec.mta.model_dump(mode="json")
     mta["homes"].pop(plan.added, None)
+    config = {name: value for name, value in manifest["config"].items() if name in mta}  # an older one had more to set
     differs = {
         "backbone": facts["backbone"]["digest"] != production.backbone.digest,
         f"tasks ({', '.join(manifest['tasks'])}; needed: {', '.join(wanted)})": set(manifest["tasks"]) != set(wanted),
-        "mta": manifest["config"] != mta,
+        "mta": config != mta,
     }
     return [what for what, wrong in differs.items() if wrong]
 

@@ -1,0 +1,165 @@
+"""Versions that an earlier release made: an unchanged domain is not made anew for the code alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alter_core.spec import DomainSpec
+from flows.production import earlier_release
+from flows.production.earlier import first_start, settled
+from flows.production.plan import Plan
+from flows.production.production import Backbone, Production, Rows
+from flows.production.stores import Stores
+from registry.models import ModelStore
+from tests.registry.old import Old, unpacked
+
+Produce = Callable[..., Production]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Old:
+    return unpacked("c66842c", tmp_path / "old")
+
+
+@pytest.fixture
+def production(old: Old, monkeypatch: pytest.MonkeyPatch) -> Produce:
+    """A function that gives a production of the old workspace's domain: a spec that differs by `changes`, the rows and
+    the backbone that its champion was made of."""
+    monkeypatch.setenv("ALTER_HOME", str(old.home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def make(added: str | None = None, **changes: Any) -> Production:
+        file = old.domain / "domain.yaml"
+        spec = yaml.safe_load(file.read_text(encoding="utf-8"))
+        file.write_text(yaml.safe_dump({**spec, **changes}), encoding="utf-8")
+        plan = Plan.read(str(file), None, added)
+        facts = ModelStore(old.uri).facts("tiny", 2)
+        backbone, labels = facts["backbone"], {"colour": ("red", "green", "blue"), "match": ("no", "yes")}
+        return Production(
+            plan,
+            Stores(plan.workspace, "tiny"),
+            Backbone(old.domain, backbone["model"], None, backbone["digest"], backbone["parameters"]),
+            Rows(old.domain, facts["data"]["digest"], labels, {}),
+        )
+
+    return make
+
+
+def alter(old: Old, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command line in a process of its own, on the old workspace."""
+    environment = {**os.environ, "ALTER_HOME": str(old.home), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240"}
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        environment.pop(name, None)
+    command = [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2], env=environment
+    )
+
+
+def test_an_unchanged_domain_is_not_made_anew_and_the_run_says_why(old: Old) -> None:
+    done = alter(old, "run", str(old.domain), "--json")
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert (outcome["status"], outcome["version"], outcome["aliases"]) == ("unchanged", 2, ["champion"])
+    assert "which an earlier release made" in done.stderr
+    assert "--force" in done.stderr
+    assert len(ModelStore(old.uri).versions("tiny")) == 2
+
+
+def test_the_version_of_the_same_spec_is_found(production: Produce) -> None:
+    assert (settled(production()) or {})["version"] == 2
+    spec = production().plan.spec.model_dump(mode="json")
+    before = settled(production(stage_two={**spec["stage_two"], "steps": 3}))
+    assert (before or {})["version"] == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"precision": "auto"},
+        {"stage_two": None},
+        {"mta": {"layers": "all", "adapter": "lora", "rank": 4, "shared_adapters": 1, "shared_adapter": "ffn"}},
+        {"evaluation": {"max_rows": 5}},
+        {"promotion": {"max_task_drop": 0.5}},
+        {"added": "thing"},
+    ],
+)
+def test_another_spec_is_not_that_of_a_version(changes: dict[str, Any], production: Produce) -> None:
+    assert settled(production(**changes)) is None
+
+
+def test_a_schedule_makes_no_other_version(production: Produce) -> None:
+    changed = production(schedule={"cron": "0 3 * * 1", "timezone": "Europe/Berlin"}, description="Said otherwise.")
+    assert (settled(changed) or {})["version"] == 2
+
+
+def test_other_rows_labels_or_backbone_are_not_those_of_a_version(production: Produce) -> None:
+    same = production()
+    labels = {**same.rows.labels, "match": ("yes", "no")}
+    assert settled(replace(same, rows=replace(same.rows, digest="other"))) is None
+    assert settled(replace(same, rows=replace(same.rows, labels=labels))) is None
+    assert settled(replace(same, backbone=replace(same.backbone, digest="other"))) is None
+
+
+def test_a_version_of_another_release_is_known_by_its_key_alone(
+    production: Produce, old: Old, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earlier_release, "LEFT_AS_THEY_ARE", {"another"})
+    assert settled(production()) is None
+
+
+def test_a_version_whose_files_are_gone_is_not_taken_for_the_same(production: Produce, old: Old) -> None:
+    same = production()
+    for files in (old.home / "mlflow" / "artifacts" / "models").iterdir():
+        shutil.rmtree(files)
+    assert settled(same) is None
+
+
+def test_training_goes_on_from_an_earlier_release_s_champion(production: Produce) -> None:
+    changed = production(warm_start="champion")
+    champion = changed.stores.models.get("tiny", "champion")
+    start, said = first_start(replace(changed, rows=replace(changed.rows, digest="other")), champion)
+    assert start is not None
+    assert (start.version, said) == (2, "training starts from version 2")
+
+
+@pytest.fixture
+def recorded(old: Old) -> dict[str, Any]:
+    """The spec that the old champion's bundle carries."""
+    spec: dict[str, Any] = ModelStore(old.uri).recorded("tiny", 2)["spec"]
+    return spec
+
+
+def test_no_default_of_today_stands_in_an_earlier_spec(recorded: dict[str, Any]) -> None:
+    spec = earlier_release.as_read_today(recorded)
+    assert spec is not None
+    for section, setting in earlier_release.DECIDED_NOTHING:
+        recorded[section].pop(setting)
+    assert spec.model_dump(mode="json", exclude_unset=True) == recorded
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "value"),
+    [("mta", "girth", 3), ("mta", "adapter", "bottleneck"), ("stage_one", "unheard_of", None), ("mta", "rank", "wide")],
+)
+def test_a_spec_that_cannot_be_said_today_is_another_one(
+    section: str, setting: str, value: Any, recorded: dict[str, Any]
+) -> None:
+    assert earlier_release.as_read_today({**recorded, section: {**recorded[section], setting: value}}) is None
+
+
+def test_a_setting_that_is_new_since_has_its_default(recorded: dict[str, Any]) -> None:
+    del recorded["warm_start"]
+    spec = earlier_release.as_read_today(recorded)
+    assert spec is not None
+    assert spec.warm_start == DomainSpec.model_fields["warm_start"].default
