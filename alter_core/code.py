@@ -60,6 +60,11 @@ class Code:
                         waiting += self._behind(module, member)
         return tuple(sorted(found))
 
+    def files(self, *entries: str) -> dict[str, Path]:
+        """Path from the folder that holds the package -> file, of the modules that `entries` are made of."""
+        files = [self._file(name) for name in self.closure(*entries)]
+        return {file.relative_to(self._folder.parent).as_posix(): file for file in files if file}
+
     def digest(self, *entries: str) -> str:
         """Of all that the modules `entries` are made of inside the package."""
         return digest_of({name: self._module(name).digest for name in self.closure(*entries)})

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version as installed
 from typing import Any, Literal
 
 from prefect import task
@@ -16,7 +15,7 @@ from alter_core.process import Row
 from flows import artifacts
 from flows.production import earlier
 from flows.production.candidate import Candidate
-from flows.production.code_wheel import build_wheel
+from flows.production.code_wheel import build_wheel, serving_requirements
 from flows.production.plan import code_of
 from flows.production.production import Production, Quality
 from flows.production.stores import write_card
@@ -30,23 +29,6 @@ from registry.verification import verify_in_fresh_process
 from registry.versions import Version
 
 Verdict = Literal["champion", "candidate", "overtaken"]
-
-# What a served model needs to answer; the exact versions that it was trained with are pinned.
-SERVING_PACKAGES = (
-    "torch",
-    "transformers",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "pydantic",
-    "PyYAML",
-    "jaxtyping",
-    "mlflow",
-    "fastapi",
-    "sentencepiece",
-    "rouge-score",
-    "scikit-learn",
-)
 
 
 def champion(production: Production) -> Version | None:
@@ -62,10 +44,7 @@ def already_made(production: Production, now: Version | None) -> Version | None:
     name, run_key = production.plan.spec.name, production.run_key
     if made := earlier.settled(production):
         if earlier.stands(made, now):
-            say(
-                f"nothing has changed: spec, data, backbone and code are those of {name} version {made['version']} "
-                f"(run key {run_key}); nothing was trained"
-            )
+            say(_unchanged(name, made, run_key))
             return made
         say(
             f"version {made['version']} was made of the same things, and the champion has changed since: what is "
@@ -76,6 +55,17 @@ def already_made(production: Production, now: Version | None) -> Version | None:
         settle(production, now["version"])
         return now
     return None
+
+
+def _unchanged(name: str, made: Version, run_key: str) -> str:
+    """What a run says that has nothing to do."""
+    of = f"are those of {name} version {made['version']}"
+    if made["tags"].get("run_key") == run_key:
+        return f"nothing has changed: spec, data, backbone and code {of} (run key {run_key}); nothing was trained"
+    return (
+        f"nothing has changed: spec, data and backbone {of}, which an earlier release made. Versions of that release "
+        "stay as they are, so nothing was trained; `--force` makes this one anew"
+    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +141,7 @@ def register(candidate: Candidate, run: Run) -> int:
         code_wheel=build_wheel(production.plan.workspace.home / "wheels"),
         tags={**candidate.tags(), STARTED_FROM: candidate.started_from or ""},
         example={"task": sample["task"], "input": sample["input"]},
-        requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in SERVING_PACKAGES],
+        requirements=serving_requirements(),
         metrics={**metrics, "macro": own["macro"]["value"]},
         description=spec.description,
         facts=facts,

@@ -4,15 +4,20 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
+from zipfile import ZipFile
 
 import pandas as pd
 import pytest
 import requests
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from alter_core.inference.predict import Predictor
-from flows.production.code_wheel import build_wheel
+from flows.production.code_wheel import build_wheel, serving_requirements
 from registry.scoring_model import _problems
 from tests.conftest import tiny_rows
 from tests.registry.conftest import EXAMPLE, Store
@@ -25,7 +30,8 @@ URI = "models:/tiny@champion"
 def served_store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, bundle: Path) -> Store:
     folder = tmp_path_factory.mktemp("served")
     store = Store(folder / "mlflow", empty_store)
-    version = store.register(bundle, "key", code_wheel=build_wheel(folder), example=EXAMPLE)
+    wheel, needs = build_wheel(folder), serving_requirements()
+    version = store.register(bundle, "key", code_wheel=wheel, requirements=needs, example=EXAMPLE)
     store.models.set_champion("tiny", version, None)
     return store
 
@@ -89,24 +95,66 @@ def test_text_that_is_no_json_is_refused(server: str) -> None:
     assert 400 <= reply.status_code < 500
 
 
-def test_loading_by_uri_needs_no_checkout_and_no_installed_package(served_store: Store, tmp_path: Path) -> None:
-    """In a process where alter_core, registry and flows cannot be imported, the stored wheel is used."""
-    code = f"""
-import importlib.abc, json, sys
-class Hidden(importlib.abc.MetaPathFinder):
+ALONE = """
+import json, sys
+wanted, uri, row = json.loads(sys.argv[1])
+
+class Only:
+    # Finds what was asked for and, of our own packages, what is in a wheel.
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("alter_core", "registry", "flows") and not any(".whl" in p for p in sys.path):
-            raise ModuleNotFoundError(name, name=name.split(".")[0])
-sys.meta_path.insert(0, Hidden())
-sys.path[:] = [p for p in sys.path if p]
+        if name == "alter_core":
+            path = [place for place in sys.path if place.endswith(".whl")]
+        elif name.partition(".")[0] not in wanted:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+sys.path[:] = [place for place in sys.path if place]
+sys.meta_path[:] = [Only(finder) for finder in sys.meta_path if "editable" not in str(finder).lower()]
 import mlflow, pandas as pd
-model = mlflow.pyfunc.load_model({URI!r})
-answer = model.predict(pd.DataFrame([{EXAMPLE!r}]))
+model = mlflow.pyfunc.load_model(uri)
+answer = model.predict(pd.DataFrame([row]))
 import alter_core
-print(json.dumps([alter_core.__file__, answer.to_dict("records")]))
+loaded = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps([alter_core.__file__, answer.to_dict("records"), loaded]))
 """
+
+
+def brought_by(requirements: Iterable[str]) -> set[str]:
+    """Top-level modules of what pip would install for `requirements`, taken from this environment."""
+    found: set[str] = set()
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        need = waiting.pop()
+        name = canonicalize_name(need.name)
+        if name in found:
+            continue
+        found.add(name)
+        with suppress(PackageNotFoundError):  # of another system
+            for part in map(Requirement, distribution(name).requires or ()):
+                if not part.marker or any(part.marker.evaluate({"extra": extra}) for extra in ("", *need.extras)):
+                    waiting.append(part)
+    homes = packages_distributions().items()
+    return {module for module, names in homes if found & {canonicalize_name(name) for name in names}}
+
+
+def test_loading_by_uri_needs_no_checkout_and_nothing_but_what_is_required(served_store: Store, tmp_path: Path) -> None:
+    """In a process where nothing can be imported but what the stored model asks for, its wheel answers."""
+    model = served_store.models.bundle_path("tiny", "champion").parent.parent
+    asked = [line for line in (model / "requirements.txt").read_text().splitlines() if not line.endswith(".whl")]
+    (wheel,) = (model / "artifacts" / "code").glob("*.whl")
+    with ZipFile(wheel) as files:
+        (metadata,) = (files.read(name).decode() for name in files.namelist() if name.endswith("METADATA"))
+    needs = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
+    wanted = brought_by([*asked, *(line.removeprefix("Requires-Dist: ") for line in needs)])
+    unwanted = {"prefect", "great_expectations", "datasets", "peft", "accelerate", "rouge_score", "typer", "alter_core"}
+    assert not unwanted & wanted
+    assert {"torch", "transformers", "mlflow"} <= wanted
+    importable = sorted({*wanted, *sys.stdlib_module_names, "alter_core"})
     ended = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", ALONE, json.dumps([importable, URI, EXAMPLE])],
         env=environment(MLFLOW_TRACKING_URI=served_store.uri),
         cwd=tmp_path,
         capture_output=True,
@@ -114,8 +162,9 @@ print(json.dumps([alter_core.__file__, answer.to_dict("records")]))
         timeout=120,
     )
     assert ended.returncode == 0, ended.stderr
-    where, answers = json.loads(ended.stdout.splitlines()[-1])
+    where, answers, loaded = json.loads(ended.stdout.splitlines()[-1])
     assert ".whl" in where
+    assert not unwanted - {"alter_core"} & set(loaded)
     assert answers[0]["prediction"] in ("red", "green", "blue")
 
 
