@@ -25,6 +25,18 @@ from tests.registry.old import Old, unpacked
 Produce = Callable[..., Production]
 
 
+def write_out(old: Old, **changes: Any) -> str:
+    """Write the domain's spec with all that its champion's says, so that it relies on no default; its path.
+
+    Defaults are others now, and the spec as it was written then means something else.
+    """
+    spec = ModelStore(old.uri).recorded("tiny", 2)["spec"]
+    del spec["mta"]["width"]
+    file = old.domain / "domain.yaml"
+    file.write_text(yaml.safe_dump({**spec, **changes}), encoding="utf-8")
+    return str(file)
+
+
 @pytest.fixture
 def old(tmp_path: Path) -> Old:
     return unpacked("c66842c", tmp_path / "old")
@@ -38,10 +50,7 @@ def production(old: Old, monkeypatch: pytest.MonkeyPatch) -> Produce:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def make(added: str | None = None, **changes: Any) -> Production:
-        file = old.domain / "domain.yaml"
-        spec = yaml.safe_load(file.read_text(encoding="utf-8"))
-        file.write_text(yaml.safe_dump({**spec, **changes}), encoding="utf-8")
-        plan = Plan.read(str(file), None, added)
+        plan = Plan.read(write_out(old, **changes), None, added)
         facts = ModelStore(old.uri).facts("tiny", 2)
         backbone, labels = facts["backbone"], {"colour": ("red", "green", "blue"), "match": ("no", "yes")}
         return Production(
@@ -60,13 +69,11 @@ def alter(old: Old, *arguments: str) -> "subprocess.CompletedProcess[str]":
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         environment.pop(name, None)
     command = [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2], env=environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=old.home, env=environment)
 
 
 def test_an_unchanged_domain_is_not_made_anew_and_the_run_says_why(old: Old) -> None:
-    done = alter(old, "run", str(old.domain), "--json")
+    done = alter(old, "run", write_out(old), "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     assert (outcome["status"], outcome["version"], outcome["aliases"]) == ("unchanged", 2, ["champion"])
@@ -96,6 +103,15 @@ def test_the_version_of_the_same_spec_is_found(production: Produce) -> None:
 )
 def test_another_spec_is_not_that_of_a_version(changes: dict[str, Any], production: Produce) -> None:
     assert settled(production(**changes)) is None
+
+
+def test_a_spec_that_relied_on_defaults_which_are_others_now_is_another_one(production: Produce, old: Old) -> None:
+    written = (old.domain / "domain.yaml").read_text(encoding="utf-8")
+    same = production()
+    (old.domain / "domain.yaml").write_text(written, encoding="utf-8")
+    plan = Plan.read(str(old.domain))
+    assert plan.spec.mta != same.plan.spec.mta
+    assert settled(replace(same, plan=plan)) is None
 
 
 def test_a_schedule_makes_no_other_version(production: Produce) -> None:
