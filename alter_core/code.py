@@ -151,9 +151,9 @@ class _Reader:
             write(f"={node.value!r},")  # None of the program, not an absent node
         elif not isinstance(node, ast.AST):
             write(f"{node!r},")
-        elif kind is ast.Expr and isinstance(node.value, ast.Constant):
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return  # a docstring, of whatever: a value that nothing takes
-        elif kind is ast.If and _for_types_only(node.test):
+        elif isinstance(node, ast.If) and _for_types_only(node.test):
             for part in node.body:
                 self.handed_on |= {name: module for module, name in self._imported(part)}
             self.take(node.orelse)
