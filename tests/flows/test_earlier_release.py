@@ -65,7 +65,9 @@ def production(old: Old, monkeypatch: pytest.MonkeyPatch) -> Produce:
 
 def alter(old: Old, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """The command line in a process of its own, on the old workspace."""
-    environment = {**os.environ, "ALTER_HOME": str(old.home), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240"}
+    # Offline as when it was made: transformers writes that into a tokenizer's configuration, and so into the digest.
+    given = {"ALTER_HOME": str(old.home), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "true"}
+    environment = {**os.environ, **given, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240"}
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         environment.pop(name, None)
     command = [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
