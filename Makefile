@@ -6,6 +6,10 @@ VENV ?= .venv
 SETUP ?= yes
 BIN := $(VENV)/bin
 DOMAIN ?= pydocs
+NAMES ?= assistant clinical scholarly
+DATA_ROOT ?= $(ALTER_DATA_ROOT)
+REMOTE ?= https://github.com
+CHECKOUTS ?= $(DATA_ROOT)/checkouts
 WORKERS ?= 1
 # Everything that the factory derives lies here, and nowhere else.
 export ALTER_HOME ?= $(CURDIR)/.alter
@@ -18,7 +22,7 @@ export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-server test-docs docs check fix bench up-local down-local audit
+.PHONY: help install run domains test test-server test-docs docs check fix bench up-local down-local audit
 .PHONY: release-check resolver-check clean
 
 help:  ## list the targets
@@ -54,6 +58,11 @@ install: $(RUN_READY)  ## only the set-up
 
 run: $(RUN_READY)  ## produce and register the embedded domain (or DOMAIN=name)
 	$(BIN)/alter run $(DOMAIN)
+
+domains: $(RUN_READY)  ## make the rows of the real domains from public files, DATA_ROOT=FOLDER (or NAMES="assistant clinical")
+	@test -n "$(DATA_ROOT)" || { echo "say where the rows are to lie: make domains DATA_ROOT=FOLDER"; exit 2; }
+	$(BIN)/python -m domains.command --data-root "$(DATA_ROOT)" --checkouts "$(CHECKOUTS)" --remote "$(REMOTE)" $(NAMES)
+	$(BIN)/alter data --data-root "$(DATA_ROOT)" $(NAMES)
 
 # A file is one worker's, so that its fixtures are made once; a thread each, or workers wait for each other's.
 test: $(DEV_READY)  ## run the tests
