@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from alter_core.errors import DataError
@@ -30,7 +29,7 @@ class Repository:
     licence_digest: str
     """SHA-256 of that file as we read it. A commit with another text needs somebody who reads it."""
     reads: tuple[str, ...]
-    """The files that rows are made from; * stands for any characters."""
+    """The files that rows are made from."""
 
     @property
     def folder(self) -> str:
@@ -70,13 +69,14 @@ class Checkout:
         blobs = {
             name: meta.split()[2] for meta, _, name in (line.partition("\t") for line in listed.split("\0")) if name
         }
-        for pattern in (wanted.licence, *wanted.reads):
-            names = [name for name in blobs if fnmatchcase(name, pattern)]
-            if not names:
-                yield f"{wanted.name}: has no {pattern} at {wanted.commit[:12]}: it was moved or renamed"
-            for name in names:
-                if _blob(self.file(name)) != blobs[name]:
-                    yield f"{self.file(name)}: missing, or not as {wanted.commit[:12]} has it; move {self.folder} away"
+        for name in (wanted.licence, *wanted.reads):
+            if name not in blobs:
+                yield (
+                    f"{wanted.name}: has no {name} at {wanted.commit[:12]}: it was moved or renamed; the domain's "
+                    "rows.py names the files that it reads"
+                )
+            elif _blob(self.file(name)) != blobs[name]:
+                yield f"{self.file(name)}: missing, or not as {wanted.commit[:12]} has it; move {self.folder} away"
         if self.licence.is_file() and hashlib.sha256(self.licence.read_bytes()).hexdigest() != wanted.licence_digest:
             yield (
                 f"{self.licence}: not the licence that the rows were made under; read it, and put its SHA-256 into "
