@@ -14,7 +14,7 @@ from alter_core.data.dataset import SPLITS, TaskDataset, TaskWriter, id_number
 from alter_core.data.deduplicate import Deduplicated
 from alter_core.data.fingerprint import INGESTION
 from alter_core.data.mapping import Mapper, MissingColumn, RowError, columns_of
-from alter_core.data.places import Roots
+from alter_core.data.places import Roots, is_url
 from alter_core.data.sorted_rows import Row, SortedRows
 from alter_core.data.sources import open_source
 from alter_core.data.split_column import SplitColumns, parts_of
@@ -53,9 +53,25 @@ class Reader:
                         self._problems.lines.append(f"{task.name}: {line}")
         except TooManyProblems:
             pass
-        self._problems.raise_if_any(f"domain {self._spec.name}: its sources cannot be used as they are")
+        how = self._how_made()
+        self._problems.raise_if_any(f"domain {self._spec.name}: its sources cannot be used as they are{how}")
         self._progress(len(tasks), len(self._spec.tasks))
         return {"domain": self._spec.name, "code": code_digest(INGESTION), "order": list(tasks), "tasks": tasks}
+
+    def _how_made(self) -> str:
+        """The one command that makes the rows, where the domain's folder says how and some are not there."""
+        sources = [source for task in self._spec.tasks for source in (task.source, task.test) if source]
+        paths = [source.path for source in sources if isinstance(source.path, str) and not is_url(source.path)]
+        folder = self._roots.folder.resolve()
+        if not (folder / "rows.py").is_file() or all(map(self._stands, paths)):
+            return ""
+        command = f"python -m domains.command {folder.name} --data-root FOLDER"
+        if (folder.parent.parent / "Makefile").is_file():
+            command = f"make domains DATA_ROOT=FOLDER NAMES={folder.name}"
+        return f"; `{command}` makes its rows from public files"
+
+    def _stands(self, path: str) -> bool:
+        return any((root / path).exists() for root in self._roots)
 
     def _write_task(self, task: TaskSpec, number: int, made: Path) -> dict[str, Any]:
         self._problems.task = task.name

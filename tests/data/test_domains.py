@@ -7,6 +7,7 @@ import pytest
 
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest, source_fingerprint
+from alter_core.errors import DataError
 from alter_core.quality.report import validate
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
@@ -63,6 +64,23 @@ def test_a_domain_on_real_rows_is_not_blocked(name: str, tmp_path: Path) -> None
     report = validate(dataset, spec, None)
     report.raise_if_blocked()
     assert all(task["rows"]["test"] >= 150 for task in dataset.manifest["tasks"].values())
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_without_rows_the_command_that_makes_them_is_said_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        ingest(load_domain(DOMAINS / name), DOMAINS / name, Workspace(tmp_path))
+    assert f"`make domains DATA_ROOT=FOLDER NAMES={name}`" in raised.value.headline
+    assert str(raised.value).count("make domains") == 1
+
+
+def test_a_domain_that_does_not_make_its_rows_names_no_such_command(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    spec = (DOMAINS / "assistant" / "domain.yaml").read_text(encoding="utf-8")
+    (tmp_path / "own" / "domain.yaml").write_text(spec, encoding="utf-8")
+    with pytest.raises(DataError, match="no such file") as raised:
+        ingest(load_domain(tmp_path / "own"), tmp_path / "own", Workspace(tmp_path))
+    assert "make domains" not in str(raised.value)
 
 
 def test_every_shipped_spec_is_read() -> None:
