@@ -62,7 +62,8 @@ run: $(RUN_READY)  ## produce and register the embedded domain (or DOMAIN=name)
 domains: $(RUN_READY)  ## make the rows of the real domains from public files, DATA_ROOT=FOLDER (or NAMES="assistant clinical")
 	@test -n "$(DATA_ROOT)" || { echo "say where the rows are to lie: make domains DATA_ROOT=FOLDER"; exit 2; }
 	$(BIN)/python -m domains.command --data-root "$(DATA_ROOT)" --checkouts "$(CHECKOUTS)" --remote "$(REMOTE)" $(NAMES)
-	$(BIN)/alter data --data-root "$(DATA_ROOT)" $(NAMES)
+	@# Warnings are shown, and are no failure of this target.
+	$(BIN)/alter data --data-root "$(DATA_ROOT)" $(NAMES) || [ $$? -eq 1 ]
 
 # A file is one worker's, so that its fixtures are made once; a thread each, or workers wait for each other's.
 test: $(DEV_READY)  ## run the tests
