@@ -1,6 +1,8 @@
 """The domains that the package ships: the embedded one, and three on real rows where a data root is given."""
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,32 @@ def test_a_domain_that_does_not_make_its_rows_names_no_such_command(tmp_path: Pa
     with pytest.raises(DataError, match="no such file") as raised:
         ingest(load_domain(tmp_path / "own"), tmp_path / "own", Workspace(tmp_path))
     assert "make domains" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "task"), [("assistant", "banking_intent"), ("clinical", "pubmed_answer")])
+def test_the_hub_source_that_a_comment_shows_can_stand_in_its_place(name: str, task: str, tmp_path: Path) -> None:
+    lines = (DOMAINS / name / "domain.yaml").read_text(encoding="utf-8").splitlines()
+    shown = next(number for number, line in enumerate(lines) if line.lstrip().startswith("# source:"))
+    replaced = [line for line in lines[:shown] if f"{name}/{task}/" not in line]
+    replaced += [line.replace("# ", "", 1) if line.startswith("    # ") else line for line in lines[shown:]]
+    (tmp_path / "domain.yaml").write_text("\n".join(replaced), encoding="utf-8")
+    one = next(one for one in load_domain(tmp_path).tasks if one.name == task)
+    assert one.source.hub
+    assert one.test is None or one.test.hub
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(ROOT is None, reason="ALTER_DATA_ROOT is not set")
+@pytest.mark.parametrize("name", REAL)
+def test_the_rows_are_those_whose_digests_the_readme_has(name: str) -> None:
+    page = (DOMAINS / name / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \| \w+ \| ([\d,]+) / ([\d,]+) \| `(\w+)` / `(\w+)` \|", page, re.M)
+    assert [task for task, *_ in told] == [task.name for task in load_domain(DOMAINS / name).tasks]
+    for task, *counts, train, test in told:
+        for side, count, digest in zip(("train", "test"), counts, (train, test), strict=True):
+            content = (Path(str(ROOT)) / name / task / f"{side}.jsonl").read_bytes()
+            assert content.count(b"\n") == int(count.replace(",", ""))
+            assert hashlib.sha256(content).hexdigest().startswith(digest), f"{task}/{side}.jsonl"
 
 
 def test_every_shipped_spec_is_read() -> None:
