@@ -39,8 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except OSError as error:
-        sys.stderr.write(f"{error.filename}: {error.strerror}; name a folder that you may write to, with space left\n")
+        sys.stderr.write(f"{error}; name a folder that you may write to, with space left\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was not finished is not there\n")
+        return 130
     return 0
 
 
