@@ -62,7 +62,7 @@ def make(names: Sequence[str], data_root: Path, checkouts: Path, remote: str) ->
     read = {name: _checkouts(module, checkouts, remote) for name, module in modules.items()}
     problems = [problem for of_domain in read.values() for _, found in of_domain for problem in found]
     if problems:
-        raise DataError("the public files cannot be read as they are; nothing was written", problems)
+        raise DataError("the public files cannot be read as they are; no rows were written", problems)
     for name, module in modules.items():
         try:
             _write(name, module, [checkout for checkout, _ in read[name]], data_root)
