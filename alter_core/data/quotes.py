@@ -10,7 +10,9 @@ _CHECK = "fields over several lines"
 _REMEDY = "see that it is one cell; where a quote is plain text, put its field into quotes and double it"
 _FIT = 0.8  # of the lines in a field that would be rows of as many fields: others may have a line end of their own
 _SUSPECTS = 1000
-_RARE = 0.01  # of the rows of a single column: where more stand over several lines, such cells are usual there
+_RARE = 0.02  # of the rows: where more stand over several lines, such cells are usual there
+_FEW = 3  # rows over several lines that are rare in any file
+_LONG = 4  # lines that each would be a row of as many fields: rare in prose, whatever is usual
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Swallowed:
     def __init__(self, separator: str) -> None:
         self._separator = separator
         self.suspects: list[_Suspect] = []
+        self._multiline = 0
 
     def look_at(self, start: int, end: int, values: list[str]) -> None:
+        self._multiline += 1
         if len(self.suspects) < _SUSPECTS and (pieces := self._pieces(values)):
             self.suspects.append(_Suspect(start, end, pieces))
 
@@ -44,8 +48,7 @@ class Swallowed:
             for column, value in zip(seen, values, strict=False):
                 if "\n" not in value:
                     column[value] += 1
-        if len(seen) == 1 and len(self.suspects) > max(1, _RARE * count):
-            return
+        usual = self._multiline > max(_FEW, _RARE * count)
         for suspect in self.suspects:
             place = f"{name}:{suspect.start}"
             text = f"a quote opens here and closes in line {suspect.end}"
@@ -55,7 +58,7 @@ class Swallowed:
                     f"{text}, over what look like rows; where quotes are plain text, put the field into quotes and "
                     "double its own",
                 )
-            else:
+            elif not usual or (len(seen) > 1 and len(suspect.pieces) >= _LONG):
                 problems.note(f"{place}: {text}", _CHECK, "a field stands over lines that could be rows", _REMEDY)
 
     def _pieces(self, values: list[str]) -> tuple[tuple[str | None, ...], ...]:

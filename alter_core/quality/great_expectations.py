@@ -66,7 +66,7 @@ class Suite:
         numbered = [e.model_copy() if hasattr(e, "model_copy") else e.copy() for e in expectations]
         for number, each in enumerate(numbered):
             each.meta = {"number": number}
-        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=numbered))
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=[*numbered, *_row_counts(numbered)]))
         asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
         batch = asset.add_batch_definition_whole_dataframe(name)
         definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
@@ -82,22 +82,32 @@ class Suite:
             result_format={"result_format": "SUMMARY", "partial_unexpected_count": SHOWN},
         )
         told = found.to_json_dict()
+        counts = [each for each in told["results"] if "rows_of" in each["expectation_config"]["meta"]]
+        told["results"] = [each for each in told["results"] if each not in counts]
+        passing = {
+            number: int((each.get("result") or {}).get("observed_value") or 0)
+            for each in counts
+            for number in each["expectation_config"]["meta"]["rows_of"]
+        }
         for each in told["results"]:
             number = each["expectation_config"]["meta"]["number"]
-            self._add(self.results[number], each, frame)
+            column = each["expectation_config"]["kwargs"].get("column")
+            values = int(frame[column].notna().sum()) if column in frame else len(frame)
+            self._add(self.results[number], each, min(values, passing.get(number, values)))
         told["meta"]["frame"] = len(self.json) + 1
         told["results"] = [_without_traces(each) for each in told["results"]]
         self.json.append(told)
         self._rows += len(frame)
 
-    def _add(self, result: Result, found: dict[str, Any], frame: "pd.DataFrame") -> None:
+    def _add(self, result: Result, found: dict[str, Any], about: int) -> None:
+        """about: values or rows that an expectation on a whole column or table is about."""
         details = found.get("result") or {}
         result.success = result.success and bool(found["success"])
         result.error = result.error or _error_of(found)
         if "element_count" in details:
             result.checked += int(details["element_count"] or 0) - int(details.get("missing_count") or 0)
         else:
-            result.checked += _looked_at(found["expectation_config"], frame)
+            result.checked += about
         result.unexpected += int(details.get("unexpected_count") or 0)
         result.observed = details.get("observed_value", result.observed)
         free = SHOWN - len(result.indices)
@@ -106,18 +116,24 @@ class Suite:
         result.values += (details.get("partial_unexpected_list") or [])[:free]
 
 
-def _looked_at(config: Mapping[str, Any], frame: "pd.DataFrame") -> int:
-    """Values that an expectation on a whole column is about, or rows. One that counts rows is about all of them: that
-    it finds none is what it may be there for."""
-    given = config.get("kwargs") or {}
-    condition = given.get("row_condition")
-    if condition and not config["type"].startswith("expect_table_row_count"):
-        try:
-            frame = frame.query(str(condition))
-        except Exception:  # the library reads conditions of its own too, and says itself what it cannot read
-            return len(frame)
-    column = given.get("column")
-    return int(frame[column].notna().sum()) if column in frame else len(frame)
+def _row_counts(expectations: Sequence[Any]) -> list[Any]:
+    """Expectations that hold, and count the rows that a row_condition lets pass: the library passes what looks at no
+    row, and does not say how many there were. One that counts rows itself may be there to find none."""
+    import great_expectations.expectations as gxe
+
+    numbers: dict[str, list[int]] = {}
+    counts: dict[str, Any] = {}
+    for number, each in enumerate(expectations):
+        if (condition := getattr(each, "row_condition", None)) is None or type(each).__name__.startswith(
+            "ExpectTableRowCount"
+        ):
+            continue
+        numbers.setdefault(str(condition), []).append(number)
+        parser = {"condition_parser": each.condition_parser} if getattr(each, "condition_parser", None) else {}
+        counts[str(condition)] = gxe.ExpectTableRowCountToBeBetween(min_value=0, row_condition=condition, **parser)
+    for condition, count in counts.items():
+        count.meta = {"rows_of": numbers[condition]}
+    return list(counts.values())
 
 
 def _error_of(found: Mapping[str, Any]) -> str | None:

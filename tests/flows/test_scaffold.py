@@ -117,3 +117,22 @@ def test_a_folder_that_is_there_is_left_alone(samples: list[Path], tmp_path: Pat
     scaffold("mine", samples, tmp_path / "mine")
     with pytest.raises(DataError, match="already there"):
         scaffold("mine", samples, tmp_path / "mine")
+
+
+def test_a_column_that_says_the_split_is_used(tmp_path: Path) -> None:
+    rows = "".join(
+        f"message {n},{('late', 'lost')[n % 2]},{('train', 'train', 'dev', 'test')[n % 4]}\n" for n in range(200)
+    )
+    (tmp_path / "orders.csv").write_text("text,label,split\n" + rows)
+    spec = load_domain(scaffold("shop", [tmp_path / "orders.csv"], tmp_path / "shop"))
+    [task] = spec.tasks
+    assert (task.source.columns, task.labels) == ({"input": "text", "target": "label"}, ("late", "lost"))
+    assert task.source.where == {"split": ("train", "dev")}
+    assert task.test is not None
+    assert (task.test.path, task.test.columns, task.test.where) == (
+        task.source.path,
+        task.source.columns,
+        {"split": ("test",)},
+    )
+    rows_of = ingest(spec, tmp_path / "shop", Workspace(tmp_path / "home")).manifest["tasks"]["orders"]["rows"]
+    assert (rows_of["train"] + rows_of["validation"], rows_of["test"]) == (150, 50)
