@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import logging
 import math
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ MAX_NAME = 250  # of a parameter
 MAX_BATCH = 100  # parameters or tags in one call
 MAX_METRICS = 1000  # metrics in one call
 DATASET_DIGEST = 36  # longest digest that MLflow keeps
+log = logging.getLogger(__name__)
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows what belongs to training, not to agents
@@ -89,7 +92,7 @@ class Tracker:
         """Add or replace tags of a run."""
         from mlflow.entities import RunTag
 
-        with reported("tag a run", self.tracking_uri):
+        with self._writing("tag a run", run_id):
             self._client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
 
     def log_metrics(
@@ -113,7 +116,7 @@ class Tracker:
             for key, value in row["metrics"].items()
             if isinstance(value, int | float)
         ]
-        with reported("log metrics", self.tracking_uri):
+        with self._writing("log metrics", run_id):
             for begin in range(0, len(metrics), MAX_METRICS):
                 self._client.log_batch(run_id, metrics=metrics[begin : begin + MAX_METRICS])
 
@@ -130,12 +133,12 @@ class Tracker:
             source=json.dumps({"uri": source}),
             profile=json.dumps(profile, default=str),
         )
-        with reported("log a data set", self.tracking_uri):
+        with self._writing("log a data set", run_id):
             self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
     def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Store a file, or a folder's files, under `folder` of the run's artifacts."""
-        with reported(f"store {path.name}", self.tracking_uri):
+        with self._writing(f"store {path.name}", run_id):
             if path.is_dir():
                 self._client.log_artifacts(run_id, str(path), folder)
             else:
@@ -143,22 +146,32 @@ class Tracker:
 
     def log_text(self, run_id: str, text: str, file: str) -> None:
         """Store `text` as an artifact named `file`."""
-        with reported(f"store {file}", self.tracking_uri):
+        with self._writing(f"store {file}", run_id):
             self._client.log_text(run_id, text, file)
 
     def log_figure(self, run_id: str, figure: Any, file: str) -> None:
         """Store a matplotlib figure as `file` (PNG or SVG by its ending)."""
-        with reported(f"store {file}", self.tracking_uri):
+        with self._writing(f"store {file}", run_id):
             self._client.log_figure(run_id, figure, file, save_kwargs={"bbox_inches": "tight"})
 
     def log_table(self, run_id: str, columns: Mapping[str, Sequence[Any]], file: str) -> None:
         """Store columns of equal length as a table that the UI can show; `file` ends with .json."""
-        with reported(f"store {file}", self.tracking_uri):
+        with self._writing(f"store {file}", run_id):
             self._client.log_table(run_id, {key: list(values) for key, values in columns.items()}, file)
+
+    @contextmanager
+    def _writing(self, doing: str, run_id: str) -> Iterator[None]:
+        """As `reported`, on a run that somebody may have deleted in MLflow while its process works: it comes back, as
+        hours of work would end otherwise."""
+        with reported(doing, self.tracking_uri):
+            if self._client.get_run(run_id).info.lifecycle_stage == "deleted":
+                self._client.restore_run(run_id)
+                log.warning("the MLflow run %s was deleted while its production works: it is restored", run_id)
+            yield
 
     def end_run(self, run_id: str, status: Status) -> None:
         """Close a run."""
-        with reported("end a run", self.tracking_uri):
+        with self._writing("end a run", run_id):
             self._client.set_terminated(run_id, status)
 
     def sweep(self, workspace: str | None = None, note: str = "its process ended without closing the run") -> list[str]:

@@ -65,7 +65,7 @@ class Candidate:
         )
         if self.champion and "champion" not in self.scorecards:
             if trouble := self.production.trouble_with(self.champion["version"]):
-                todo = f"`alter promote {plan.spec.name} --reason TEXT` makes this one champion all the same"
+                todo = f"`alter promote {plan.spec.name} challenger --reason TEXT` makes this one champion all the same"
                 return replace(decision, reason=f"the champion cannot be compared ({trouble}); {todo}")
         if self.champion and another_split(plan, self.champion):
             more = (

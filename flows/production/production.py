@@ -110,7 +110,6 @@ class Production:
         have registered it; empty where it can. Raises RegistryError where the store does not answer."""
         try:
             self.bundle_of(version)
-            self.facts_of(version)
         except RegistryError as error:
             if error.transient:
                 raise

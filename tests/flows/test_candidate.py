@@ -10,11 +10,11 @@ from tests.registry.facts import scorecard
 CHAMPION = {"version": 3, "tags": {}}
 
 
-def candidate(own: Any, against: Any, champion: Any, *, seed: int = 0, **split: str) -> Candidate:
+def candidate(own: Any, against: Any, champion: Any, *, seed: int = 0, trouble: str = "", **split: str) -> Candidate:
     rule = SimpleNamespace(max_task_drop=0.02, confidence=0.6)
-    plan = SimpleNamespace(spec=SimpleNamespace(promotion=rule, seed=seed, digest="s"), split_keys=split)
+    plan = SimpleNamespace(spec=SimpleNamespace(name="tiny", promotion=rule, seed=seed, digest="s"), split_keys=split)
     parts = {"rows": SimpleNamespace(digest="d"), "backbone": SimpleNamespace(source="b")}
-    production: Any = SimpleNamespace(plan=plan, **parts)
+    production: Any = SimpleNamespace(plan=plan, trouble_with=lambda _: trouble, **parts)
     quality: Any = SimpleNamespace(outcome="ok")
     stages: Any = {"stage_one": None, "stage_two": None}
     cards = {"stage_one": scorecard(0.1, 1), "stage_two": own, **({"champion": against} if against else {})}
@@ -30,6 +30,12 @@ def test_the_rule_has_the_specs_confidence_and_its_seed() -> None:
 def test_a_champion_that_shares_no_task_is_not_replaced_as_if_there_were_none() -> None:
     assert not candidate(scorecard(0.7, 4), None, CHAMPION).decide().promote
     assert candidate(scorecard(0.7, 4), None, None).decide().promote
+
+
+def test_a_champion_whose_files_are_gone_is_replaced_by_a_person_alone() -> None:
+    found = candidate(scorecard(0.7, 4), None, {"version": 3, "tags": {"split": "?"}}, trouble="3 is gone").decide()
+    assert not found.promote
+    assert "the champion cannot be compared (3 is gone); `alter promote" in found.reason
 
 
 def test_a_champion_of_another_split_is_named_in_the_decision() -> None:

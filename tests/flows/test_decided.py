@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows import publish
-from flows.production.earlier import SETTLED, is_unsettled, settled
+from flows.production.earlier import SETTLED, bundle_to_compare, champion_profile, is_unsettled, settled
 from flows.production.production import Production
 from registry.promotion import Decision
 from tests.flows.conftest import Produce
@@ -38,6 +38,20 @@ def test_of_two_versions_of_one_run_key_the_newest_tells_whether_there_is_someth
     assert not is_unsettled(store.models.get("tiny", 1), key)
     store.models.tag("tiny", 2, {SETTLED: "yes"})
     assert (settled(made) or {})["version"] == 2
+
+
+def test_a_champion_whose_files_were_deleted_in_mlflow_does_not_end_a_run_and_is_not_unchanged(
+    store: Store, parts: Path, made: Production
+) -> None:
+    store.register(parts, made.run_key)
+    store.models.tag("tiny", 1, {SETTLED: "yes", "decision_reason": "there is no champion yet"})
+    store.models.set_champion("tiny", 1, None)
+    store.models.client.delete_logged_model(store.models.get("tiny", 1)["model_id"])
+    champion = store.models.champion("tiny")
+    assert "was deleted in MLflow" in made.trouble_with(1)
+    assert settled(made) is None
+    assert champion_profile(made, champion) is None
+    assert bundle_to_compare(made, champion) is None
 
 
 def test_a_champion_that_is_made_again_to_the_bit_keeps_what_was_decided_of_it(

@@ -16,8 +16,9 @@ from sqlalchemy.exc import OperationalError
 
 from flows.production.stores import need_versions
 from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable, reported
-from registry.models import LINKED, ModelStore
+from registry.models import ModelStore
 from registry.packaging import MAX_DESCRIPTION
+from registry.registration import LINKED
 from registry.retention import plan_removals
 from registry.store import domain_lock, open_client
 from registry.versions import _pages

@@ -250,3 +250,17 @@ def test_metrics_keep_their_steps(store: Store) -> None:
     tracker.log_metrics(run, [{"step": step, "metrics": {"loss": 1 / step}} for step in (1, 2)])
     history = store.models.client.get_metric_history(run, "loss")
     assert sorted((point.step, point.value) for point in history) == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_run_that_is_deleted_while_its_production_works_is_restored(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = store.tracker()
+    run = tracker.start_run("tiny", {}, {})
+    store.models.client.delete_run(run)
+    tracker.log_metrics(run, [{"step": 1, "metrics": {"loss": 0.5}}])
+    assert "was deleted while its production works: it is restored" in caplog.text
+    store.models.client.delete_run(run)
+    tracker.end_run(run, "FINISHED")
+    ended = store.models.client.get_run(run)
+    assert (ended.info.status, ended.data.metrics) == ("FINISHED", {"loss": 0.5})
