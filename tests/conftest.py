@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ def tiny_rows() -> dict[str, list[dict[str, str]]]:
             rows["match"].append({"input": f"{text} ? {other}", "target": "yes" if other == colour else "no"})
             rows["thing"].append({"input": text, "target": thing})
     return rows
+
+
+@pytest.fixture
+def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For models on the device `meta`, whose name torch's autocast refuses."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
 
 @pytest.fixture(scope="session")

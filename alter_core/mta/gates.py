@@ -82,7 +82,7 @@ class Gate(nn.Module):
         for task in range(len(self.homes)):
             columns = self.hard_columns(task)
             rows.append([1 / len(columns) if c in columns else 0.0 for c in range(len(self.columns))])
-        return torch.tensor(rows, device=self.logits[0].device)
+        return torch.tensor(rows).to(self.logits[0].device, non_blocking=True)  # no wait for what the device does
 
     def _soft(self) -> Tensor:
         rows = []
@@ -92,7 +92,7 @@ class Gate(nn.Module):
             if all(active):
                 weights = scores.softmax(1)
             elif any(active):
-                mask = torch.tensor(active, device=scores.device)
+                mask = torch.tensor(active).to(scores.device, non_blocking=True)
                 weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
             else:
                 weights = torch.zeros_like(scores)

@@ -46,7 +46,8 @@ class Mixture:
 
 def form(mixture: Mixture, tasks: Sequence[int], dtype: torch.dtype) -> list[FFNWeights]:
     """Return the mixed FFN of each of `tasks`, weights formed in fp32 and then cast to `dtype`."""
-    table = mixture.table[list(tasks)]
+    rows = mixture.table.unbind(0)
+    table = torch.stack([rows[task] for task in tasks])  # a list as index would be sent to the device, and waited for
     weights = {
         role: _formed(mixture.of_banks(table), role, w, len(tasks)) for role, w in mixture.common.weights.items()
     }

@@ -40,7 +40,7 @@ class Rows:
 
 
 class Routing:
-    """The task ids of one batch; sorted once, whatever the number of MTA layers."""
+    """The task ids of one batch, on the CPU; sorted and sent to a device once, whatever the number of MTA layers."""
 
     def __init__(self, ids: Sequence[int], known: str) -> None:
         self.ids = tuple(ids)
@@ -75,13 +75,18 @@ def _group(ids: list[int], device: torch.device) -> Rows:
     present = tuple(sorted(set(ids)))
     counts = tuple(ids.count(task) for task in present)
     if all(a <= b for a, b in pairwise(ids)):
-        return Rows(torch.tensor(ids, device=device), present, counts, None, None)
+        return Rows(_sent([ids], device)[0], present, counts, None, None)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     inverse = [0] * len(ids)
     for place, row in enumerate(order):
         inverse[row] = place
-    ids_, order_, inverse_ = torch.tensor([ids, order, inverse], device=device).unbind(0)
+    ids_, order_, inverse_ = _sent([ids, order, inverse], device)
     return Rows(ids_, present, counts, order_, inverse_)
+
+
+def _sent(lists: list[list[int]], device: torch.device) -> tuple[Tensor, ...]:
+    """On `device`, without waiting for what it does."""
+    return torch.tensor(lists).to(device, non_blocking=True).unbind(0)
 
 
 class Router:
@@ -93,6 +98,7 @@ class Router:
     def parse(self, task_ids: TaskIds) -> Routing:
         """Return the routing of `task_ids`: names, or integers from 0 in the order of `tasks`, one per row.
 
+        A tensor should be on the CPU: the ids are read here, and a device would have to end its work first.
         Raises TaskIdError for unknown names, ids out of range, floats, or anything but one dimension.
         """
         known = ", ".join(f"{i}={name}" for i, name in enumerate(self.tasks))

@@ -250,6 +250,7 @@ class Batch:
     offsets: Rows
     """Where on its line each of `rows` begins."""
     task_ids: Int[Tensor, " line"]
+    """On the CPU, wherever the rest is: `routing` reads them."""
     inputs: Int[Tensor, "line seq"]
     lengths: Int[Tensor, " line"]
     """Tokens of each line of `inputs`; what follows is padding."""
@@ -259,6 +260,10 @@ class Batch:
     """What the decoder of an encoder-decoder reads: its start token and the answer without its end."""
     at: Int[Tensor, "target 2"]
     """(line, place) in `inputs`, or in `answer_inputs`, of each token that predicts a target token; row by row."""
+    number: Int[Tensor, " target"]
+    """Place of each of `at` among those of its line."""
+    most: int
+    """Of `at` on one line."""
     targets: Int[Tensor, " target"]
     weights: Float[Tensor, " target"]
     """1 / answer tokens of the row, so that the weighted sum of losses is a mean per row, summed."""
@@ -269,9 +274,9 @@ class Batch:
         return torch.arange(self.inputs.shape[1], device=self.inputs.device) < self.lengths[:, None]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`."""
+        """The same batch on `device`, but for the task ids."""
         moved: dict[str, Any] = {k: part.to(device) for k, part in vars(self).items() if isinstance(part, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved | {"task_ids": self.task_ids})
 
 
 WIDTH_STEP = 8
@@ -338,13 +343,17 @@ def _collate_pairs(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: in
     )
 
 
-def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict[str, Tensor]:
+def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict[str, Any]:
     """Where the rows' answers are predicted: row i's on line lines[i], from the place first[i] on."""
     answers = [encoded.targets[int(r)] for r in rows]
     sizes = np.array([len(a) for a in answers])
     place = np.concatenate([np.arange(f, f + n) for f, n in zip(first, sizes, strict=True)])
+    line = np.repeat(lines, sizes)
+    counts = np.bincount(line)
     return {
-        "at": torch.from_numpy(np.stack((np.repeat(lines, sizes), place), axis=1)),
+        "at": torch.from_numpy(np.stack((line, place), axis=1)),
+        "number": torch.from_numpy(np.arange(len(line)) - (counts.cumsum() - counts)[line]),
+        "most": int(counts.max()),
         "targets": torch.from_numpy(np.concatenate(answers).astype(np.int64)),
         "weights": torch.from_numpy(np.repeat((1 / sizes).astype(np.float32), sizes)),
     }

@@ -59,7 +59,7 @@ class TargetForward:
             self._at = batch.at
             if not self.model.is_activation_checkpointing:  # it runs the layer again after these hooks are gone
                 for layer in self._last:
-                    stack.enter_context(_only_at(layer, batch.at))
+                    stack.enter_context(_only_at(layer, batch))
             head = self.model.get_output_embeddings()
             handle = head.register_forward_pre_hook(self._gather)
             stack.callback(handle.remove)
@@ -109,7 +109,7 @@ class TargetForward:
         positions = torch.tensor([[*range(3), *range(4)]] * 2)
         device = next(self.blocks.parameters()).device
         try:
-            with evaluating(self.model), self.mta.routing(torch.zeros(2, dtype=torch.long, device=device)):
+            with evaluating(self.model), self.mta.routing(torch.zeros(2, dtype=torch.long)):
                 behind = self.model(input_ids=ids.to(device), position_ids=positions.to(device), use_cache=False).logits
                 alone = self.model(input_ids=ids[:, 3:].to(device), use_cache=False).logits
         except (TypeError, ValueError, RuntimeError):  # takes no positions, or none of these
@@ -185,22 +185,19 @@ def _skipped(blocks: nn.ModuleList, first: int, states: Tensor) -> Iterator[None
 
 
 @contextmanager
-def _only_at(layer: Place, at: Tensor) -> Iterator[None]:
-    """Let a layer that works on each token apart run only at the places `at` of (batch, seq); zeros elsewhere.
+def _only_at(layer: Place, batch: Batch) -> Iterator[None]:
+    """Let a layer that works on each token apart run only at the places `at` of `batch`; zeros elsewhere.
 
-    The rows of `at` are in order, so each row's places form one run; runs are padded to the longest.
+    The lines of `at` are in order, so each line's places form one run; runs are padded to the longest.
     """
-    rows = at[:, 0]
-    counts = torch.bincount(rows)
-    index = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[rows]
-    width = int(counts.max())
+    (rows, places), index, width = batch.at.unbind(1), batch.number, batch.most
 
     def before(_layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         (hidden,) = args
         if hidden.dim() != 3:
             return None
         narrow = hidden.new_zeros(hidden.shape[0], width, hidden.shape[2])
-        narrow[rows, index] = hidden[rows, at[:, 1]]
+        narrow[rows, index] = hidden[rows, places]
         shapes.append(hidden.shape)
         return (narrow,)
 
@@ -208,7 +205,7 @@ def _only_at(layer: Place, at: Tensor) -> Iterator[None]:
         if not shapes:
             return None
         whole = out.new_zeros(shapes.pop())
-        whole[rows, at[:, 1]] = out[rows, index]
+        whole[rows, places] = out[rows, index]
         return whole
 
     shapes: list[torch.Size] = []

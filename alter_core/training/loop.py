@@ -142,7 +142,7 @@ def validation_losses(job: Training, forward: TargetForward) -> dict[str, float]
             )
             per_row = torch.zeros(len(batch.rows), device=losses.device)
             per_row.index_add_(0, batch.at[:, 0], losses * batch.weights)
-            np.add.at(sums, batch.task_ids.cpu().numpy(), per_row.cpu().numpy())
+            np.add.at(sums, batch.task_ids.numpy(), per_row.cpu().numpy())
     counts = np.bincount(job.validation.task_ids, minlength=len(sums))
     return {task: float(sums[i] / counts[i]) for i, task in enumerate(job.mta.tasks) if counts[i]}
 

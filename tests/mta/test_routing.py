@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alter_core.errors import TaskIdError
 from alter_core.mta import MTAModel, inject
@@ -258,3 +259,38 @@ def test_rows_are_grouped_once_per_batch_not_per_layer(monkeypatch: pytest.Monke
     logits(mta, batch_for(mta.model, rows=4), ROWS)
     assert len(mta.layers) == 2
     assert calls == [1]
+
+
+class Sent(TorchDispatchMode):
+    """Whole numbers that go from the CPU to another device, copy by copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[torch.Size] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [one for one in args if isinstance(one, torch.Tensor)]
+        leaves = isinstance(out, torch.Tensor) and out.device.type != "cpu"
+        if func is torch.ops.aten._to_copy.default and leaves and tensors[0].device.type == "cpu":
+            self.copies += [] if out.is_floating_point() else [out.shape]
+        return out
+
+
+@pytest.mark.parametrize("learning", [True, False])
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+@pytest.mark.parametrize("mixing", ["weight", "output"])
+@pytest.mark.parametrize("adapter", ["ffn", "lora"])
+def test_a_batch_sends_its_ids_once_and_no_layer_waits_for_the_device(
+    adapter: str, mixing: str, mode: Any, learning: bool, no_autocast: None
+) -> None:
+    """A tensor on the device `meta` has no contents, so that to read one on the CPU is an error, as it is a wait."""
+    mta = inject(tiny("llama"), plain_config(layers="all", adapter=adapter, mixing=mixing), TASKS)
+    mta.set_gate_mode(mode)
+    mta.model.to("meta")
+    hidden = torch.zeros(4, 5, mta.model.config.hidden_size, device="meta")
+    with Sent() as sent, torch.set_grad_enabled(learning), mta.routing(ROWS):
+        for layer in mta.layers:
+            hidden = layer(hidden)
+    assert len(mta.layers) > 1
+    assert sent.copies == [torch.Size([3, 4])]

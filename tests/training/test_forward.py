@@ -6,7 +6,7 @@ import torch
 
 from alter_core.mta import inject
 from alter_core.training.batches import Batch, EncodedRows, collate
-from alter_core.training.forward import TargetForward
+from alter_core.training.forward import TargetForward, _only_at
 from tests.mta.conftest import MODELS, TASKS, plain_config, stir, tiny
 from tests.training.test_batches import encoded
 
@@ -117,3 +117,22 @@ def test_a_model_that_does_not_keep_rows_apart_is_not_packed(monkeypatch: pytest
 
     monkeypatch.setattr(forward.model, "forward", careless)
     assert not forward.can_pack()
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+@torch.no_grad()
+def test_what_a_step_reads_of_its_batch_it_reads_before_the_batch_leaves_the_cpu(
+    architecture: str, no_autocast: None
+) -> None:
+    """A tensor on the device `meta` has no contents: to read one would be to wait for the device."""
+    forward, batch = forward_and_batch(architecture)
+    for layer in forward.mta.layers:
+        layer.to("meta")  # type: ignore[attr-defined]
+    moved = batch.to(torch.device("meta"))
+    assert moved.task_ids.device.type == "cpu"
+    assert moved.at.device.type == "meta"
+    read = batch.inputs if batch.answer_inputs is None else batch.answer_inputs
+    hidden = torch.zeros(*read.shape, forward.model.get_input_embeddings().weight.shape[1], device="meta")
+    with _only_at(forward.mta.layers[-1], moved), forward.mta.routing(moved.task_ids):
+        out = forward.mta.layers[-1](hidden)  # type: ignore[operator]
+    assert out.shape == hidden.shape
