@@ -65,6 +65,7 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
 
     Raises AlterError subclasses for a dataset, bundle or backbone that cannot be used, and Stopped when asked to stop.
     """
+    # Heavy, and late for speed: a flow describes jobs, and a wrong job file is told at once.
     from alter_core.data.dataset import TaskDataset
     from alter_core.evaluation.baselines import majority_targets
     from alter_core.evaluation.scorecard import SCORECARD_FILE, Sample, score
@@ -121,6 +122,7 @@ def write_predictions(path: Path, rows: Sequence[Row], predictions: "Sequence[Pr
 
 
 def _predictor(subject: Subject, job: EvaluationJob) -> "Predictor":
+    # Late as in `run`.
     from alter_core.backbone import load_backbone
     from alter_core.inference.predict import Predictor
 
