@@ -9,8 +9,9 @@ AlterError                 exit code 2 unless a subclass says otherwise
 │   └── TaskIdError        a task id or name is unknown, missing or of the wrong shape
 ├── BundleError            a bundle is incomplete, altered or of another version
 ├── WorkspaceError         the workspace cannot be written, or its disk is short
-└── TrainingError          a training or evaluation job ended without a result (exit code 1)
-    └── Diverged           the loss is no number any more
+├── TrainingError          a training or evaluation job ended without a result (exit code 1)
+│   └── Diverged           the loss is no number any more
+└── RegistryError          of registry.errors: the store could not do what was asked (exit code 1)
 
 Stopped                    no error: the process was asked to end, and what it did is kept
 
@@ -27,11 +28,13 @@ class AlterError(Exception):
     """
 
     exit_code = 2
+    transient = False
+    """Whether the same call may work later: a server that does not answer, a busy database."""
 
     def __init__(self, headline: str, problems: Sequence[str] = (), *, transient: bool = False) -> None:
         self.headline = headline
         self.problems = tuple(problems)
-        self.transient = transient  # the same call may work later: a server that does not answer, a busy database
+        self.transient = transient or self.transient
         super().__init__("\n".join([headline, *(f"  - {p}" for p in self.problems)]))
 
 

@@ -20,6 +20,7 @@ from flows.production.plan import ABLATION_LOCK, Plan, code_of
 from flows.production.production import Production
 from flows.production.stores import Stores
 from flows.publish import Run, ended
+from registry.tracking import StepMetrics
 
 
 def read_variants(file: Path) -> dict[str, dict[str, Any]]:
@@ -89,11 +90,11 @@ def record(run: Run, table: Mapping[str, Any], folder: Path, tags: Mapping[str, 
             means = {f"test.{name}": task["value"] for name, task in arm["tasks"].items()}
             means |= {"macro_low": arm["macro"]["low"], "macro_high": arm["macro"]["high"]}
             means |= {"validation_macro": arm["validation"], "seconds": arm["seconds"]}
-            rows = [
+            rows: list[StepMetrics] = [
                 {"step": seed, "metrics": {"macro_of_seed": value}}
                 for seed, value in zip(arm["seeds"], arm["macro_by_seed"], strict=True)
             ]
-            last = {"step": arm["seeds"][-1], "metrics": {"macro": arm["macro"]["value"], **means}}
+            last: StepMetrics = {"step": arm["seeds"][-1], "metrics": {"macro": arm["macro"]["value"], **means}}
             run.tracker.log_metrics(own, [*rows, last])
 
 

@@ -19,8 +19,9 @@ from alter_core.training.result import GateTable
 from flows.production import display
 from flows.production.plan import Plan
 from flows.production.production import Production, Quality
-from registry.card import own_scorecard, plain, shown_macro, table
+from registry.card import plain, table
 from registry.errors import without_password
+from registry.scorecard import Scorecards, macro_of, own_scorecard, score_of
 
 MOST_WARNINGS = 50
 PROGRESS_SECONDS = 2.0
@@ -69,21 +70,19 @@ def quality_summary(plan: Plan, quality: Quality) -> None:
     create_markdown_artifact("\n".join(lines), key=key(plan, "quality"), description="Data of this run")
 
 
-def score_table(plan: Plan, scorecards: Mapping[str, Mapping[str, Any]]) -> None:
+def score_table(plan: Plan, scorecards: Scorecards) -> None:
     """One row per task: each subject's score on the test rows."""
-    rows: list[dict[str, Any]] = []
-    for name in plan.spec.task_names:
-        row: dict[str, Any] = {"task": name}
-        for subject, card in scorecards.items():
-            if scores := card["tasks"].get(name):
-                row.setdefault("metric", scores["metric"])
-                row[subject] = round(scores["metrics"][scores["metric"]]["value"], 4)
-        rows.append(row)
-    own = scorecards[own_scorecard(scorecards)]
-    macros = {subject: shown_macro(card, own) for subject, card in scorecards.items()}
-    macro = {subject: round(value, 4) for subject, value in macros.items() if value is not None}
-    rows.append({"task": "macro", "metric": "", **macro})
+    rows: list[dict[str, str | float]] = []
+    for task, score in scorecards[own_scorecard(scorecards)]["tasks"].items():
+        values = {one: score_of(scorecards, one, task) for one in scorecards}
+        rows.append({"task": task, "metric": score["metric"], **_known(values)})
+    macros = {one: macro_of(scorecards, one) for one in scorecards}
+    rows.append({"task": "macro", "metric": "", **_known(macros)})
     create_table_artifact(rows, key=key(plan, "scores"), description="Test rows")
+
+
+def _known(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items() if value is not None}
 
 
 def gate_tables(plan: Plan, stage: str, gates: Mapping[str, GateTable]) -> None:

@@ -1,9 +1,9 @@
 """What a production leaves in MLflow: its run, the registered version, the decision. Calls the registry only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -24,6 +24,7 @@ from registry.card import CardFacts, render_card
 from registry.errors import AliasConflict, RegistryError
 from registry.models import STARTED_FROM
 from registry.promotion import Decision
+from registry.scorecard import Sample
 from registry.tracking import WORKSPACE, Tracker
 from registry.verification import verify_in_fresh_process
 from registry.versions import Version
@@ -131,7 +132,7 @@ def register(candidate: Candidate, run: Run) -> int:
         for name, scores in own["tasks"].items()
         for metric, value in scores["metrics"].items()
     }
-    sample = own["samples"][0]
+    sample = own.get("samples", ())[0]
     version = production.stores.models.register(
         spec.name,
         run.id,
@@ -154,7 +155,7 @@ def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:
     """What an analyst looks for beside the card: samples as a table, figures, what each stage did."""
     from registry.figures import figures_of  # matplotlib takes a second to import
 
-    run.tracker.log_table(run.id, _columns(candidate.own["samples"]), "samples.json")
+    run.tracker.log_table(run.id, _columns(candidate.own.get("samples", ())), "samples.json")
     for name, figure in figures_of(facts).items():
         run.tracker.log_figure(run.id, figure, f"figures/{name}")
     if opening := candidate.opening:
@@ -168,7 +169,7 @@ def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:
 def verify(candidate: Candidate, version: int) -> dict[str, float]:
     """Load the version by its URI in a fresh process and repeat the recorded samples. Raises VerificationError."""
     production = candidate.production
-    samples = candidate.own["samples"]
+    samples = candidate.own.get("samples", ())
     found = verify_in_fresh_process(production.stores.uri, production.plan.spec.name, version, samples)
     say(f"version {version} was loaded in a fresh process and repeated {found['rows']:.0f} recorded predictions")
     return found
@@ -221,6 +222,6 @@ def settle(production: Production, version: int, facts: CardFacts | None = None)
     store.tag(name, version, {earlier.SETTLED: "yes"})
 
 
-def _columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _columns(samples: Sequence[Sample]) -> dict[str, list[object]]:
     names = list(dict.fromkeys(key for row in samples for key in row))
-    return {name: [row.get(name) for row in samples] for name in names}
+    return {name: [dict(row).get(name) for row in samples] for name in names}

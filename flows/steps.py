@@ -33,6 +33,7 @@ from flows.production.plan import Plan, StageName
 from flows.production.production import Backbone, Production, Quality, Rows
 from flows.production.settings import checkpoint_seconds
 from flows.production.stage import Stage, Start
+from registry.scorecard import Scorecard
 from registry.versions import Version
 
 LOG_SECONDS = 5.0
@@ -189,7 +190,7 @@ def _logged(log: Callable[[list[Row]], None] | None, rows: list[Row]) -> bool:
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[str, Mapping[str, Any]]:
+def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[str, Scorecard]:
     """Score each bundle (None: the backbone as it is) on the test rows; scorecards by name.
 
     All that have no scorecard yet are scored in one process. Raises TrainingError.
@@ -217,7 +218,7 @@ def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[
             follower(row["done"], row["total"], phase=f"score {row['subject']}", seconds_left=row.get("seconds_left"))
 
         run_job(module_command("alter_core.evaluation.job"), job, folders[missing[0]], on_row)
-    scorecards: dict[str, Mapping[str, Any]] = {
+    scorecards: dict[str, Scorecard] = {
         name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()
     }
     artifacts.score_table(plan, scorecards)

@@ -1,7 +1,7 @@
 """The only room that imports MLflow: runs, registered versions, cards and the promotion rule.
 
-It takes and gives paths and plain values; it knows neither alter_core nor Prefect. What MLflow reads from the
-environment when it is imported is set here; a value that is already there wins.
+It takes and gives paths and plain values; of alter_core it knows the errors alone, and nothing of Prefect. What MLflow
+reads from the environment when it is imported is set here; a value that is already there wins.
 """
 
 import os

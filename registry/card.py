@@ -1,17 +1,11 @@
 """The model card: everything a reader needs to judge a version, as Markdown, from plain values."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import NotRequired, TypedDict
 
 from registry.costs import MEASURES, Cost, share
+from registry.scorecard import Scorecards, macro_of, own_scorecard, score_of, shown_subjects
 
-SUBJECTS = {
-    "majority": "majority",
-    "zero_shot": "zero-shot",
-    "stage_one": "stage one",
-    "champion": "champion",
-    "stage_two": "**this model**",
-}
 FEW_ROWS = 30
 """Below, resampled rows do not show how far a score may be off: 5 of 5 right would be 1.000 to 1.000."""
 
@@ -29,6 +23,57 @@ class TaskFacts(TypedDict, total=False):
     """Where its rows come from, in words."""
 
 
+class QualityFacts(TypedDict):
+    """What the checks of the rows found."""
+
+    outcome: str
+    warnings: Sequence[str]
+
+
+class DataFacts(TypedDict, total=False):
+    """The rows."""
+
+    digest: str
+    quality: QualityFacts
+
+
+class BackboneFacts(TypedDict, total=False):
+    """The model that was extended."""
+
+    model: str
+    revision: str | None
+    licence: str
+    digest: str
+    parameters: int
+    notes: Sequence[str]
+
+
+class ParameterFacts(TypedDict):
+    """Of the bundle, and those that any stage changed."""
+
+    total: int
+    trained: int
+
+
+class DecisionFacts(TypedDict):
+    """What was decided of a version, as `registry.promotion.decide` or a person did."""
+
+    promote: bool
+    reason: str
+    numbers: NotRequired[Mapping[str, object]]
+    by: NotRequired[str]
+    """The person, where one decided."""
+    person_reason: NotRequired[str]
+    rolled_back: NotRequired[str]
+    """When a person took that back."""
+
+
+class Profile(TypedDict):
+    """Of a task's training rows, as far as the card needs it: the next run measures its drift from all of it."""
+
+    token_counts: Mapping[str, Mapping[str, int]]
+
+
 class CardFacts(TypedDict, total=False):
     """What a card says. Only `domain`, `tasks` and `scorecards` must be there; a part that is missing is left out."""
 
@@ -37,52 +82,45 @@ class CardFacts(TypedDict, total=False):
     created: str
     """UTC, ISO 8601."""
     tasks: Mapping[str, TaskFacts]
-    scorecards: Mapping[str, Mapping[str, Any]]
-    """zero_shot, stage_one, stage_two, champion -> {"tasks": {task: {"metric", "metrics": {metric: {"value", "low",
-    "high"}}, "rows", "truncated", "majority"}}, "macro": {"value", "low", "high"}}. This model's is stage_two, or
-    stage_one where there is no stage two."""
+    scorecards: Scorecards
+    """zero_shot, stage_one, stage_two, champion -> scorecard. This model's is stage_two, or stage_one where there is
+    no stage two."""
     champion_version: int | None
     """The champion that this version was compared with."""
-    data: Mapping[str, Any]
-    """{"digest", "quality": {"outcome", "warnings": [text]}}"""
-    backbone: Mapping[str, Any]
-    """{"model", "revision", "licence", "digest", "parameters", "notes": [text]}"""
-    parameters: Mapping[str, int]
-    """{"total", "trained"}: of the bundle, and those that any stage changed."""
+    data: DataFacts
+    backbone: BackboneFacts
+    parameters: ParameterFacts
     costs: Mapping[str, Cost]
     """stage -> what it took"""
     opening: Mapping[str, float]
     """Macro scores on validation rows right "before" the gates open and with them "opened"; empty where none do."""
-    decision: Mapping[str, Any]
-    """{"promote", "reason", "numbers"} of `registry.promotion.decide`, {"by", "person_reason"} when a person decided,
-    and {"rolled_back"}, the time, when a person took that back."""
+    decision: DecisionFacts | None
+    """None before the rule was asked."""
     versions: Mapping[str, str]
     """What made it: run_key, spec digest, code version, MLflow run, flow run, libraries: name -> value."""
     training: Mapping[str, Sequence[Mapping[str, float]]]
     """stage -> rows {"step", "loss"}; for figures."""
     gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
     """"before", "after" the last stage -> layer -> task -> adapter -> weight; for figures."""
-    profile: Mapping[str, Mapping[str, Any]]
-    """task -> profile of its training rows; the next run measures its drift from it."""
+    profile: Mapping[str, Profile]
+    """task -> profile of its training rows"""
     lengths: Mapping[str, Mapping[str, Mapping[str, int]]]
     """task -> {"input": {tokens: rows}, "target": {tokens: rows}}, lengths as JSON's keys are: texts; for figures."""
 
 
-def decision_of(tags: Mapping[str, str]) -> dict[str, Any]:
-    """What a version's tags say was decided, as a card tells it; nothing before the rule was asked."""
+def decision_of(tags: Mapping[str, str]) -> DecisionFacts | None:
+    """What a version's tags say was decided, as a card tells it; None before the rule was asked."""
     promoted_by = tags.get("promoted_by")
     if "decision_reason" not in tags and not promoted_by:
-        return {}
-    person = {"by": promoted_by, "person_reason": tags.get("promotion_reason", "")} if promoted_by else {}
+        return None
     promote = bool(promoted_by) or tags.get("decision") == "promote"
+    found: DecisionFacts = {"promote": promote, "reason": tags.get("decision_reason", "the rule was not asked")}
+    if promoted_by:
+        found |= {"by": promoted_by, "person_reason": tags.get("promotion_reason", "")}
     rolled_back = tags.get("rolled_back", "")
-    back = {"rolled_back": rolled_back} if promote and rolled_back > tags.get("promoted", "") else {}
-    return {
-        "promote": promote,
-        "reason": tags.get("decision_reason", "the rule was not asked"),
-        **person,
-        **back,
-    }
+    if promote and rolled_back > tags.get("promoted", ""):
+        found["rolled_back"] = rolled_back
+    return found
 
 
 def decided(facts: CardFacts, tags: Mapping[str, str]) -> CardFacts:
@@ -96,11 +134,6 @@ def decided(facts: CardFacts, tags: Mapping[str, str]) -> CardFacts:
             told["champion_version"] = champion
             told["scorecards"] = {name: card for name, card in facts["scorecards"].items() if name != "champion"}
     return told
-
-
-def shown_macro(card: Mapping[str, Any], own: Mapping[str, Any]) -> float | None:
-    """A subject's macro score beside the model's own; None over other tasks, as the two would not be comparable."""
-    return float(card["macro"]["value"]) if card["tasks"].keys() == own["tasks"].keys() else None
 
 
 def number(value: float | None) -> str:
@@ -139,12 +172,7 @@ def _summary(facts: CardFacts) -> str:
     return text + "."
 
 
-def own_scorecard(scorecards: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which of the scorecards is the model's own."""
-    return next(name for name in ("add_task", "stage_two", "stage_one") if name in scorecards)
-
-
-def plain(text: Any) -> str:
+def plain(text: object) -> str:
     """Foreign text for a line of Markdown: neither markup nor a table cell's end comes through."""
     line = " ".join(str(text).split())
     for mark in "\\`*_[]<>|#":
@@ -176,39 +204,27 @@ def _decision(facts: CardFacts) -> str:
 
 def _scores(facts: CardFacts) -> str:
     cards = facts["scorecards"]
-    own = own_scorecard(cards)
-    mine = cards[own]
-    majority = any(task.get("majority") is not None for task in mine["tasks"].values())
-    shown = [name for name in SUBJECTS if (name in cards and name != own) or (name == "majority" and majority)]
-    header = ["task", "metric", "rows", *(SUBJECTS[name] for name in shown), "**this model**", "interval"]
+    mine = cards[own_scorecard(cards)]
+    *others, _ = shown_subjects(cards)
+    header = ["task", "metric", "rows", *(one.label for one in others), "**this model**", "interval"]
     rows = []
     for task, score in mine["tasks"].items():
-        metric = score["metric"]
-        value = score["metrics"][metric]
-        others = [_other(cards, name, task, metric, score) for name in shown]
+        value = score["metrics"][score["metric"]]
         rows.append(
             [
                 plain(task),
-                plain(metric),
+                plain(score["metric"]),
                 f"{score['rows']:,}",
-                *others,
+                *(number(score_of(cards, one.key, task)) for one in others),
                 f"**{value['value']:.3f}**",
                 f"{value['low']:.3f} to {value['high']:.3f}",
             ]
         )
     macro = mine["macro"]
-    macros = [shown_macro(cards[name], mine) if name in cards else None for name in shown]
-    totals = list(map(number, macros))
+    totals = [number(macro_of(cards, one.key)) for one in others]
     interval = f"{macro['low']:.3f} to {macro['high']:.3f}"
     rows.append(["**macro**", "mean of the above", "", *totals, f"**{macro['value']:.3f}**", interval])
     return "## Scores on held-out rows\n\n" + table(header, rows, left=2)
-
-
-def _other(cards: Mapping[str, Any], name: str, task: str, metric: str, mine: Mapping[str, Any]) -> str:
-    if name == "majority":
-        return number(mine.get("majority"))
-    value = cards[name]["tasks"].get(task, {}).get("metrics", {}).get(metric)
-    return number(value and value["value"])
 
 
 def _use(facts: CardFacts) -> str:
@@ -298,7 +314,7 @@ def _costs(facts: CardFacts) -> str:
     return "## What each stage cost\n\n" + table(header, rows) + opening
 
 
-def known_limits(scorecards: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def known_limits(scorecards: Scorecards) -> list[str]:
     """What this model's scorecard says against it, one sentence each.
 
     A task is named when its score, with its interval, is not wholly above that of the backbone alone, or of always
@@ -306,15 +322,11 @@ def known_limits(scorecards: Mapping[str, Mapping[str, Any]]) -> list[str]:
     champion does not have with nothing.
     """
     sentences = []
-    zero_shot = scorecards.get("zero_shot", {"tasks": {}})["tasks"]
+    baselines = {"zero_shot": "the backbone alone", "majority": "always giving the commonest label"}
+    there = [one.key for one in shown_subjects(scorecards) if one.key in baselines]
     for name, task in scorecards[own_scorecard(scorecards)]["tasks"].items():
-        metric = task["metric"]
-        score = task["metrics"][metric]
-        alone = zero_shot.get(name, {}).get("metrics", {}).get(metric)
-        others = {
-            "the backbone alone": alone and alone["value"],
-            "always giving the commonest label": task.get("majority"),
-        }
+        score = task["metrics"][task["metric"]]
+        others = {baselines[key]: score_of(scorecards, key, name) for key in baselines if key in there}
         if task["rows"] < FEW_ROWS:
             sentences.append(f"{name} was scored on {task['rows']} test rows: its interval is too narrow.")
         if unbeaten := [
@@ -322,7 +334,7 @@ def known_limits(scorecards: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ]:
             sentences.append(
                 f"{name} is not shown to do better than {' or '.join(unbeaten)}: "
-                f"{metric} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})."
+                f"{task['metric']} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})."
             )
     return sentences
 

@@ -1,26 +1,49 @@
 """Two versions of a domain side by side, from the scorecards that were stored with them."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from registry.promotion import Decision, decide
+from registry.card import DecisionFacts
+from registry.promotion import Aggregate, Decision, decide
+from registry.scorecard import Scorecard
 
-Scorecard = Mapping[str, Any]
+
+class Sides(TypedDict):
+    """A score of both versions; None where there is none to compare."""
+
+    first: float | None
+    second: float | None
+
+
+class TaskSides(Sides):
+    """One task of both versions."""
+
+    metric: str
+    difference: float | None
+    rows: int
+    """Test rows that both scored: the rule looks at those alone, the scores shown are of all."""
+
+
+class Comparison(TypedDict):
+    """Two versions side by side."""
+
+    tasks: dict[str, TaskSides]
+    macro: Sides
+    shared_rows: int
+    decision: DecisionFacts
+    """What the promotion rule says of the second."""
 
 
 def compare(
     first: Scorecard, second: Scorecard, max_task_drop: float, confidence: float = 0.95, seed: int = 0
-) -> dict[str, Any]:
+) -> Comparison:
     """Scores of two scorecards per task, and what the promotion rule says of `second` against `first`.
 
-    Gives {"tasks": {task: {"metric", "first", "second", "difference", "rows"}}, "macro": {"first", "second"},
-    "shared_rows": int, "decision": {"promote", "reason", "numbers"}}. Values are None where a side has no such task, or
-    scores it by another metric; those of the macro where the two do not have the same tasks and metrics. `rows` counts
-    the test rows that both scored: the rule looks at those alone, the scores shown are of all.
+    Values are None where a side has no such task, or scores it by another metric; those of the macro where the two do
+    not have the same tasks and metrics.
     """
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, TaskSides] = {}
     metrics, before = ({name: task["metric"] for name, task in card["tasks"].items()} for card in (second, first))
     alike = metrics == before
     other = {name: (metric, before[name]) for name, metric in metrics.items() if before.get(name, metric) != metric}
@@ -38,7 +61,7 @@ def compare(
             "difference": both[1] - both[0] if len(both) == 2 else None,
             "rows": 0 if name in other else len(held[0] & held[1]),
         }
-    ours, theirs = ({k: v for k, v in card["row_scores"].items() if k not in other} for card in (second, first))
+    ours, theirs = ({k: v for k, v in card.get("row_scores", {}).items() if k not in other} for card in (second, first))
     if other and not ours.keys() & theirs.keys():
         decision = Decision(False, "no task is scored by the same metric on both sides")
     else:
@@ -49,20 +72,21 @@ def compare(
     return {
         "tasks": tasks,
         "macro": {
-            side: card["macro"]["value"] if alike else None for side, card in (("first", first), ("second", second))
+            "first": first["macro"]["value"] if alike else None,
+            "second": second["macro"]["value"] if alike else None,
         },
         "shared_rows": sum(task["rows"] for task in tasks.values()),
         "decision": {"promote": decision.promote, "reason": reason, "numbers": decision.numbers},
     }
 
 
-def aggregates(candidate: Scorecard, champion: Scorecard) -> dict[str, dict[str, Any]]:
+def aggregates(candidate: Scorecard, champion: Scorecard) -> dict[str, Aggregate]:
     """Tasks of both whose score is no mean over rows, such as macro_f1, as `decide` takes them: where both sides scored
     the same rows."""
-    found = {}
+    found: dict[str, Aggregate] = {}
     for name, ours in candidate["tasks"].items():
         theirs, metric = champion["tasks"].get(name), ours["metric"]
-        rows = [card["row_scores"].get(name, {}) for card in (candidate, champion)]
+        rows = [card.get("row_scores", {}).get(name, {}) for card in (candidate, champion)]
         if theirs is None or theirs["metric"] != metric or not rows[0] or rows[0].keys() != rows[1].keys():
             continue
         values = [side["metrics"][metric]["value"] for side in (ours, theirs)]

@@ -1,33 +1,27 @@
-"""Every error that the registry reports to a person. It mirrors alter_core.errors and shares nothing with it.
+"""Every error that the registry reports to a person, and the table that makes them of MLflow's and its database's.
 
-RegistryError              exit code 1: the store could not do what was asked
-├── RegistryInputError     exit code 2: the caller named something that is not there, or that may not be done
-├── StoreUnavailable       exit code 1, transient: the store does not answer; the same call may work later
-├── AliasConflict          exit code 1: somebody else moved the alias in between; the same call never works again
-└── VerificationError      exit code 1: a registered version does not give the answers that were recorded for it
+AlterError
+└── RegistryError              exit code 1: the store could not do what was asked
+    ├── RegistryInputError     exit code 2: the caller named something that is not there, or that may not be done
+    ├── StoreUnavailable       exit code 1, transient: the store does not answer; the same call may work later
+    ├── AliasConflict          exit code 1: somebody else moved the alias in between; the same call never works again
+    └── VerificationError      exit code 1: a registered version does not give the answers that were recorded for it
 
 A message says what happened, where, and what to do next.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from alter_core.errors import AlterError
 
-class RegistryError(Exception):
-    """Base of all errors of the registry.
 
-    `problems` holds one line per problem; `str(error)` joins them under `headline`.
-    """
+class RegistryError(AlterError):
+    """Base of all errors of the registry."""
 
     exit_code = 1
-    transient = False
-
-    def __init__(self, headline: str, problems: Sequence[str] = ()) -> None:
-        self.headline = headline
-        self.problems = tuple(problems)
-        super().__init__("\n".join([headline, *(f"  - {p}" for p in self.problems)]))
 
 
 class RegistryInputError(RegistryError):

@@ -7,18 +7,11 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from registry.card import CardFacts, own_scorecard
+from registry.card import CardFacts
+from registry.scorecard import Scorecards, own_scorecard, score_of, shown_subjects
+from registry.versions import Version
 
-# Okabe and Ito's palette: told apart with every kind of colour vision.
-GREY, BLUE, ORANGE, GREEN, SKY = "#8a8f98", "#0072b2", "#e69f00", "#009e73", "#56b4e9"
-SUBJECTS = (
-    ("majority", "majority class", "#c9ccd1"),
-    ("zero_shot", "zero-shot backbone", GREY),
-    ("champion", "champion then", ORANGE),
-    ("stage_one", "stage one", SKY),
-    ("stage_two", "stage two", BLUE),
-    ("add_task", "task added", BLUE),
-)
+BLUE, ORANGE, GREEN, SKY = "#0072b2", "#e69f00", "#009e73", "#56b4e9"
 LAST_STAGE = {"stage_one": "stage one", "stage_two": "stage two", "add_task": "adding the task"}
 STAGE_COLOURS = (SKY, BLUE, GREEN, ORANGE)
 DPI = 144
@@ -63,25 +56,25 @@ def loss_curves(training: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure
     return figure
 
 
-def score_bars(scorecards: Mapping[str, Mapping[str, Any]]) -> Figure:
+def score_bars(scorecards: Scorecards) -> Figure:
     """Each task's score beside its baselines; the whisker is the model's own interval."""
     own = own_scorecard(scorecards)
     mine = scorecards[own]
     tasks = list(mine["tasks"])
-    majority = any(task.get("majority") is not None for task in mine["tasks"].values())
-    shown = [part for part in SUBJECTS if part[0] in scorecards or (part[0] == "majority" and majority)]
+    shown = shown_subjects(scorecards)
     figure = _figure(1.8 + max(len(tasks), 2) * (0.5 + 0.26 * len(shown)), 3.6)
     axis = figure.subplots()
     width = 0.8 / len(shown)
-    for place, (subject, label, colour) in enumerate(shown):
+    for place, subject in enumerate(shown):
         for number, task in enumerate(tasks):
-            value = _value(scorecards, subject, task, mine["tasks"][task]["metric"])
-            if value is None:
+            score = score_of(scorecards, subject.key, task)
+            if score is None:
                 continue
             x = number - 0.4 + (place + 0.5) * width
-            bar = axis.bar(x, value["value"], width * 0.92, color=colour, label=label if number == 0 else None)
-            bar.set_label(label)
-            if subject == own:
+            bar = axis.bar(x, score, width * 0.92, color=subject.colour)
+            bar.set_label(subject.label)
+            if subject.key == own:
+                value = mine["tasks"][task]["metrics"][mine["tasks"][task]["metric"]]
                 low, high = value["value"] - value["low"], value["high"] - value["value"]
                 axis.errorbar(x, value["value"], [[max(low, 0)], [max(high, 0)]], color="black", linewidth=1, capsize=2)
                 axis.text(x, value["high"] + 0.015, f"{value['value']:.2f}", ha="center", va="bottom", fontsize=8)
@@ -181,28 +174,20 @@ def length_histograms(lengths: Mapping[str, Mapping[str, Mapping[str, int]]]) ->
     return figure
 
 
-def macro_history(versions: Sequence[Mapping[str, Any]]) -> Figure:
+def macro_history(versions: Sequence[Version]) -> Figure:
     """Macro score by version number; those that were champions are filled. versions: rows of `ModelStore.versions`."""
     rows = sorted((row for row in versions if row["macro"] is not None), key=lambda row: row["version"])
     figure = _figure(7.2, 2.4)
     axis = figure.subplots()
-    numbers, values = [row["version"] for row in rows], [row["macro"] for row in rows]
+    numbers, values = [row["version"] for row in rows], [row["macro"] or 0.0 for row in rows]
     axis.plot(numbers, values, color="#c9ccd1", linewidth=1.2, zorder=1)
-    for row in rows:
+    for row, number, value in zip(rows, numbers, values, strict=True):
         champion = "champion" in row["aliases"]
         was = "promoted" in row["tags"]
-        axis.scatter(
-            row["version"],
-            row["macro"],
-            s=70 if champion else 42,
-            color=BLUE if was or champion else "white",
-            edgecolors=BLUE,
-            zorder=2,
-        )
-        text = f"{row['macro']:.3f}" + ("  champion" if champion else "")
-        axis.annotate(
-            text, (row["version"], row["macro"]), (0, 9), textcoords="offset points", ha="center", fontsize=7.5
-        )
+        face = BLUE if was or champion else "white"
+        axis.scatter(number, value, s=70 if champion else 42, color=face, edgecolors=BLUE, zorder=2)
+        text = f"{value:.3f}" + ("  champion" if champion else "")
+        axis.annotate(text, (number, value), (0, 9), textcoords="offset points", ha="center", fontsize=7.5)
     axis.set_xlabel("version (filled: was promoted)", fontsize=9)
     axis.set_ylabel("macro score", fontsize=9)
     axis.margins(x=0.12, y=0.35)
@@ -248,14 +233,6 @@ def _numbers(
             shade = (shades or values)[y][x]
             colour = "white" if shade > dark else "#33373d"
             axis.text(x, y, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)
-
-
-def _value(scorecards: Mapping[str, Any], subject: str, task: str, metric: str) -> Mapping[str, float] | None:
-    if subject == "majority":
-        value = scorecards[own_scorecard(scorecards)]["tasks"][task].get("majority")
-        return None if value is None else {"value": value}
-    held: Mapping[str, float] | None = scorecards[subject]["tasks"].get(task, {}).get("metrics", {}).get(metric)
-    return held
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -134,7 +134,7 @@ class ModelStore(Registration):
         order = self.champions(domain)
         return [one.version for one in order[:-1] if _may_return(one, order, there)]
 
-    def tag(self, domain: str, version: int, tags: Mapping[str, Any]) -> None:
+    def tag(self, domain: str, version: int, tags: Mapping[str, object]) -> None:
         """Add or replace tags of a version."""
         with reported(f"tag {domain} version {version}", self.tracking_uri):
             self._tag(domain, version, **tags)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from registry.card import CardFacts
+
 MODEL_CODE = Path(__file__).with_name("scoring_model.py")
 CARD, FACTS = "card.md", "facts.json"
 MANIFEST = "bundle.json"  # of the bundle: holds the digest of every other part
@@ -22,7 +24,7 @@ def write_model(
     card: str,
     example: Mapping[str, str] | None,
     requirements: Sequence[str],
-    facts: Mapping[str, Any] | None = None,
+    facts: CardFacts | None = None,
 ) -> None:
     """Build the model's folder on local disk. `model` is MLflow's record of it; `folder` must not exist.
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -12,13 +12,40 @@ Scores = Mapping[str, Mapping[str, float]]
 """task -> row id -> score of that row, in 0..1, higher is better."""
 
 
+class Aggregate(TypedDict):
+    """A task's score on both sides where it is no mean over rows."""
+
+    metric: str
+    candidate: float
+    champion: float
+
+
 @dataclass(frozen=True)
 class Decision:
-    """What the rule says, why, and the numbers behind it (JSON-able)."""
+    """What the rule says, why, and the numbers behind it."""
 
     promote: bool
     reason: str
-    numbers: dict[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    """As JSON: those of the macro score and of each task, with their intervals, what is new and what is gone."""
+
+
+class Compared(TypedDict):
+    """A task over the rows that both scored."""
+
+    candidate: float
+    champion: float
+    difference: float
+    low: float
+    high: float
+    rows: int
+
+
+class _Pair(NamedTuple):
+    rows: np.ndarray[Any, Any]
+    """Differences over the rows that both scored, in row order."""
+    candidate: float
+    champion: float
 
 
 def decide(
@@ -27,7 +54,7 @@ def decide(
     max_task_drop: float,
     confidence: float = 0.95,
     seed: int = 0,
-    aggregates: Mapping[str, Mapping[str, Any]] | None = None,
+    aggregates: Mapping[str, Aggregate] | None = None,
 ) -> Decision:
     """Compare on the candidate's own test rows; `champion` holds the champion's scores on the same rows.
 
@@ -71,17 +98,18 @@ def decide(
         )
     rng = np.random.default_rng(seed)
     tail = (1 - confidence) / 2
-    resampled, tasks = np.zeros((len(pairs), RESAMPLES)), {}
-    for place, (task, difference) in enumerate(pairs.items()):
-        resampled[place] = _bootstrap_means(difference["rows"], rng)
+    resampled = np.zeros((len(pairs), RESAMPLES))
+    tasks: dict[str, Compared] = {}
+    for place, (task, pair) in enumerate(pairs.items()):
+        resampled[place] = _bootstrap_means(pair.rows, rng)
         low, high = np.quantile(resampled[place], [tail, 1 - tail])
         tasks[task] = {
-            "candidate": difference["candidate"],
-            "champion": difference["champion"],
-            "difference": float(difference["rows"].mean()),
+            "candidate": pair.candidate,
+            "champion": pair.champion,
+            "difference": float(pair.rows.mean()),
             "low": float(low),
             "high": float(high),
-            "rows": len(difference["rows"]),
+            "rows": len(pair.rows),
         }
     macro = float(np.mean([part["difference"] for part in tasks.values()]))
     low, high = (float(end) for end in np.quantile(resampled.mean(axis=0), [tail, 1 - tail]))
@@ -126,15 +154,15 @@ def decide(
     return Decision(True, f"macro score {measured}, and no task falls by more than {max_task_drop:g}{note}", numbers)
 
 
-def _pairs(candidate: Scores, champion: Scores) -> dict[str, dict[str, Any]]:
-    """Shared tasks with the per-row differences over the rows that both scored, in row order."""
+def _pairs(candidate: Scores, champion: Scores) -> dict[str, _Pair]:
+    """Of the shared tasks."""
     pairs = {}
     for task in sorted(set(candidate) & set(champion)):
         ours, theirs = candidate[task], champion[task]
         shared = sorted(row for row in ours if row in theirs and math.isfinite(theirs[row]))
         if shared:
             a, b = (np.array([side[row] for row in shared], dtype=float) for side in (ours, theirs))
-            pairs[task] = {"rows": a - b, "candidate": float(a.mean()), "champion": float(b.mean())}
+            pairs[task] = _Pair(a - b, float(a.mean()), float(b.mean()))
     return pairs
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from registry.card import CardFacts
 from registry.errors import reported
 from registry.packaging import as_description, bundle_digest, write_model
 from registry.store import domain_lock
@@ -29,12 +30,12 @@ class Registration(Versions):
         run_key: str,
         card: str,
         code_wheel: Path | None = None,
-        tags: Mapping[str, Any] | None = None,
+        tags: Mapping[str, object] | None = None,
         example: Mapping[str, str] | None = None,
         requirements: Sequence[str] = (),
         metrics: Mapping[str, float] | None = None,
         description: str = "",
-        facts: Mapping[str, Any] | None = None,
+        facts: CardFacts | None = None,
     ) -> int:
         """Store `bundle` as a model from code and register it; give the version number.
 

@@ -4,14 +4,14 @@ import base64
 import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from registry.card import CardFacts, own_scorecard, render_card
+from registry.card import CardFacts, render_card
 from registry.figures import figures_of, macro_history, png
+from registry.scorecard import Sample, Scorecard, own_scorecard
 from registry.versions import Version
 
 TEMPLATE = "report.html.j2"
@@ -62,20 +62,19 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
     )
 
 
-def _mark(row: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, str]:
+def _mark(row: Sample, own: Scorecard) -> dict[str, str]:
     """How right an answer is by its task's metric: a tick, a cross, or the row's score between them."""
-    score = own.get("row_scores", {}).get(row["task"], {}).get(row.get("id"))
+    score = own.get("row_scores", {}).get(row["task"], {}).get(row.get("id", ""))
     if score is None:
-        score = float(row["prediction"] == row["target"])
+        score = float(row["prediction"] == row.get("target"))
     if score in (0.0, 1.0):
         return {"mark": "✓" if score else "✗", "rightness": "right" if score else "wrong"}
     return {"mark": f"{score:.2f}", "rightness": "partly"}
 
 
-def _whole(facts: CardFacts) -> dict[str, Any]:
+def _whole(facts: CardFacts) -> Mapping[str, object]:
     """Facts with the parts that the page asks for; a misspelt name in the template still fails."""
-    parts: Mapping[str, Any] = {"description": "", "parameters": None, "decision": None}
-    return {**parts, **facts}
+    return {"description": "", "parameters": None, "decision": None, **facts}
 
 
 def _untitled(card: str) -> str:

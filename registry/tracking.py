@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import psutil
 
@@ -33,6 +33,13 @@ HOST, PID, STARTED = "alter.host", "alter.pid", "alter.process_started"
 WORKSPACE = "alter.workspace"  # tag of a run: where it is made; one who holds the domain's lock there owns all of them
 FREE = {"arguments", "columns", "label_map", "where"}
 """Parts of a spec whose keys are a person's own: each is one parameter, its mapping as JSON."""
+
+
+class StepMetrics(TypedDict):
+    """Metrics of one step."""
+
+    step: int
+    metrics: Mapping[str, object]
 
 
 class Tracker:
@@ -67,7 +74,7 @@ class Tracker:
             self._client.restore_experiment(known.experiment_id)
         return str(known.experiment_id)
 
-    def start_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
+    def start_run(self, name: str, params: Mapping[str, object], tags: Mapping[str, object]) -> str:
         """Open a run; give its id.
 
         params: nested mappings are flattened with dots; a value longer than MAX_VALUE is cut and says so. The run
@@ -88,7 +95,7 @@ class Tracker:
                 self._client.log_batch(run_id, params=flat[begin : begin + MAX_BATCH])
         return run_id
 
-    def set_tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
+    def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Add or replace tags of a run."""
         from mlflow.entities import RunTag
 
@@ -98,11 +105,11 @@ class Tracker:
     def log_metrics(
         self,
         run_id: str,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[StepMetrics],
         model_id: str | None = None,
         dataset: tuple[str, str] | None = None,
     ) -> None:
-        """Append rows {"step": int, "metrics": {name: number}}; None and non-numbers are left out, NaN is kept.
+        """Append rows; None and non-numbers are left out, NaN is kept.
 
         model_id: binds the metrics to a logged model as well. dataset: (name, digest) of the rows they were taken on.
         """
@@ -111,7 +118,7 @@ class Tracker:
         now = int(time.time() * 1000)
         name, digest = dataset or (None, None)
         metrics = [
-            Metric(key, float(value), now, int(row["step"]), model_id, name, digest and digest[:DATASET_DIGEST])
+            Metric(key, float(value), now, row["step"], model_id, name, digest and digest[:DATASET_DIGEST])
             for row in rows
             for key, value in row["metrics"].items()
             if isinstance(value, int | float)
@@ -121,7 +128,7 @@ class Tracker:
                 self._client.log_batch(run_id, metrics=metrics[begin : begin + MAX_METRICS])
 
     def log_dataset(
-        self, run_id: str, name: str, digest: str, profile: Mapping[str, Any], source: str, context: str = "training"
+        self, run_id: str, name: str, digest: str, profile: Mapping[str, object], source: str, context: str = "training"
     ) -> None:
         """Record a data set as an input of the run: `profile` is any JSON (rows, labels, lengths)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag

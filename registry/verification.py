@@ -5,15 +5,16 @@ answers otherwise once it is out of the process that trained it.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from registry.errors import RegistryInputError, VerificationError
+from registry.scorecard import Sample
 
 SCORE_TOLERANCE = 0.02
 """A score may differ by so much: rows lie in other batches than when it was recorded, and bf16 rounds."""
@@ -27,7 +28,7 @@ def verify_in_fresh_process(
     tracking_uri: str,
     domain: str,
     version: int,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
     timeout: float = SECONDS,
 ) -> dict[str, float]:
     """Load `models:/domain/version` in a new Python process and repeat `samples` (task, input, prediction, score).
@@ -70,9 +71,7 @@ def verify_in_fresh_process(
     return compare_answers(uri, samples, got["answers"]) | {"seconds": got["seconds"]}
 
 
-def compare_answers(
-    uri: str, recorded: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def compare_answers(uri: str, recorded: Sequence[Sample], got: Sequence[Sample]) -> dict[str, float]:
     """Hold answers against the recorded ones, row by row. Raises VerificationError as above."""
     problems, different, largest = [], 0, 0.0
     for place, (then, now) in enumerate(zip(recorded, got, strict=True)):
@@ -81,12 +80,15 @@ def compare_answers(
             different += 1
             problems.append(f"{where}: recorded {then['prediction']!r}, answers {now['prediction']!r}")
             continue
-        if then.get("score") is None:
+        before, after = then.get("score"), now.get("score")
+        if before is None:
             continue
-        gap = abs(float(then["score"]) - float(now["score"]))
+        gap = abs(before - after) if after is not None else math.inf
         largest = max(largest, gap)
         if not gap <= SCORE_TOLERANCE:  # NaN is no match either
-            problems.append(f"{where}: recorded score {then['score']:.4f}, gives {now['score']:.4f}")
+            problems.append(
+                f"{where}: recorded score {before:.4f}, gives {'none' if after is None else f'{after:.4f}'}"
+            )
     wrong_scores = len(problems) - different
     if wrong_scores or different > DIFFERENT_SHARE * len(recorded):
         more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []

@@ -7,27 +7,44 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
+from registry.card import CardFacts
 from registry.errors import RegistryError, RegistryInputError, reported
 from registry.packaging import FACTS, MANIFEST, bundle_digest
 from registry.places import Places, local
 from registry.store import LOCK_PREFIX, open_client, sqlite_file
 
-Version = dict[str, Any]
 SHOWN = 10  # versions that a message names
 BUNDLE_DIGEST = "bundle_digest"  # tag of a version: what its bundle was when it was registered
 MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _PLAIN = re.compile(r"[\w. -]+", re.ASCII)  # names that MLflow's filters take; other teams' may have any characters
 
 
+class Version(TypedDict):
+    """One registered version."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    macro: float | None
+    created: int
+    """Milliseconds."""
+    tags: dict[str, str]
+    run_id: str
+    model_id: str
+    """Of the stored model; empty where others registered the version."""
+    description: str
+    """The card."""
+    uri: str
+
+
 class Versions:
     """Registered versions of every domain in one MLflow store. Sets nothing global.
 
-    A version is a dict: name, version (int), aliases, macro (float or None), created (milliseconds), tags, run_id,
-    model_id, description, uri. The registry may hold models of other teams as well: they are listed, and no more.
+    The registry may hold models of other teams as well: they are listed, and no more.
     """
 
     def __init__(self, tracking_uri: str, artifacts: Path | None = None) -> None:
@@ -137,8 +154,8 @@ class Versions:
             )
         return folder
 
-    def facts(self, domain: str, which: int | str, cache: Path | None = None) -> dict[str, Any]:
-        """What was recorded of a version (registry.card.CardFacts). Raises RegistryInputError when nothing was."""
+    def facts(self, domain: str, which: int | str, cache: Path | None = None) -> CardFacts:
+        """What was recorded of a version. Raises RegistryInputError when nothing was."""
         version = self.get(domain, which)
         file = self._files(version, cache) / FACTS
         if not file.is_file():
@@ -146,7 +163,7 @@ class Versions:
                 f"{domain} version {version['version']} was registered without its facts, so it can be neither "
                 "compared nor reported; produce the domain again"
             )
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found: CardFacts = json.loads(file.read_text(encoding="utf-8"))
         return found
 
     def recorded_seed(self, domain: str, which: int | str, cache: Path | None = None) -> int:
@@ -292,7 +309,7 @@ def _version(entity: Any, aliases: Sequence[str]) -> Version:
         "created": entity.creation_timestamp,
         "tags": tags,
         "run_id": entity.run_id,
-        "model_id": tags.get("model_id"),
+        "model_id": tags.get("model_id", ""),
         "description": entity.description or "",
         "uri": f"models:/{entity.name}/{entity.version}",
     }

@@ -3,22 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.production.outcome import Outcome
-from registry.card import known_limits, number, own_scorecard, shown_macro
+from registry.card import known_limits, number
 from registry.costs import MEASURES, Cost, share
-
-SUBJECTS = {
-    "zero_shot": "zero-shot",
-    "stage_one": "stage one",
-    "stage_two": "stage two",
-    "add_task": "task added",
-    "champion": "old champion",
-}
+from registry.scorecard import Scorecards, macro_of, own_scorecard, score_of, shown_subjects
+from registry.versions import Version
 
 
 def print_outcome(outcome: Outcome, domain: str) -> None:
@@ -46,33 +39,20 @@ def print_outcome(outcome: Outcome, domain: str) -> None:
     out.print(_next_commands(domain, outcome), markup=False, highlight=False)
 
 
-def _score_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
-    shown = [name for name in SUBJECTS if name in cards]
-    table = Table(title="Score on held-out rows", title_justify="left")
-    table.add_column("task")
-    table.add_column("metric")
-    if any("majority" in task for task in cards[shown[-1]]["tasks"].values()):
-        table.add_column("majority", justify="right")
-    for name in shown:
-        table.add_column(SUBJECTS[name], justify="right")
-    last = own_scorecard(cards)
-    for task, facts in cards[last]["tasks"].items():
-        metric = facts["metric"]
-        cells = [task, metric]
-        if len(table.columns) > 2 + len(shown):
-            cells.append(number(facts.get("majority")))
-        for name in shown:
-            scores = cards[name]["tasks"].get(task)
-            if scores is None:
-                cells.append("")
-                continue
-            value = scores["metrics"][metric]
-            text = f"{value['value']:.3f}"
-            cells.append(f"{text} ({value['low']:.2f} to {value['high']:.2f})" if name == last else text)
-        table.add_row(*cells)
-    blank = [""] * (len(table.columns) - 2 - len(shown))
+def _score_table(cards: Scorecards) -> Table:
+    shown = shown_subjects(cards)
+    *others, _ = shown
+    table = Table("task", "metric", title="Score on held-out rows", title_justify="left")
+    for subject in shown:
+        table.add_column(subject.label, justify="right")
+    own = own_scorecard(cards)
+    for task, score in cards[own]["tasks"].items():
+        mine = score["metrics"][score["metric"]]
+        cells = [number(score_of(cards, one.key, task)) for one in others]
+        interval = f"{number(mine['value'])} ({mine['low']:.2f} to {mine['high']:.2f})"
+        table.add_row(task, score["metric"], *cells, interval)
     table.add_section()
-    table.add_row("macro", "", *blank, *[number(shown_macro(cards[name], cards[last])) for name in shown])
+    table.add_row("macro", "", *(number(macro_of(cards, one.key)) for one in shown))
     return table
 
 
@@ -106,13 +86,13 @@ def _waiting(domain: str) -> str:
     )
 
 
-def versions_json(rows: Sequence[Mapping[str, Any]]) -> str:
+def versions_json(rows: Sequence[Version]) -> str:
     """Registered versions for programs."""
     keys = ("name", "version", "aliases", "macro", "created")
-    return json.dumps([{key: row[key] for key in keys} for row in rows], indent=2)
+    return json.dumps([{key: dict(row)[key] for key in keys} for row in rows], indent=2)
 
 
-def print_versions(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_versions(rows: Sequence[Version]) -> None:
     """Registered versions as a table."""
     out = Console()
     if not rows:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
 
 from alter_core.data.ingest import shown_source
 from alter_core.process import step_rows
@@ -14,9 +13,10 @@ from alter_core.training.result import trained_in_all
 from flows.production.plan import Plan, code_of
 from flows.production.production import Production, Quality
 from flows.production.stage import Stage
-from registry.card import CardFacts, own_scorecard
+from registry.card import CardFacts
 from registry.comparison import aggregates
 from registry.promotion import Decision, decide
+from registry.scorecard import Scorecard, Scorecards, own_scorecard
 from registry.versions import Version
 
 SPLIT = "split"  # tag of a version: what divided the rows of each task
@@ -36,7 +36,7 @@ class Candidate:
     """Of the MLflow run."""
     champion: Version | None = None
     """The version that it is compared with."""
-    scorecards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scorecards: Scorecards = field(default_factory=dict)
     """zero_shot, each stage, and champion where there is one -> scorecard."""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -46,18 +46,19 @@ class Candidate:
         return self.stages[list(self.stages)[-1]]
 
     @property
-    def own(self) -> Mapping[str, Any]:
+    def own(self) -> Scorecard:
         """The last stage's scorecard."""
         return self.scorecards[own_scorecard(self.scorecards)]
 
     def decide(self) -> Decision:
         """The promotion rule on its own and the champion's scores of the same test rows."""
-        against = self.scorecards.get("champion", {"tasks": {}, "row_scores": {}})  # it has none of these tasks
+        none: Scorecard = {"tasks": {}, "macro": self.own["macro"]}  # of a champion that has none of these tasks
+        against = self.scorecards.get("champion", none)
         plan = self.production.plan
         rule = plan.spec.promotion
         decision = decide(
-            self.own["row_scores"],
-            against["row_scores"] if self.champion else None,
+            self.own.get("row_scores", {}),
+            against.get("row_scores", {}) if self.champion else None,
             rule.max_task_drop,
             rule.confidence,
             plan.spec.seed,

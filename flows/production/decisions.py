@@ -3,9 +3,8 @@
 import getpass
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,14 +16,16 @@ from alter_core.workspace import Workspace
 from flows.production.caches import Cache
 from flows.production.plan import find_domain
 from flows.production.stores import model_name, model_store, write_card
-from registry.card import decided, number, own_scorecard
+from registry.card import CardFacts, decided, number
+from registry.comparison import Comparison
 from registry.comparison import compare as compare_cards
 from registry.errors import RegistryError
 from registry.models import ModelStore
 from registry.retention import Removal, plan_removals, remove
+from registry.scorecard import Scorecard, own_scorecard
 
 
-def compare(domain: str, first: str, second: str) -> dict[str, Any]:
+def compare(domain: str, first: str, second: str) -> Comparison:
     """Two versions side by side, and what the promotion rule says of the second. Raises RegistryError, also where the
     files of one are gone."""
     return _compared(model_store(Workspace.default()), domain, first, second)
@@ -114,7 +115,7 @@ def report(domain: str, which: str) -> str:
     workspace = Workspace.default()
     store, name = model_store(workspace), model_name(domain)
     version = store.get(name, which)
-    facts: Any = store.facts(name, version["version"], workspace.downloads)
+    facts = store.facts(name, version["version"], workspace.downloads)
     return render_report(decided(facts, version["tags"]), store.versions(name), version["version"])
 
 
@@ -131,12 +132,12 @@ def export(domain: str, task: str, which: str, target: Path, approximate: bool) 
     write(mta, tokenizer, task, target, approximate=approximate)
 
 
-def print_comparison(found: Mapping[str, Any], first: str, second: str) -> None:
+def print_comparison(found: Comparison, first: str, second: str) -> None:
     """A comparison for people."""
     out = Console(soft_wrap=True)
     table = Table("task", "metric", first, second, "difference", "shared rows")
     for name, task in found["tasks"].items():
-        cells = [number(task[key]) for key in ("first", "second")]
+        cells = [number(task["first"]), number(task["second"])]
         gap = "" if task["difference"] is None else f"{task['difference']:+.3f}"
         table.add_row(name, task["metric"], *cells, gap, str(task["rows"]))
     table.add_section()
@@ -152,7 +153,7 @@ def removals_json(removals: Sequence[Removal], caches: Sequence[Cache]) -> str:
     return json.dumps(rows, indent=2, default=str)
 
 
-def _compared(store: ModelStore, domain: str, first: str, second: str) -> dict[str, Any]:
+def _compared(store: ModelStore, domain: str, first: str, second: str) -> Comparison:
     name, cache = model_name(domain), Workspace.default().downloads
     cards = [_own_card(store.facts(name, which, cache)) for which in (first, second)]
     rule = _rule(domain)
@@ -181,10 +182,8 @@ def _told_in_card(store: ModelStore, name: str, version: int) -> str:
     return ""
 
 
-def _own_card(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    cards: Mapping[str, Any] = facts["scorecards"]
-    card: Mapping[str, Any] = cards[own_scorecard(cards)]
-    return card
+def _own_card(facts: CardFacts) -> Scorecard:
+    return facts["scorecards"][own_scorecard(facts["scorecards"])]
 
 
 def _rule(domain: str) -> PromotionSpec:

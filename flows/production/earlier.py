@@ -10,7 +10,7 @@ from flows.production.candidate import another_split
 from flows.production.earlier_release import made_of_the_same
 from flows.production.production import Production
 from flows.production.stage import Start
-from registry.card import CardFacts
+from registry.card import CardFacts, Profile
 from registry.errors import RegistryInputError
 from registry.models import STARTED_FROM
 from registry.versions import Version
@@ -53,7 +53,7 @@ def is_unsettled(champion: Version, run_key: str) -> bool:
     return tags.get("run_key") == run_key and "decision_reason" in tags and SETTLED not in tags
 
 
-def champion_profile(production: Production, champion: Version | None) -> Mapping[str, Mapping[str, Any]] | None:
+def champion_profile(production: Production, champion: Version | None) -> Mapping[str, Profile] | None:
     """Task -> profile of the rows that the champion was trained on; None where it has none, or cannot be used."""
     if champion is None or production.trouble_with(champion["version"]):
         return None

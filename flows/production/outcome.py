@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from registry.card import known_limits
 from registry.costs import Cost
+from registry.scorecard import Scorecards
 
 Status = Literal["champion", "candidate", "unchanged"]
 
@@ -24,7 +25,7 @@ class Outcome:
     """Of a version that was there already."""
     reason: str | None = None
     """Why it was promoted or not. This and what follows: of a version that was made."""
-    scorecards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scorecards: Scorecards = field(default_factory=dict)
     """zero_shot, each stage, champion -> scorecard"""
     costs: Mapping[str, Cost] | None = None
     mlflow_run: str | None = None

@@ -4,14 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from alter_core.backbone import backbone_record
 from alter_core.data.dataset import TaskDataset
-from alter_core.quality.profile import Profile
 from flows.production.plan import Plan
 from flows.production.stores import Stores
-from registry.card import CardFacts
+from registry.card import CardFacts, Profile
 from registry.errors import RegistryError
 
 
@@ -41,7 +40,7 @@ class TaskManifest(TypedDict):
 
     rows: Mapping[str, int]
     """split -> rows"""
-    sources: Mapping[str, Mapping[str, Any]]
+    sources: Mapping[str, Mapping[str, object]]
     """source and test -> what the spec says of them, without credentials"""
 
 
@@ -101,9 +100,7 @@ class Production:
 
     def facts_of(self, version: int) -> CardFacts:
         """What was recorded of a version of this domain. Raises RegistryError subclasses."""
-        found: Any = self.stores.models.facts(self.plan.spec.name, version, self.plan.workspace.downloads)
-        facts: CardFacts = found
-        return facts
+        return self.stores.models.facts(self.plan.spec.name, version, self.plan.workspace.downloads)
 
     def trouble_with(self, version: int) -> str:
         """Why a version of this domain can be neither compared nor built upon: its files may be gone, or others may

@@ -3,17 +3,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alter_core.errors import AlterError, WorkspaceError
 from alter_core.process import stop_tree
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.production.plan import find_domain
-from registry.card import decided, render_card
+from registry.card import CardFacts, decided, render_card
 from registry.errors import RegistryInputError, without_password
 from registry.models import ModelStore
 from registry.tracking import Tracker
@@ -107,10 +107,9 @@ def list_versions(domain: str | None) -> list[Version]:
     return model_store(Workspace.default()).versions(model_name(domain) if domain else None)
 
 
-def write_card(store: ModelStore, name: str, version: int, facts: Mapping[str, Any]) -> str:
+def write_card(store: ModelStore, name: str, version: int, facts: CardFacts) -> str:
     """Write a version's card anew from `facts` and the decision that its tags tell of; the card."""
-    known: Any = facts
-    card = render_card(decided(known, store.get(name, version)["tags"]))
+    card = render_card(decided(facts, store.get(name, version)["tags"]))
     store.set_card(name, version, card)
     return card
 

@@ -29,11 +29,11 @@ def test_of_two_versions_of_one_run_key_the_newest_tells_whether_there_is_someth
     store: Store, parts: Path, made: Production
 ) -> None:
     key = made.run_key
-    store.register(parts, key)
+    store.register(parts, key, facts=card_facts("tiny"))
     store.models.tag("tiny", 1, {SETTLED: "yes", "decision_reason": "there is no champion yet"})
     assert (settled(made) or {})["version"] == 1
     (parts / "bundle.json").write_text('{"weights": "other"}')
-    assert store.register(parts, key) == 2  # and its production was killed
+    assert store.register(parts, key, facts=card_facts("tiny")) == 2  # and its production was killed
     assert settled(made) is None
     assert not is_unsettled(store.models.get("tiny", 1), key)
     store.models.tag("tiny", 2, {SETTLED: "yes"})

@@ -1,8 +1,12 @@
 """The model card: what it says, and that nothing in a spec can change what it looks like."""
 
+from typing import Any
+
+import pytest
 from markdown_it import MarkdownIt
 
 from registry.card import CardFacts, decided, decision_of, known_limits, plain, render_card
+from registry.scorecard import shown_subjects
 from tests.registry.facts import EVIL, card_facts, scorecard
 
 
@@ -52,10 +56,10 @@ def test_a_version_that_is_decided_again_is_shown_against_the_champion_of_then()
     tags = {"decision": "keep", "decision_reason": "the macro score falls", "champion_before": "9"}
     card = render_card(decided(card_facts(), tags))
     assert "**Stays a candidate** against champion version 9: the macro score falls." in card
-    assert "champion |" not in card  # the scores of version 7 are no longer what it was held against
+    assert "champion then |" not in card  # the scores of version 7 are no longer what it was held against
     same = render_card(decided(card_facts(), {**tags, "champion_before": "7"}))
     assert "against champion version 7" in same
-    assert "champion |" in same
+    assert "champion then |" in same
 
 
 def test_a_person_who_promoted_what_the_rule_was_never_asked_about_stands_in_the_card() -> None:
@@ -151,3 +155,9 @@ def test_the_card_tells_what_opening_the_gates_did_where_they_were_opened() -> N
     assert "was 0.512, and 0.509 with them open, before any step." in render_card(facts)
     facts["opening"] = {}
     assert "gates opened" not in render_card(facts)
+
+
+@pytest.mark.parametrize("own", ["stage_one", "stage_two", "add_task"])
+def test_the_models_own_scores_come_last_whichever_stage_was_the_last(own: str) -> None:
+    cards: Any = {"champion": scorecard(0.6, 1), own: scorecard(0.7, 2), "zero_shot": scorecard(0.1, 3)}
+    assert [subject.key for subject in shown_subjects(cards)] == ["majority", "zero_shot", "champion", own]

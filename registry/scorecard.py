@@ -1,0 +1,118 @@
+"""Scorecards as a version's facts hold them, and the one table of whose scores are shown beside the model's own.
+
+They are JSON that another version of the factory may have written: what a reader may miss is not required.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
+
+
+class Value(TypedDict):
+    """A score with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Confusion(TypedDict):
+    """Targets down, predictions across."""
+
+    labels: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+class TaskScore(TypedDict):
+    """One task's scores."""
+
+    metric: str
+    """The task's score: the first of its metrics."""
+    metrics: Mapping[str, Value]
+    rows: int
+    truncated: NotRequired[int]
+    majority: NotRequired[float | None]
+    """Score of always giving the commonest training target; label tasks only."""
+    confusion: NotRequired[Confusion | None]
+
+
+class Sample(TypedDict):
+    """A test row and what was answered to it."""
+
+    task: str
+    id: NotRequired[str]
+    input: str
+    target: NotRequired[str]
+    prediction: str
+    score: NotRequired[float | None]
+    truncated: NotRequired[bool]
+
+
+class Scorecard(TypedDict):
+    """What one subject scored on the test rows."""
+
+    tasks: Mapping[str, TaskScore]
+    macro: Value
+    row_scores: NotRequired[Mapping[str, Mapping[str, float]]]
+    """Task -> row id -> score."""
+    samples: NotRequired[Sequence[Sample]]
+
+
+Scorecards = Mapping[str, Scorecard]
+"""Subject -> scorecard. This model's own is that of the stage that was trained last."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One whose scores are shown."""
+
+    key: str
+    label: str
+    colour: str
+    """In figures; of Okabe and Ito's palette, told apart with every kind of colour vision."""
+
+
+SUBJECTS = (
+    Subject("majority", "majority", "#c9ccd1"),
+    Subject("zero_shot", "zero-shot", "#8a8f98"),
+    Subject("stage_one", "stage one", "#56b4e9"),
+    Subject("champion", "champion then", "#e69f00"),
+    Subject("stage_two", "stage two", "#0072b2"),
+    Subject("add_task", "task added", "#0072b2"),
+)
+
+
+def own_scorecard(scorecards: Scorecards) -> str:
+    """Which of the scorecards is the model's own."""
+    return next(name for name in ("add_task", "stage_two", "stage_one") if name in scorecards)
+
+
+def shown_subjects(scorecards: Scorecards) -> list[Subject]:
+    """In their order, the model's own last."""
+    own = own_scorecard(scorecards)
+    known = {*scorecards, *(["majority"] if _has_majority(scorecards[own]) else [])}
+    return [one for one in SUBJECTS if one.key in known and one.key != own] + [
+        one for one in SUBJECTS if one.key == own
+    ]
+
+
+def score_of(scorecards: Scorecards, subject: str, task: str) -> float | None:
+    """A subject's score of a task, by the metric of the model's own; None where it has none."""
+    mine = scorecards[own_scorecard(scorecards)]["tasks"][task]
+    if subject == "majority":
+        return mine.get("majority")
+    theirs = scorecards[subject]["tasks"].get(task)
+    found = theirs and theirs["metrics"].get(mine["metric"])
+    return found["value"] if found else None
+
+
+def macro_of(scorecards: Scorecards, subject: str) -> float | None:
+    """A subject's macro score; None over other tasks than the model's own, as the two would not be comparable."""
+    if subject not in scorecards:
+        return None
+    card, own = scorecards[subject], scorecards[own_scorecard(scorecards)]
+    return float(card["macro"]["value"]) if card["tasks"].keys() == own["tasks"].keys() else None
+
+
+def _has_majority(card: Scorecard) -> bool:
+    return any(task.get("majority") is not None for task in card["tasks"].values())
