@@ -11,7 +11,7 @@ from alter_core.data.cells import WrittenNumber
 from alter_core.data.mistaken import mistaken
 from alter_core.data.packed import opened
 from alter_core.data.places import File
-from alter_core.data.rows import Rows, repeated
+from alter_core.data.rows import HEADER_AGAIN, Rows, is_header, repeated
 from alter_core.errors import DataError
 from alter_core.problems import Problems, kind_of, listed
 
@@ -41,6 +41,9 @@ def read_json_lines(file: File, problems: Problems) -> Rows:
             if type(row) is not dict:
                 hint = "; a JSON array must be written as one object a line" if isinstance(row, list) else ""
                 problems.add(f"{file.name}:{number}", f"a row is a JSON object, got {kind_of(row)}{hint}")
+                continue
+            if len(row) > 1 and is_header(row.values(), list(row)):
+                problems.add(f"{file.name}:{number}", HEADER_AGAIN)
                 continue
             yield number, row
 

@@ -1,7 +1,7 @@
 """Rows as every source gives them, and what is told of them wherever they come from."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from alter_core.problems import Problems, listed
@@ -11,13 +11,17 @@ Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 MARK = "\ufeff"
 """The byte order mark, which may stand at the very beginning of a file and nowhere else."""
+_AROUND = 3  # characters of a mark and of blanks around a name
 HEADER_AGAIN = "is the header again, as where files were joined; take the line out"
 
 
-def is_header(values: Iterable[Any], names: Sequence[str]) -> bool:
-    """Whether a row's values are its columns' names, in any order."""
-    said = [value.strip().removeprefix(MARK) for value in values if isinstance(value, str)]
-    return len(said) == len(names) and sorted(said) == sorted(name.strip() for name in names)
+def is_header(values: Collection[Any], names: Sequence[str]) -> bool:
+    """Whether a row's values are its columns' names, in any order and case."""
+    longest = max(map(len, names), default=0) + _AROUND
+    if len(values) != len(names) or not all(isinstance(value, str) and len(value) <= longest for value in values):
+        return False  # nearly every row, at little cost
+    said = [value.strip().removeprefix(MARK).casefold() for value in values]
+    return sorted(said) == sorted(name.strip().casefold() for name in names)
 
 
 def without_headers(rows: Rows, place: str, problems: Problems) -> Rows:

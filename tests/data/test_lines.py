@@ -46,6 +46,9 @@ WRONG = {
         "rows.csv", "input,target\n" + PLAIN + "target,input\nb,a\n", "rows.csv:62: is the header again"),
     "the header again in a TSV": (
         "rows.tsv", "input\ttarget\na\tb\ninput\ttarget\nc\td\n", "rows.tsv:3: is the header again"),
+    "the header again, in another case": ("rows.csv", "input,target\na,b\nInput,Target\n", "rows.csv:3: is the header"),
+    "a header that became JSON": (
+        "rows.jsonl", '{"input": "input", "target": "target"}\n', "rows.jsonl:1: is the header again"),
     "a mark in the middle": ("rows.csv", f"input,target\na,b\n{MARK}c,d\n", "rows.csv:3: begins with a byte order"),
     "a mark in the middle of JSONL": (
         "rows.jsonl", jsonl(good_rows(3)) + b"\xef\xbb\xbf" + jsonl(good_rows(3)), "rows.jsonl:4: begins with a byte"),

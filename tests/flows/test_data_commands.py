@@ -70,8 +70,9 @@ def test_good_data_ends_with_0_and_a_report_of_each_task(
     for task, kind in (("colour", "classification"), ("match", "pair_classification"), ("thing", "generation")):
         (line,) = [line.split() for line in out.splitlines() if line.split()[:1] == [task]]
         assert line[1] == kind
-        assert sum(map(int, line[2:5])) == 100
-        assert int(line[2]) > int(line[4]) > int(line[3])  # train, test, validation, as the head says
+        read, *left_out, train, validation, test = map(int, line[2:])
+        assert (read, left_out, train + validation + test) == (100, [0] * 5, 100)
+        assert train > test > validation
     assert "licence of colour, match, thing: CC0" in out
     page = tmp_path / "home" / "runs" / "fine" / "data" / "quality.html"
     assert str(page) in out
