@@ -23,7 +23,7 @@ from prefect.states import Crashed
 from alter_core.process import end_leftovers
 from flows.notify import notify
 from flows.production.plan import Plan
-from flows.steps import say
+from flows.steps import log_line
 from registry.tracking import Tracker
 
 OPEN = [StateType.RUNNING, StateType.CANCELLING]
@@ -39,12 +39,12 @@ def close_abandoned(plan: Plan, tracker: Tracker) -> None:
     run as ours.
     """
     if jobs := end_leftovers(plan.lock_file.parent, beside=plan.run_folder("ablation")):
-        say(f"stopped {jobs} processes of an earlier run of {plan.spec.name} that was killed")
+        log_line(f"stopped {jobs} processes of an earlier run of {plan.spec.name} that was killed")
     for server in orphaned_servers():
         server.kill()
-        say(f"stopped the Prefect server (pid {server.pid}) of a run in this workspace that was killed")
+        log_line(f"stopped the Prefect server (pid {server.pid}) of a run in this workspace that was killed")
     if runs := tracker.sweep(plan.workspace.identity):
-        say(f"marked MLflow runs of killed processes as KILLED: {', '.join(runs)}")
+        log_line(f"marked MLflow runs of killed processes as KILLED: {', '.join(runs)}")
     own = flow_run.get_id()
     with get_client(sync_client=True) as client:
         mine = client.read_flow_run(UUID(own)) if own else None
@@ -63,7 +63,7 @@ def close_abandoned(plan: Plan, tracker: Tracker) -> None:
                 )
                 client.set_flow_run_state(run.id, crashed, force=True)
                 notify(None, run, crashed)  # its own hook went with its process
-                say(f"marked the flow run {run.name!r} as Crashed: its process is gone")
+                log_line(f"marked the flow run {run.name!r} as Crashed: its process is gone")
 
 
 def orphaned_servers() -> Iterator[psutil.Process]:

@@ -73,8 +73,8 @@ def produce_here(plan: Plan, parameters: Parameters) -> Outcome:
         return outcome
 
 
-def produce_each(plans: Sequence[Plan], parameters: Parameters, told: Callable[[Ended], None]) -> list[Ended]:
-    """The domains one after another in this process; `told` hears of each as it ends."""
+def produce_each(plans: Sequence[Plan], parameters: Parameters, on_end: Callable[[Ended], None]) -> list[Ended]:
+    """The domains one after another in this process; `on_end` hears of each as it ends."""
     ended = []
     for plan in plans:
         name = plan.spec.name
@@ -85,7 +85,7 @@ def produce_each(plans: Sequence[Plan], parameters: Parameters, told: Callable[[
             defect = f"a defect of the factory ({type(error).__name__}: {error}); `alter run {plan.file}` shows where"
             message, code = explained(error) or (defect, FAILED)
             one = Ended(name, None, message, code)
-        told(one)
+        on_end(one)
         ended.append(one)
     return ended
 
@@ -93,13 +93,13 @@ def produce_each(plans: Sequence[Plan], parameters: Parameters, told: Callable[[
 def produce_deployed(
     plans: Sequence[Plan],
     parameters: Parameters,
-    told: Callable[[Ended], None],
-    say: Callable[[str], None],
+    on_end: Callable[[Ended], None],
+    note: Callable[[str], None],
 ) -> list[Ended]:
     """The domains as flow runs of their deployments, side by side as far as workers go; waits for all.
 
     parameters: those that shall be other than the deployment's. A domain that is not deployed ends with a message.
-    `say` hears which runs are waited for, and which of them nothing takes; that runs go on when the waiting is cut
+    `note` hears which runs are waited for, and which of them nothing takes; that runs go on when the waiting is cut
     short is said on stderr. Raises AlterError when no server answers.
     """
     from prefect.deployments import run_deployment
@@ -109,8 +109,8 @@ def produce_deployed(
 
     ended: dict[str, Ended] = {}
 
-    def tell(one: Ended) -> None:
-        told(one)
+    def end(one: Ended) -> None:
+        on_end(one)
         ended[one.domain] = one
 
     with server_client() as client:
@@ -124,9 +124,9 @@ def produce_deployed(
                         full_name(name), parameters=dict(parameters), timeout=0, as_subflow=False, tags=[TAG]
                     )
                     waiting[name] = run
-                    say(f"{name}: waits for its flow run {_place(run)}")
+                    note(f"{name}: waits for its flow run {_place(run)}")
                 except ObjectNotFound:
-                    tell(Ended(name, None, f"it is not deployed yet: run `alter deploy {plan.file}` first", WRONG))
+                    end(Ended(name, None, f"it is not deployed yet: run `alter deploy {plan.file}` first", WRONG))
             while waiting:
                 for name, started in list(waiting.items()):
                     run = client.read_flow_run(started.id)
@@ -134,10 +134,10 @@ def produce_deployed(
                     if state is not None and state.is_final():
                         del waiting[name]
                         code = 0 if state.is_completed() else FAILED
-                        tell(Ended(name, None, f"{state.name}: {state.message or ''}".strip(": "), code))
+                        end(Ended(name, None, f"{state.name}: {state.message or ''}".strip(": "), code))
                     elif name not in late and is_late(run):
                         late.add(name)
-                        say(f"{name}: {_taker(run)}")
+                        note(f"{name}: {_taker(run)}")
                 if waiting:
                     time.sleep(POLL_SECONDS)
         finally:

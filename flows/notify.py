@@ -26,9 +26,9 @@ def notify(flow: Any, flow_run: Any, state: Any) -> None:
     log = get_logger("flows.notify")
     try:
         block = cast(NotificationBlock, Block.load(name))
-        told: Any = block.notify(message(flow_run, state), subject=f"{flow_run.name}: {state.name}")
-        if iscoroutine(told):  # a hook that a runner calls stands in an event loop
-            run_coro_as_sync(told)
+        sending: Any = block.notify(message(flow_run, state), subject=f"{flow_run.name}: {state.name}")
+        if iscoroutine(sending):  # a hook that a runner calls stands in an event loop
+            run_coro_as_sync(sending)
     except Exception as error:  # whatever a block may raise: the run's own end must not change
         log.error(
             "the notification block %r of %s was not told: %s; check its name and its settings", name, VARIABLE, error

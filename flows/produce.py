@@ -74,7 +74,7 @@ def make(production: Production, force: bool = False, processes: int = 1) -> Out
     with publish.mlflow_run(production, quality, flow_run.get_id()) as run:
         start, why = first_start(production, champion)
         if why:
-            steps.say(why)
+            steps.log_line(why)
         stages = _train(production, start, run, processes)
         candidate = Candidate(production, quality, stages, start.version if start else None, run.id)
         candidate = _scored(candidate, champion)

@@ -19,7 +19,7 @@ from flows.production.code_wheel import build_wheel, serving_requirements
 from flows.production.plan import code_of
 from flows.production.production import Production, Quality
 from flows.production.stores import write_card
-from flows.steps import io_retries, say
+from flows.steps import io_retries, log_line
 from registry.card import CardFacts, render_card
 from registry.errors import AliasConflict, RegistryError
 from registry.models import STARTED_FROM
@@ -45,14 +45,14 @@ def already_made(production: Production, now: Version | None) -> Version | None:
     name, run_key = production.plan.spec.name, production.run_key
     if made := earlier.settled(production):
         if earlier.stands(made, now):
-            say(_unchanged(name, made, run_key))
+            log_line(_unchanged(name, made, run_key))
             return made
-        say(
+        log_line(
             f"version {made['version']} was made of the same things, and the champion has changed since: what is "
             "unchanged is reused, and it is decided again"
         )
     if now and earlier.is_unsettled(now, run_key):
-        say(f"version {now['version']} was promoted by a run that was killed then: writing its card")
+        log_line(f"version {now['version']} was promoted by a run that was killed then: writing its card")
         settle(production, now["version"])
         return now
     return None
@@ -171,7 +171,7 @@ def verify(candidate: Candidate, version: int) -> dict[str, float]:
     production = candidate.production
     samples = candidate.own.get("samples", ())
     found = verify_in_fresh_process(production.stores.uri, production.plan.spec.name, version, samples)
-    say(f"version {version} was loaded in a fresh process and repeated {found['rows']:.0f} recorded predictions")
+    log_line(f"version {version} was loaded in a fresh process and repeated {found['rows']:.0f} recorded predictions")
     return found
 
 
@@ -184,7 +184,7 @@ def promote(candidate: Candidate, version: int, decision: Decision) -> Verdict:
     store, name = candidate.production.stores.models, candidate.production.plan.spec.name
     before = candidate.champion
     if before and before["version"] == version:  # made again to the bit: what was decided of it stands
-        say(f"{name} version {version} is the champion already")
+        log_line(f"{name} version {version} is the champion already")
         return "champion"
     # What a person decided of this version before was against another champion.
     stale = dict.fromkeys({"promoted_by", "promotion_reason"} & store.get(name, version)["tags"].keys(), "")
@@ -205,9 +205,9 @@ def promote(candidate: Candidate, version: int, decision: Decision) -> Verdict:
         try:
             store.set_champion(name, version, before["version"] if before else None)
         except AliasConflict as conflict:
-            say(f"{conflict}: comparing with the new champion")
+            log_line(f"{conflict}: comparing with the new champion")
             return "overtaken"
-    say(f"{name} version {version}: {decision.reason}")
+    log_line(f"{name} version {version}: {decision.reason}")
     return "champion" if decision.promote else "candidate"
 
 
@@ -216,8 +216,8 @@ def settle(production: Production, version: int, facts: CardFacts | None = None)
     """The last step of a production: the card says what was decided. facts: unset, those that were registered."""
     name, store = production.plan.spec.name, production.stores.models
     # A champion that was made again to the bit was held against itself: the registered facts tell of the one before.
-    told = facts if facts and facts.get("champion_version") != version else None
-    card = write_card(store, name, version, told or production.facts_of(version))
+    registered = facts if facts and facts.get("champion_version") != version else None
+    card = write_card(store, name, version, registered or production.facts_of(version))
     create_markdown_artifact(card, key=artifacts.key(production.plan, "card"))
     store.tag(name, version, {earlier.SETTLED: "yes"})
 

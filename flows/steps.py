@@ -58,7 +58,7 @@ io_retries: dict[str, Any] = {
 }
 
 
-def say(text: str) -> None:
+def log_line(text: str) -> None:
     """A line in the flow run's log, and in the terminal where somebody watches."""
     get_run_logger().info(text)
     if shown := display.current():
@@ -71,7 +71,7 @@ def prepare_backbone(plan: Plan) -> Backbone:
     follower = Follower(plan, "backbone")
     backbone = Backbone.read(resolve_backbone(plan.spec.backbone, plan.workspace, follower, base=plan.folder))
     for note in backbone.notes:
-        say(f"backbone {backbone.source}: {note}")
+        log_line(f"backbone {backbone.source}: {note}")
     return backbone
 
 
@@ -80,7 +80,7 @@ def ingest(plan: Plan) -> Rows:
     """Bring the tasks' rows into the workspace. Raises DataError."""
     rows = Rows.of(ingest_rows(plan.spec, plan.folder, plan.workspace, plan.data_root, Follower(plan, "ingest")))
     count = sum(sum(task["rows"].values()) for task in rows.tasks.values())
-    say(f"data {rows.digest}: {count:,} rows of {len(rows.tasks)} tasks")
+    log_line(f"data {rows.digest}: {count:,} rows of {len(rows.tasks)} tasks")
     return rows
 
 
@@ -96,7 +96,7 @@ def validate(production: Production, champion: Version | None) -> Quality:
     folder = plan.run_folder(f"quality-{key}")
     record = folder / "quality.json"
     if record.exists():
-        say("quality: reused, because rows, bounds, backbone, champion and code are unchanged")
+        log_line("quality: reused, because rows, bounds, backbone, champion and code are unchanged")
     else:
         from transformers import AutoTokenizer
 
@@ -110,7 +110,7 @@ def validate(production: Production, champion: Version | None) -> Quality:
         write_json(record, report.to_json())
     quality = Quality.read(folder)
     artifacts.quality_summary(plan, quality)
-    say(f"quality {quality.outcome}: {len(quality.warnings)} warnings; the page is {folder / 'quality.html'}")
+    log_line(f"quality {quality.outcome}: {len(quality.warnings)} warnings; the page is {folder / 'quality.html'}")
     return quality
 
 
@@ -132,7 +132,7 @@ def train(
     sent: set[int] = set()
     trained = Stage.find(folder)
     if trained:
-        say(f"{stage}: reused, because its rows, settings, backbone and code are unchanged (key {key})")
+        log_line(f"{stage}: reused, because its rows, settings, backbone and code are unchanged (key {key})")
     else:
         job = TrainingJob(
             stage=stage,
@@ -170,7 +170,7 @@ def train(
     # With those of an earlier run that trained the stage or a part of it: a version's MLflow run tells all of them.
     rest = [row for row in step_rows(folder / "metrics.jsonl") if row["step"] not in sent]
     if not _logged(log, rest):
-        say(f"MLflow did not answer: {len(rest)} steps of {stage} are missing from its metrics")
+        log_line(f"MLflow did not answer: {len(rest)} steps of {stage} are missing from its metrics")
     if not (trained := trained or Stage.find(folder)):
         raise TrainingError(f"the training of {stage} left no whole result in {folder}: remove it, and run again")
     artifacts.gate_tables(plan, stage, trained.result.gates)

@@ -18,29 +18,29 @@ def ensure_account(tracking_uri: str, admin: tuple[str, str], name: str, passwor
     admin: name and password of an administrator. An account made here may read everything and change what it makes
     itself: that is what the server's default permission READ means. Raises StoreUnavailable, RegistryError.
     """
-    made, told = _ask(tracking_uri, admin, "POST", "create", {"username": name, "password": password})
+    made, answer = _ask(tracking_uri, admin, "POST", "create", {"username": name, "password": password})
     if made == HTTPStatus.OK:
         return True
-    if "RESOURCE_ALREADY_EXISTS" not in told:
+    if "RESOURCE_ALREADY_EXISTS" not in answer:
         raise RegistryError(
-            f"cannot make the account {name} on the MLflow server at {tracking_uri}: {_why(made, told)}"
+            f"cannot make the account {name} on the MLflow server at {tracking_uri}: {_why(made, answer)}"
         )
-    changed, told = _ask(tracking_uri, admin, "PATCH", "update-password", {"username": name, "password": password})
+    changed, answer = _ask(tracking_uri, admin, "PATCH", "update-password", {"username": name, "password": password})
     if changed != HTTPStatus.OK:
         raise RegistryError(
-            f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {_why(changed, told)}"
+            f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {_why(changed, answer)}"
         )
     return False
 
 
-def _why(status: int, told: str) -> str:
+def _why(status: int, answer: str) -> str:
     """The server's own words, and what to look at."""
     try:
-        told = str(json.loads(told)["message"])
+        answer = str(json.loads(answer)["message"])
     except (ValueError, KeyError, TypeError):
-        told = " ".join(told.split()) or "no reason"
+        answer = " ".join(answer.split()) or "no reason"
     refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    return f"{told} (status {status})" + ("; check MLFLOW_ADMIN_PASSWORD" if refused else "; see the server's log")
+    return f"{answer} (status {status})" + ("; check MLFLOW_ADMIN_PASSWORD" if refused else "; see the server's log")
 
 
 def _ask(uri: str, admin: tuple[str, str], method: str, what: str, fields: dict[str, str]) -> tuple[int, str]:

@@ -126,14 +126,14 @@ def decision_of(tags: Mapping[str, str]) -> DecisionFacts | None:
 def decided(facts: CardFacts, tags: Mapping[str, str]) -> CardFacts:
     """`facts` with what the tags say was decided of the version, and against which champion: a version that is made
     again keeps the facts of its first time."""
-    told: CardFacts = {**facts}
-    told["decision"] = decision_of(tags)
+    found: CardFacts = {**facts}
+    found["decision"] = decision_of(tags)
     if (before := tags.get("champion_before")) is not None:
         champion = int(before) if before.isdecimal() else None
         if champion != facts.get("champion_version"):
-            told["champion_version"] = champion
-            told["scorecards"] = {name: card for name, card in facts["scorecards"].items() if name != "champion"}
-    return told
+            found["champion_version"] = champion
+            found["scorecards"] = {name: card for name, card in facts["scorecards"].items() if name != "champion"}
+    return found
 
 
 def number(value: float | None) -> str:

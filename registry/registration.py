@@ -93,7 +93,7 @@ class Registration(Versions):
         if made_by is not None and LINKED not in made_by.data.tags:
             self._link(domain, int(entity.version), entity.run_id, entity.tags["model_id"], metrics)
         if run_id != entity.run_id:  # not bound to the model again, whose metrics would stand there twice
-            self._tell(run_id, domain, int(entity.version), metrics)
+            self._log_version(run_id, domain, int(entity.version), metrics)
         return int(entity.version)
 
     def _made_with(self, domain: str, own: Mapping[str, str]) -> Sequence[Any]:
@@ -130,9 +130,9 @@ class Registration(Versions):
             model_id, {"mlflow.modelVersions": json.dumps([{"name": domain, "version": version}])}
         )
         self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
-        self._tell(run_id, domain, version, metrics, model_id)
+        self._log_version(run_id, domain, version, metrics, model_id)
 
-    def _tell(
+    def _log_version(
         self, run_id: str, domain: str, version: int, metrics: Mapping[str, float], model_id: str | None = None
     ) -> None:
         """What a run says of the version that it ended in."""

@@ -140,12 +140,12 @@ def remove(store: ModelStore, removals: Sequence[Removal]) -> int:
                 if model is not None:
                     store.client.delete_logged_model(item.model_id)
             if place is not None:  # MLflow only marks a model as deleted; a server's files are its own to collect
-                shutil.rmtree(place, onerror=_told)
+                shutil.rmtree(place, onerror=_warn)
                 freed += 0 if place.exists() else item.bytes
     return freed
 
 
-def _told(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
+def _warn(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
     if not isinstance(error[1], FileNotFoundError):
         log.warning("%s could not be removed: %s", path, error[1])
 

@@ -66,8 +66,8 @@ def start_manager(place: Place, found: Sequence[Program]) -> None:
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(write_settings(place, found))]
     done = subprocess.run(command, env=base_environment(place), capture_output=True, text=True, cwd="/")
     if done.returncode:
-        told = (done.stderr or done.stdout).strip() or "it does not say why"
-        raise AlterError(f"the process manager did not start; its log is {place.logs / 'supervisord.log'}:\n{told}")
+        reason = (done.stderr or done.stdout).strip() or "it does not say why"
+        raise AlterError(f"the process manager did not start; its log is {place.logs / 'supervisord.log'}:\n{reason}")
     deadline = time.monotonic() + START_SECONDS
     while not is_up(place):
         if time.monotonic() > deadline:

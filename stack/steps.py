@@ -26,13 +26,13 @@ from stack.programs import (
 )
 
 ANSWER_SECONDS = 180.0
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 
 
-def up(place: Place, say: Say) -> None:
+def up(place: Place, note: Note) -> None:
     """Start the stack, making passwords, databases and accounts the first time. Raises AlterError.
 
-    `say` hears of each step. When a step fails, what was started is stopped again.
+    `note` hears of each step. When a step fails, what was started is stopped again.
     """
     postgres_folder()
     database_user()
@@ -42,28 +42,28 @@ def up(place: Place, say: Say) -> None:
     place.prepare()
     fresh = not (place.database / "PG_VERSION").exists()
     if fresh:
-        say("making the database server")
+        note("making the database server")
         _make_database(place)
     _write_redis_settings(place)
     found = programs(place)
     try:
         manager.start_manager(place, [*found, *worker_programs(place)])
-        say("starting PostgreSQL")
+        note("starting PostgreSQL")
         manager.start(place, "postgres")
         _wait(place, "postgres", lambda: _ready(place))
         if not _has_databases(place):
             _psql(place, "postgres", ["-f", str(HERE / "databases.sql")])
-        say("bringing the databases of MLflow and Prefect up to date")
+        note("bringing the databases of MLflow and Prefect up to date")
         _upgrade(place)
         for program in found[1:]:
-            say(f"starting {program.name}")
+            note(f"starting {program.name}")
             manager.start(place, program.name)
         _wait(place, "mlflow", lambda: _answers(f"{place.mlflow_url}/health"))
         _wait(place, "prefect-server", lambda: _answers(f"{place.prefect_url}/health"))
-        say("making the accounts `factory` and `reader` in MLflow, and the work pool")
+        note("making the accounts `factory` and `reader` in MLflow, and the work pool")
         _prepare(place)
         for program in worker_programs(place):
-            say(f"starting {program.name}")
+            note(f"starting {program.name}")
             manager.start(place, program.name)
     except BaseException:
         manager.stop_manager(place)
@@ -150,8 +150,8 @@ def _prepare(place: Place) -> None:
 def _run(command: Sequence[str], environment: Mapping[str, str], doing: str) -> str:
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, cwd="/")
     if done.returncode:
-        told = (done.stderr or done.stdout).strip()[-1500:] or "the program does not say why"
-        raise AlterError(f"could not {doing} (exit code {done.returncode}). {command[0]} says:\n{told}")
+        reason = (done.stderr or done.stdout).strip()[-1500:] or "the program does not say why"
+        raise AlterError(f"could not {doing} (exit code {done.returncode}). {command[0]} says:\n{reason}")
     return done.stdout
 
 

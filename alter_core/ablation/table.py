@@ -233,8 +233,8 @@ def _others(settings: Settings, arms: Sequence[ArmRow]) -> str:
     if settings.patience:  # each stops where it stops
         return ""
     other = [arm for arm in arms if arm.rate is not None and abs(arm.rows - wanted) > 0.01 * wanted]
-    told = ", ".join(f"{arm.title} ({arm.rows:,} rows in all for {wanted:,})" for arm in other)
-    return f"But {told}. " if told else ""
+    named = ", ".join(f"{arm.title} ({arm.rows:,} rows in all for {wanted:,})" for arm in other)
+    return f"But {named}. " if named else ""
 
 
 def _choice_of_rate(settings: Settings) -> str:

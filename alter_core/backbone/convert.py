@@ -36,12 +36,12 @@ def resolve_backbone(
     Raises BackboneError when the model cannot be found, is not safetensors or GGUF, needs code of its own, has over
     a billion parameters, or would not be the model that lies there; the message says what to do.
     """
-    tell = progress or (lambda *_args, **_fields: None)
-    tell(0, 4, text=f"looking for {spec.model}")
+    advance = progress or (lambda *_args, **_fields: None)
+    advance(0, 4, text=f"looking for {spec.model}")
     source = find(spec, base or Path.cwd())
     target = _converted(source, workspace)
     if is_converted(target):
-        tell(4, 4, text="converted already")
+        advance(4, 4, text="converted already")
         return target
     with quiet(), explained(source.given):
         config = _config(source)
@@ -52,12 +52,12 @@ def resolve_backbone(
             )
         parameters = _count(config, source)
         workspace.need(parameters * 5, f"converting {spec.model}")  # the copy in fp32 at most, and some room
-        tell(1, 4, text=f"reading {parameters / 1e6:,.0f} million parameters")
+        advance(1, 4, text=f"reading {parameters / 1e6:,.0f} million parameters")
         model, notes = _model(config, source)
-        tell(2, 4, text="reading the tokenizer")
+        advance(2, 4, text="reading the tokenizer")
         tokenizer = _tokenizer(source)
         notes += check_ids(model, tokenizer, source.given)
-        tell(3, 4, text="writing safetensors")
+        advance(3, 4, text="writing safetensors")
         with written_whole(target) as folder:
             facts = {
                 "source": spec.model,
@@ -74,7 +74,7 @@ def resolve_backbone(
             files = {path.name: path for path in folder.iterdir() if path.is_file()}
             sizes = {name: path.stat().st_size for name, path in files.items()}
             write_json(folder / RECORD, {**facts, "digest": digest_of_files(files), "files": sizes})
-    tell(4, 4, text="converted")
+    advance(4, 4, text="converted")
     return target
 
 

@@ -74,8 +74,8 @@ def check_weights(model: Any, about: Mapping[str, Any], source: Source) -> list[
         )
     if not left_out:
         return []
-    told = ", ".join(left_out[:SHOWN]) + (f" and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else "")
-    return [f"tensors in its files that transformers has no use for in a {type(model).__name__}: {told}"]
+    named = ", ".join(left_out[:SHOWN]) + (f" and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else "")
+    return [f"tensors in its files that transformers has no use for in a {type(model).__name__}: {named}"]
 
 
 def untie(model: Any) -> list[str]:

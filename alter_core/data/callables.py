@@ -51,21 +51,21 @@ class Callables:
         except (DataError, GeneratorExit):
             raise
         except Exception as error:
-            raise DataError(f"{name}: failed after {number} rows: {self._told(error)}") from error
+            raise DataError(f"{name}: failed after {number} rows: {self._reason(error)}") from error
 
     def fingerprint(self, name: str, arguments: Mapping[str, Any]) -> Any | None:
         """What the rows depend on, JSON-able; None when only reading can tell. Raises DataError."""
         function, code = self._find(name)
         module = sys.modules.get(function.__module__)
-        tell = getattr(module, "fingerprint", None)
-        if tell is None:
+        own = getattr(module, "fingerprint", None)
+        if own is None:
             return None
         try:
-            return {"code": code, "facts": json.loads(json.dumps(tell(**arguments), default=str))}
+            return {"code": code, "facts": json.loads(json.dumps(own(**arguments), default=str))}
         except Exception as error:
-            raise DataError(f"{name}: its fingerprint failed: {self._told(error)}") from error
+            raise DataError(f"{name}: its fingerprint failed: {self._reason(error)}") from error
 
-    def _told(self, error: Exception) -> str:
+    def _reason(self, error: Exception) -> str:
         """The error and the line of the domain's own code that it comes from."""
         own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) in self._modules]
         where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
@@ -100,9 +100,9 @@ class Callables:
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            told = self._told(error)
+            reason = self._reason(error)
             del sys.modules[name], self._modules[path]
-            raise DataError(f"{path.name}: cannot be loaded: {told}") from error
+            raise DataError(f"{path.name}: cannot be loaded: {reason}") from error
         return module
 
     def _entry_point(self, name: str) -> tuple[Callable[..., Any], str]:

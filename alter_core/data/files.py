@@ -16,14 +16,14 @@ ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv
 
 def format_of(file: File, given: str | None) -> str:
     """The spec's format, or that of the file's ending. Raises DataError when the ending says nothing."""
-    if kind := given or told_format(file):
+    if kind := given or format_of_name(file):
         return kind
     raise DataError(
         f"{file.name}: its ending does not tell its format; set source > format to jsonl, csv, tsv or parquet"
     )
 
 
-def told_format(file: File) -> str | None:
+def format_of_name(file: File) -> str | None:
     """The format that the file's ending tells; None where it tells none."""
     name = file.base
     for ending in COMPRESSED:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from alter_core.data.files import read_file, told_format
+from alter_core.data.files import format_of_name, read_file
 from alter_core.data.parquet import typed_rows
 from alter_core.data.places import File, Roots
 from alter_core.data.rows import Rows, missing_column
@@ -92,8 +92,8 @@ def _opened(source: SourceSpec, roots: Roots, shown: str, stack: ExitStack) -> A
             transient=True,
         ) from error
     except Exception as error:  # the library raises many kinds; its first line tells config, split and revision errors
-        told = (str(error).strip() or "the library does not say why").splitlines()[0][:300]
-        raise DataError(f"{shown}: cannot be read: {told}; check source > hub, config, split and revision") from error
+        reason = (str(error).strip() or "the library does not say why").splitlines()[0][:300]
+        raise DataError(f"{shown}: cannot be read: {reason}; check source > hub, config, split and revision") from error
 
 
 def _found(
@@ -162,7 +162,7 @@ def _own_files(
             file = File(name, path=Path(path))
         else:
             file = File(f"{source.hub}/{path.partition('@')[2].partition('/')[2] or path}", url=path)
-        tabs = kind == "csv" and (separator == "\t" or told_format(file) == "tsv")
+        tabs = kind == "csv" and (separator == "\t" or format_of_name(file) == "tsv")
         found.append((file, "tsv" if tabs else kind, labels))
     return found
 

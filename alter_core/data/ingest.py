@@ -37,7 +37,7 @@ def ingest(
     `folder` is the spec's own. `progress(done, total, text=)` counts tasks. Raises DataError with up to 20
     problems, each with file and line.
     """
-    tell = progress or (lambda *_, **__: None)
+    advance = progress or (lambda *_, **__: None)
     roots = Roots(folder, data_root)
     callables = Callables(folder)
     try:
@@ -49,9 +49,9 @@ def ingest(
     if fingerprint is not None:
         finished = workspace.datasets / fingerprint
         if TaskDataset.stands_at(finished):
-            tell(len(spec.tasks), len(spec.tasks), text="read already, and unchanged")
+            advance(len(spec.tasks), len(spec.tasks), text="read already, and unchanged")
             return TaskDataset.open(finished)
-    reader = Reader(spec, roots, callables, tell)
+    reader = Reader(spec, roots, callables, advance)
     with _scratch(workspace.datasets) as scratch:
         made = scratch / "made"
         made.mkdir()
@@ -86,8 +86,8 @@ def _facts(spec: DomainSpec, callables: Callables) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for task in spec.tasks:
         for role, source in (("source", task.source), ("test", task.test)):
-            if source and source.callable and (told := callables.fingerprint(source.callable, source.arguments)):
-                facts.setdefault(task.name, {})[role] = told["facts"]
+            if source and source.callable and (known := callables.fingerprint(source.callable, source.arguments)):
+                facts.setdefault(task.name, {})[role] = known["facts"]
     return facts
 
 

@@ -97,12 +97,12 @@ class Mapper:
 
     def unmet(self) -> dict[str, tuple[list[str], list[str]]]:
         """Column of `where` -> its values that no row has, and values that rows have."""
-        told = {}
+        unmet = {}
         for column, wanted in self._wanted.items():
             if never := [value for value in wanted if not self._met[column][clean(value)]]:
                 met = [value for value, _ in self._met[column].most_common() if value not in map(clean, wanted)]
-                told[column] = (never, met)
-        return told
+                unmet[column] = (never, met)
+        return unmet
 
     def _passes(self, row: Mapping[str, Any]) -> bool:
         passes = True

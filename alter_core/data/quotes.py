@@ -39,7 +39,7 @@ class Swallowed:
         if len(self.suspects) < _SUSPECTS and (pieces := self._pieces(values)):
             self.suspects.append(_Suspect(start, end, pieces))
 
-    def tell(self, rows: Iterable[list[str]], name: str, problems: Problems) -> None:
+    def report(self, rows: Iterable[list[str]], name: str, problems: Problems) -> None:
         """`rows`: all of the file once more. What surely are rows goes to `problems`; what may be is noted there."""
         seen = [Counter[str]() for _ in self.suspects[0].pieces[0]]
         count = 0

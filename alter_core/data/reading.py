@@ -142,14 +142,14 @@ class Reader:
         make = Mapper(task, source, by_group)
         test_share = 0.0 if task.test or role == "test" else split.test
         validation_share = 0.0 if role == "test" else split.validation
-        told = _Read(role, source, make, AlikeGroups(), SplitColumns(columns))
+        read = _Read(role, source, make, AlikeGroups(), SplitColumns(columns))
         for part in open_source(source, columns, self._roots, self._callables, self._problems):
             index = len(parts)
             parts.append((part.name, part.by_line))
             first = True
             for line, raw in part.rows:
-                told.total += 1
-                told.splits.look_at(raw)
+                read.total += 1
+                read.splits.look_at(raw)
                 try:
                     row = make(raw)
                 except MissingColumn as error:
@@ -172,19 +172,19 @@ class Reader:
                     if share < test_share + validation_share:
                         chosen = "test" if share < test_share else "validation"
                 if by_group:
-                    told.groups.look_at(row.group, chosen)
+                    read.groups.look_at(row.group, chosen)
                 rows.add(Row(key_of(folded), row.input, row.target, chosen, row.id, index, line))
-                told.wanted += 1
-                if told.wanted % REPORT_ROWS == 0:
-                    self._progress(number, len(self._spec.tasks), text=f"{task.name}: {told.wanted:,} rows")
-        told.note(self._problems, task)
-        if not told.wanted and not self._problems.lines:
-            left = f"none of its {told.total} rows passes source > where" if told.total else "it has no rows"
-            unmet = "; ".join(_unmet(column, *values) for column, values in make.unmet().items()) if told.total else ""
+                read.wanted += 1
+                if read.wanted % REPORT_ROWS == 0:
+                    self._progress(number, len(self._spec.tasks), text=f"{task.name}: {read.wanted:,} rows")
+        read.note(self._problems, task)
+        if not read.wanted and not self._problems.lines:
+            left = f"none of its {read.total} rows passes source > where" if read.total else "it has no rows"
+            unmet = "; ".join(_unmet(column, *values) for column, values in make.unmet().items()) if read.total else ""
             name = parts[-1][0] if parts else role
             role_of = "test" if role == "test" else "train"
             raise DataError(f"{name}: {left}{unmet and f' ({unmet})'}; a task needs rows to {role_of} on")
-        return told
+        return read
 
 
 @dataclass

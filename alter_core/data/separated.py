@@ -55,7 +55,7 @@ def read_separated(file: File, kind: str, problems: Problems) -> Rows:
     if swallowed.suspects:
         with _values(file, kind) as rows:
             next(rows)
-            swallowed.tell((values for _, _, values in rows), file.name, problems)
+            swallowed.report((values for _, _, values in rows), file.name, problems)
 
 
 @contextmanager

@@ -37,8 +37,8 @@ def query_rows(source: SourceSpec, roots: Roots) -> Iterator[tuple[int, Mapping[
         engine = sa.create_engine(parsed, hide_parameters=True, poolclass=sa.NullPool)
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         hint = f"install the driver ({error.name})" if isinstance(error, ImportError) else "check source > sql"
-        told = _told(error, secrets)
-        raise DataError(f"{shown}: no database can be reached by this URL: {told}; {hint}") from None
+        reason = _reason(error, secrets)
+        raise DataError(f"{shown}: no database can be reached by this URL: {reason}; {hint}") from None
     options: dict[str, Any] = {"stream_results": True, "yield_per": _FETCH}
     if parsed.get_backend_name() == "postgresql":
         options["postgresql_readonly"] = True
@@ -53,13 +53,13 @@ def query_rows(source: SourceSpec, roots: Roots) -> Iterator[tuple[int, Mapping[
             for number, row in enumerate(result, 1):
                 yield number, dict(zip(names, row, strict=True))
     except SQLAlchemyError as error:
-        told = _told(getattr(error, "orig", None) or error, secrets)
+        reason = _reason(getattr(error, "orig", None) or error, secrets)
         if stage == "connect":
             raise DataError(
-                f"{shown}: the database does not let us in: {told}; check host, port and credentials", transient=True
+                f"{shown}: the database does not let us in: {reason}; check host, port and credentials", transient=True
             ) from None
         broken = isinstance(error, DBAPIError) and error.connection_invalidated
-        raise DataError(f"{shown}: the query failed: {told}; check source > query", transient=broken) from None
+        raise DataError(f"{shown}: the query failed: {reason}; check source > query", transient=broken) from None
     finally:
         engine.dispose()
 
@@ -86,7 +86,7 @@ def _sqlite(url: Any, roots: Roots, shown: str) -> Any:
     return url.set(database=f"file:{quote(str(path.resolve()))}", query={"uri": "true", "mode": "ro"})
 
 
-def _told(error: BaseException, secrets: list[str]) -> str:
+def _reason(error: BaseException, secrets: list[str]) -> str:
     """One line of the driver's message, with no secret in it."""
     text = " ".join(str(error).split())
     for secret in secrets:

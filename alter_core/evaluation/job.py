@@ -89,8 +89,8 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
             # that whoever loads it can repeat them.
             shown = scorecard.samples
             again = predictor.predict([row.task for row in shown], [row.input for row in shown])
-            told = tuple(Sample.of(asdict(row), answer) for row, answer in zip(shown, again, strict=True))
-            scorecard = replace(scorecard, samples=told)
+            samples = tuple(Sample.of(asdict(row), answer) for row, answer in zip(shown, again, strict=True))
+            scorecard = replace(scorecard, samples=samples)
         scorecards[subject.name] = scorecard
         folder = Path(subject.output)
         write_predictions(folder / "predictions.jsonl", own, predictions)

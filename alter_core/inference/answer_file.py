@@ -137,8 +137,8 @@ class AnswerFile:
         if not count and not problems.lines:
             problems.add(self.source.name, "holds no rows")
         problems.raise_if_any(f"{self.source} cannot be answered")
-        told = [f"{place}: {note.text}; {note.remedy}" for note in problems.notes() for place in note.places]
-        return count, list(columns), tuple(told)
+        notes = [f"{place}: {note.text}; {note.remedy}" for note in problems.notes() for place in note.places]
+        return count, list(columns), tuple(notes)
 
     @property
     def _needed(self) -> tuple[str, ...]:

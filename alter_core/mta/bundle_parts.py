@@ -55,9 +55,9 @@ def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping
     """Bring freshly injected layers to `states` and `tensors`. Raises BundleError where the two do not fit."""
     names = [layer.name for layer in mta.layers]
     if names != [state["name"] for state in states]:
-        told = ", ".join(str(state["name"]) for state in states) or "none"
+        theirs = ", ".join(str(state["name"]) for state in states) or "none"
         raise BundleError(
-            f"{where}: its layers ({told}) are not those that its settings put on the backbone ({', '.join(names)}): "
+            f"{where}: its layers ({theirs}) are not those that its settings put on the backbone ({', '.join(names)}): "
             "copy the bundle anew"
         )
     problems = [line for state in states for line in _contradictions(state, len(mta.tasks))]
@@ -153,9 +153,9 @@ def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
             )
         model: nn.Module = found.from_pretrained(place, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
-        told = (str(error).strip().splitlines() or ["transformers does not say why"])[0]
+        reason = (str(error).strip().splitlines() or ["transformers does not say why"])[0]
         raise BundleError(
-            f"the backbone cannot be loaded from {place}: {told}; pass `backbone`, the folder or hub id that holds it"
+            f"the backbone cannot be loaded from {place}: {reason}; pass `backbone`, the folder or hub id that holds it"
         ) from error
     return model
 

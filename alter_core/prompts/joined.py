@@ -60,8 +60,8 @@ def _whole(tokenizer: Any, head: str, text: str, most: int, longest: int | None)
     """As `prompts`, of one input. What is too long is cut before the first token too many."""
     length, kept = None, text
     while True:
-        told = tokenizer(head + kept + TAIL, return_offsets_mapping=True)
-        ids, places = told["input_ids"], told["offset_mapping"]
+        encoded = tokenizer(head + kept + TAIL, return_offsets_mapping=True)
+        ids, places = encoded["input_ids"], encoded["offset_mapping"]
         end = len(head) + len(kept)
         inside = [begin for begin, stop in places if begin < end and stop > len(head)]
         length = len(inside) if length is None else length

@@ -50,7 +50,7 @@ def spelt(tokenizer: Any, text: str) -> list[int]:
 
 def offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     """Characters of `text` that each token of its `bodies` stands for."""
-    told: list[tuple[int, int]] = tokenizer(
+    places: list[tuple[int, int]] = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
     )["offset_mapping"]
-    return told
+    return places

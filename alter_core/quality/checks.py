@@ -149,7 +149,7 @@ def count_checks(task: TaskSpec) -> list[Check]:
         )
     if task.task_type.labelled:
         # Labels that the spec lists side by side are meant so.
-        told: Severity = "warn" if task.labels else "block"
+        severity: Severity = "warn" if task.labels else "block"
         alike = "write them alike with source > label_map" + (", if labels does not mean both" if task.labels else "")
         checks += [
             _count("more than one label", "block", "train_labels", 2, None,
@@ -158,10 +158,10 @@ def count_checks(task: TaskSpec) -> list[Check]:
             _count("no label takes all", "block", "label_share", None, quality.max_label_share,
                    "one label has {found} of the training rows; at most {limit} may be",
                    "add rows of the other labels, or raise quality > max_label_share"),
-            _count("labels differ in more than case", told, "labels_by_case", None, 0,
+            _count("labels differ in more than case", severity, "labels_by_case", None, 0,
                    "{values} differ only by case, or as 1 and 1.0 do",
                    alike),
-            _count("labels do not look alike", told, "labels_alike", None, 0,
+            _count("labels do not look alike", severity, "labels_alike", None, 0,
                    "{values} look alike: they differ by characters that are not seen, or by letters that look the same",
                    alike),
             _count("every label is trained", "warn", "untrained_labels", None, 0,

@@ -47,8 +47,8 @@ def expectation(name: str, arguments: Mapping[str, Any], severity: str, place: s
     try:
         return kind(**arguments, severity="critical" if severity == "block" else "warning")
     except (TypeError, ValueError) as error:
-        told = getattr(error, "errors", lambda: ())()  # pydantic's: its text as a whole names classes
-        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in told] or [" ".join(str(error).split())]
+        parts = getattr(error, "errors", lambda: ())()  # pydantic's: its text as a whole names classes
+        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in parts] or [" ".join(str(error).split())]
         reason = "; ".join(dict.fromkeys(said))[:300]
         raise SpecError(f"{place}: the arguments of {name} do not fit it: {reason}") from error
 
@@ -81,22 +81,22 @@ class Suite:
             batch_parameters={"dataframe": frame},
             result_format={"result_format": "SUMMARY", "partial_unexpected_count": SHOWN},
         )
-        told = found.to_json_dict()
-        counts = [each for each in told["results"] if "rows_of" in each["expectation_config"]["meta"]]
-        told["results"] = [each for each in told["results"] if each not in counts]
+        result_json = found.to_json_dict()
+        counts = [each for each in result_json["results"] if "rows_of" in each["expectation_config"]["meta"]]
+        result_json["results"] = [each for each in result_json["results"] if each not in counts]
         passing = {
             number: int((each.get("result") or {}).get("observed_value") or 0)
             for each in counts
             for number in each["expectation_config"]["meta"]["rows_of"]
         }
-        for each in told["results"]:
+        for each in result_json["results"]:
             number = each["expectation_config"]["meta"]["number"]
             column = each["expectation_config"]["kwargs"].get("column")
             values = int(frame[column].notna().sum()) if column in frame else len(frame)
             self._add(self.results[number], each, min(values, passing.get(number, values)))
-        told["meta"]["frame"] = len(self.json) + 1
-        told["results"] = [_without_traces(each) for each in told["results"]]
-        self.json.append(told)
+        result_json["meta"]["frame"] = len(self.json) + 1
+        result_json["results"] = [_without_traces(each) for each in result_json["results"]]
+        self.json.append(result_json)
         self._rows += len(frame)
 
     def _add(self, result: Result, found: dict[str, Any], about: int) -> None:
@@ -138,8 +138,8 @@ def _row_counts(expectations: Sequence[Any]) -> list[Any]:
 
 def _error_of(found: Mapping[str, Any]) -> str | None:
     """The message of an expectation that could not be computed; the library reports it in one of two shapes."""
-    told = found.get("exception_info") or {}
-    each = [told] if "raised_exception" in told else list(told.values())
+    info = found.get("exception_info") or {}
+    each = [info] if "raised_exception" in info else list(info.values())
     raised = [e for e in each if isinstance(e, Mapping) and e.get("raised_exception")]
     return str(raised[0].get("exception_message")).strip() if raised else None
 

@@ -32,15 +32,15 @@ def language_of(text: str) -> str | None:
 
 def in_other_languages(texts: Iterable[str], wanted: str) -> tuple[int, list[int]]:
     """How many texts' language can be told, and the numbers of those not in `wanted`. A tie counts as wanted."""
-    told = 0
+    known = 0
     others = []
     for number, text in enumerate(texts):
         guess = language_of(text)
         if guess is None:
             continue
-        told += 1
+        known += 1
         words = _WORD.findall(text.lower())
         tie = guess != "other" and sum(w in _SETS[wanted] for w in words) >= sum(w in _SETS[guess] for w in words)
         if guess != wanted and not tie:
             others.append(number)
-    return told, others
+    return known, others

@@ -75,9 +75,9 @@ def _counts(report: QualityReport) -> str:
     for name, task in report.tasks.items():
         numbers = [*(task["rows"][split] for split in SPLITS), task["read"], *(task[kind] for kind in removed)]
         sums = [one + two for one, two in zip(sums, numbers, strict=True)]
-        told = f'<a href="#{escape(name)}">{escape(name)}</a><br><small>{escape(task["type"])}</small>'
+        link = f'<a href="#{escape(name)}">{escape(name)}</a><br><small>{escape(task["type"])}</small>'
         licence = escape(task["licence"] or "not stated")
-        rows.append(f"<tr><td>{told}</td>{_cells(numbers)}<td>{licence}</td></tr>")
+        rows.append(f"<tr><td>{link}</td>{_cells(numbers)}<td>{licence}</td></tr>")
     rows.append(f'<tr class="sum"><td>all</td>{_cells(sums)}<td></td></tr>')
     note = (
         "Read are the rows that the sources gave. Duplicates repeat an input with its target, and one of them stays. "

@@ -81,16 +81,16 @@ def validate(
     profiles: dict[str, Profile] = {}
     distances: dict[str, dict[str, float]] = {}
     found: dict[str, Any] = {}
-    tell = progress or (lambda *_, **__: None)
+    advance = progress or (lambda *_, **__: None)
     for number, task in enumerate(spec.tasks):
-        tell(number, len(spec.tasks), text=task.name)
+        advance(number, len(spec.tasks), text=task.name)
         task_items, profiles[task.name], found[task.name] = check_task(dataset, task, tokenizer)
         items += task_items
         before = (champion_profile or {}).get(task.name)
         if before:
             distances[task.name] = drift(profiles[task.name], before)
             items += list(_drifted(task, profiles[task.name], before, distances[task.name]))
-    tell(len(spec.tasks), len(spec.tasks))
+    advance(len(spec.tasks), len(spec.tasks))
     kept = (
         *(
             "rows",
@@ -142,8 +142,11 @@ def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[s
         )
         remedy = "see that the source is whole; if so many rows are meant to go, raise max_row_drop"
         yield _item(task, f"{kind} since the champion", "block", now[key] < least, text, remedy)
-    told = {"no more": before["labels"].keys() - now["labels"], "new": now["labels"].keys() - before["labels"]}
-    changed = [f"{how}: {listed(sorted(labels))}" for how, labels in told.items() if labels]
+    labels_by_change = {
+        "no more": before["labels"].keys() - now["labels"],
+        "new": now["labels"].keys() - before["labels"],
+    }
+    changed = [f"{how}: {listed(sorted(labels))}" for how, labels in labels_by_change.items() if labels]
     text = f"labels of the training rows since the champion: {'; '.join(changed)}"
     remedy = "see that this is meant; a task that lists its labels blocks on others"
     yield _item(task, "labels since the champion", "warn", bool(changed), text, remedy)

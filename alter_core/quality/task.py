@@ -59,8 +59,8 @@ def check_task(
     suites = {"rows": Suite(f"{task.name} rows", [c.expectation for c in ours])}
     if asked:
         suites["asked"] = Suite(f"{task.name} asked", [c.expectation for c in asked])
-    told: Profile = {}
-    told_languages, others = 0, list[int]()
+    profiled: Profile = {}
+    known_languages, others = 0, list[int]()
     sampled: dict[str, pd.DataFrame] = {}  # the first frame of each split: not every native expectation adds up
     begin = 0
     for number, frame in enumerate(_frames(dataset, task.name, tokenizer)):
@@ -70,19 +70,19 @@ def check_task(
         begin += len(frame)
         if number == 0:
             train = frame[frame["split"] == "train"].head(PROFILED)
-            told = _profile(train, dataset.manifest["tasks"][task.name])
+            profiled = _profile(train, dataset.manifest["tasks"][task.name])
             if task.quality.language:
-                told_languages, others = in_other_languages(train["input"].tolist(), task.quality.language)
+                known_languages, others = in_other_languages(train["input"].tolist(), task.quality.language)
     if sampled:
         suites["asked"].run(pd.concat(sampled.values()))
     rows = _Rows(dataset, task.name)
     items = [_row_item(c, r, rows) for c, r in zip(ours, suites["rows"].results, strict=True)]
     items += [_row_item(c, r, rows) for c, r in zip(asked, suites["asked"].results if asked else [], strict=True)]
     items += [_unmeasured(task.name, c) for c in every if c not in checks]
-    counted, count_suite = _count_items(task, dataset, labels, told_languages, others, rows)
+    counted, count_suite = _count_items(task, dataset, labels, known_languages, others, rows)
     suites["counts"] = count_suite
     items += counted + [_noted(task.name, note) for note in dataset.manifest["tasks"][task.name]["notes"]]
-    return items, told, {name: suite.json for name, suite in suites.items()}
+    return items, profiled, {name: suite.json for name, suite in suites.items()}
 
 
 def _frames(dataset: TaskDataset, task: str, tokenizer: Any | None) -> Iterator["pd.DataFrame"]:
@@ -114,9 +114,9 @@ def _profile(train: "pd.DataFrame", manifest: dict[str, Any]) -> Profile:
         name: [int(n) for n in train[f"{name}_tokens"].dropna()] if f"{name}_tokens" in train else []
         for name in ("input", "target")
     }
-    told = profile(train["input"].tolist(), lengths["input"], lengths["target"], manifest["label_counts"]["train"])
+    found = profile(train["input"].tolist(), lengths["input"], lengths["target"], manifest["label_counts"]["train"])
     own_test = {"test_rows": manifest["rows"]["test"]} if "test" in manifest["sources"] else {}
-    return told | {"rows": manifest["rows"]["train"], **own_test}
+    return found | {"rows": manifest["rows"]["train"], **own_test}
 
 
 class _Rows:
@@ -127,7 +127,7 @@ class _Rows:
         self._task = task
         self._splits = {split: dataset.placed_rows(split, task) for split in SPLITS}
 
-    def told(self, numbers: Sequence[int], values: Sequence[str]) -> tuple[str, ...]:
+    def placed(self, numbers: Sequence[int], values: Sequence[str]) -> tuple[str, ...]:
         """Places and values of rows of the frames, in the order of files and lines."""
         found = sorted((*self._origin(number), value) for number, value in zip(numbers, values, strict=False))
         return tuple(f"{self.at(file, line)}: {value}" for file, line, value in found)
@@ -174,8 +174,8 @@ def _row_item(check: Check, result: Result, rows: _Rows) -> Item:
         seen = counted if result.observed is None else f"found {result.observed}"
         text = f"{text}: {seen}"
     shown = [f"{v:g} tokens" if str(check.column).endswith("_tokens") else _short(v) for v in result.values]
-    told = rows.told(result.indices, shown)
-    return Item(task, check.name, check.severity, text, check.remedy, told, result.checked, result.unexpected)
+    placed = rows.placed(result.indices, shown)
+    return Item(task, check.name, check.severity, text, check.remedy, placed, result.checked, result.unexpected)
 
 
 def _unmeasured(task: str, check: Check) -> Item:
@@ -189,20 +189,20 @@ def _noted(task: str, note: dict[str, Any]) -> Item:
 
 
 def _count_items(
-    task: TaskSpec, dataset: TaskDataset, labels: tuple[str, ...], told_languages: int, others: list[int], rows: _Rows
+    task: TaskSpec, dataset: TaskDataset, labels: tuple[str, ...], known_languages: int, others: list[int], rows: _Rows
 ) -> tuple[list[Item], Suite]:
     import pandas as pd
 
     manifest = dataset.manifest["tasks"][task.name]
     facts, words = _facts(manifest, labels)
-    facts["other_language_share"] = len(others) / max(told_languages, 1)
+    facts["other_language_share"] = len(others) / max(known_languages, 1)
     checks = count_checks(task)
     suite = Suite(f"{task.name} counts", [c.expectation for c in checks])
     suite.run(pd.DataFrame([facts]))
     items = []
     for check, result in zip(checks, suite.results, strict=True):
         column = str(check.column)
-        if column == "other_language_share" and not told_languages:
+        if column == "other_language_share" and not known_languages:
             text = f"{check.name}: checked no value, as no input's language can be told by its words"
             items.append(Item(task.name, check.name, check.severity, text, "unset quality > language for such inputs"))
             continue
@@ -214,11 +214,11 @@ def _count_items(
             found, limit = f"{found:.1%}", f"{limit:.1%}"
         text = check.wrong.format(found=found, limit=limit, values=words.get(column, ""))
         examples = manifest["examples"].get(check.examples, [])[:SHOWN]
-        told = tuple(rows.at(file, line) for file, line in sorted((e["file"], e["line"]) for e in examples))
+        placed = tuple(rows.at(file, line) for file, line in sorted((e["file"], e["line"]) for e in examples))
         if column == "other_language_share":
             train = dataset.rows("train", task.name)
-            told = rows.told(others[:SHOWN], [_short(train[i]["input"]) for i in others[:SHOWN]])
-        items.append(Item(task.name, check.name, check.severity, text, check.remedy, told, 1, 1))
+            placed = rows.placed(others[:SHOWN], [_short(train[i]["input"]) for i in others[:SHOWN]])
+        items.append(Item(task.name, check.name, check.severity, text, check.remedy, placed, 1, 1))
     return items, suite
 
 
@@ -227,7 +227,7 @@ def _facts(manifest: dict[str, Any], labels: tuple[str, ...]) -> tuple[dict[str,
     train = manifest["label_counts"]["train"]
     every = sorted({*labels, *(label for counts in manifest["label_counts"].values() for label in counts)})
     by_case = _together(every, lambda label: comparable(label).casefold())
-    told = {
+    labels_by_kind = {
         "labels_by_case": by_case,
         "labels_alike": [
             label for label in _together(every, lambda label: look(comparable(label))) if label not in by_case
@@ -243,9 +243,9 @@ def _facts(manifest: dict[str, Any], labels: tuple[str, ...]) -> tuple[dict[str,
         "by_case": manifest["by_case"],
         "train_labels": len(train),
         "label_share": max(train.values(), default=0) / max(sum(train.values()), 1),
-        **{name: len(found) for name, found in told.items()},
+        **{name: len(found) for name, found in labels_by_kind.items()},
     }
-    words = {name: listed([_shown(label) for label in found]) for name, found in told.items()}
+    words = {name: listed([_shown(label) for label in found]) for name, found in labels_by_kind.items()}
     return facts, words
 
 

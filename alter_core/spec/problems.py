@@ -31,22 +31,22 @@ def explained(error: ValidationError, schema: type[BaseModel], values: Any, root
 
     schema: what was to be read; values: what was read; root: the file's YAML, which knows the lines.
     """
-    told: dict[str, str] = {}
+    messages: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
     for item in chain.from_iterable(map(_spread, error.errors(include_url=False))):
         if no_text := _keys_that_are_no_text(item, values, root):
-            told |= no_text
+            messages |= no_text
             continue
         place, message = _explain(item, schema, values, root)
         if kind := _KINDS.get(item["type"]):
             wanted = kinds.setdefault(place, [])
             wanted += [kind] if kind not in wanted else []
-            told[place] = f"must be {' or '.join(wanted)}, got {_said(item['input'])}"
+            messages[place] = f"must be {' or '.join(wanted)}, got {_said(item['input'])}"
             if "text" in wanted and isinstance(item["input"], bool | int | float | date):
-                told[place] += "; put it in quotes"
+                messages[place] += "; put it in quotes"
         elif place not in kinds:
-            told[place] = f"{told[place]}; and {message}" if place in told else message
-    return [f"{place}: {message}" for place, message in told.items()]
+            messages[place] = f"{messages[place]}; and {message}" if place in messages else message
+    return [f"{place}: {message}" for place, message in messages.items()]
 
 
 def _spread(item: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -33,8 +33,8 @@ def assemble(setting: Setting, subject: Subject) -> Training:
     spec, tokenizer = subject.spec, subject.tokenizer
     forward = TargetForward(subject.mta)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    tell = _teller(setting.log, "read")
-    encode = partial(encode_rows, progress=tell, prompt_format=subject.prompt_format)
+    progress = _progress(setting.log, "read")
+    encode = partial(encode_rows, progress=progress, prompt_format=subject.prompt_format)
     rows = encode(setting.dataset, "train", spec, tokenizer, only=job.task)
     limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
     validation = encode(setting.dataset, "validation", spec, tokenizer, limit)
@@ -113,7 +113,7 @@ def scorer(
             with attention(model, kernel):
                 predictor = Predictor(model, subject.tokenizer, spec, subject.mta, prompt_format=subject.prompt_format)
                 tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
-                predictions = predictor.predict(tasks, inputs, _teller(log, "score"))
+                predictions = predictor.predict(tasks, inputs, _progress(log, "score"))
             card = score(predictions, rows, spec)
             taken = [Score(card.macro.value, {name: task.score for name, task in card.tasks.items()})]
         broadcast_object_list(taken)
@@ -122,12 +122,12 @@ def scorer(
     return take
 
 
-def _teller(log: Callable[..., None], phase: str) -> Callable[..., None]:
+def _progress(log: Callable[..., None], phase: str) -> Callable[..., None]:
     last = [0.0]
 
-    def tell(done: float, total: float, **fields: Any) -> None:
+    def progress(done: float, total: float, **fields: Any) -> None:
         if time.monotonic() - last[0] > 0.5 or done >= total:
             last[0] = time.monotonic()
             log(phase=phase, done=done, total=total, **fields)
 
-    return tell
+    return progress

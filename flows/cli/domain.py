@@ -43,14 +43,14 @@ def data(
     from flows.production.data_check import Checked, check_each, checked_json, print_checked
     from flows.production.display import console_display
 
-    def told(one: Checked) -> None:
+    def on_end(one: Checked) -> None:
         if not as_json:
             print_checked(one)
         if one.error is not None:
             typer.echo(f"error: {one.error}", err=True)
 
     with console_display(quiet).shown() as display:
-        found = check_each(domains, data_root, display, told)
+        found = check_each(domains, data_root, display, on_end)
     if as_json:
         typer.echo(checked_json(found))
     raise typer.Exit(max(one.exit_code for one in found))

@@ -65,16 +65,18 @@ def run(
         _produce_one(plan, names[0], here, quiet, as_json)
         return
 
-    def say(text: str) -> None:
+    def note(text: str) -> None:
         if not quiet:
             typer.echo(text, err=True)
 
-    def told(one: many.Ended) -> None:
-        say(f"{one.domain}: {one.message or 'done'}")
+    def on_end(one: many.Ended) -> None:
+        note(f"{one.domain}: {one.message or 'done'}")
 
     plans, wrong = many.read_plans(names, data_root)
     with console_display(quiet).shown():
-        ended = many.produce_deployed(plans, given, told, say) if deployed else many.produce_each(plans, here, told)
+        ended = (
+            many.produce_deployed(plans, given, on_end, note) if deployed else many.produce_each(plans, here, on_end)
+        )
     ended = [*wrong, *ended]
     typer.echo(many.ended_json(ended)) if as_json else many.print_ended(ended)
     raise typer.Exit(many.exit_code(ended))

@@ -57,15 +57,15 @@ class Checked:
         return DATA_WARNED if self.report and self.report.outcome == "warn" else 0
 
     def to_json(self) -> dict[str, Any]:
-        told = {"domain": self.domain, "exit_code": self.exit_code, "error": str(self.error) if self.error else None}
+        ending = {"domain": self.domain, "exit_code": self.exit_code, "error": str(self.error) if self.error else None}
         page = {"page": str(self.page) if self.page else None}
-        return {**(self.report.to_json() if self.report else {}), **told, **page}
+        return {**(self.report.to_json() if self.report else {}), **ending, **page}
 
 
 def check_each(
-    domains: Sequence[str], data_root: Path | None, display: Display, told: Callable[[Checked], None]
+    domains: Sequence[str], data_root: Path | None, display: Display, on_end: Callable[[Checked], None]
 ) -> list[Checked]:
-    """Check the domains in turn; `told` hears of each as it ends. One whose rows or spec are wrong stops no other."""
+    """Check the domains in turn; `on_end` hears of each as it ends. One whose rows or spec are wrong stops no other."""
     found = []
     taken: dict[str, Path] = {}
     for given in domains:
@@ -75,7 +75,7 @@ def check_each(
             one = _check(plan, display)
         except AlterError as error:
             one = Checked(given, error)
-        told(one)
+        on_end(one)
         found.append(one)
     return found
 

@@ -88,11 +88,11 @@ def rollback(domain: str) -> str:
     last = store.champions(name)[-1:]
     left, back = store.rollback(name)
     if last and last[0].outside:
-        told = f"; it had been made champion outside alter, and of those before it, {back} is the last that alter saw"
+        beside = f"; it had been made champion outside alter, and of those before it, {back} is the last that alter saw"
     else:
-        told = ""
+        beside = ""
     if any(row["version"] == left for row in store.versions(name)):
-        return f"{name} version {back} is champion again; version {left} stays registered{told}" + _told_in_card(
+        return f"{name} version {back} is champion again; version {left} stays registered{beside}" + _told_in_card(
             store, name, left
         )
     return f"{name} version {back} is champion again; version {left}, which was champion, was deleted"

@@ -37,5 +37,5 @@ class Outcome:
             for name, card in self.scorecards.items()
         }
         limits = {"limits": known_limits(self.scorecards)} if self.scorecards else {}
-        told = {name: value for name, value in vars(self).items() if value is not None}
-        return json.dumps({**told, "scorecards": brief, **limits}, indent=2)
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return json.dumps({**known, "scorecards": brief, **limits}, indent=2)

@@ -31,8 +31,8 @@ class Backbone:
     def read(cls, folder: Path) -> "Backbone":
         """Of a converted folder. Raises BackboneError."""
         record = backbone_record(folder)
-        told = {name: record[name] for name in ("source", "revision", "digest", "parameters")}
-        return cls(folder, **told, notes=tuple(record["notes"]))
+        known = {name: record[name] for name in ("source", "revision", "digest", "parameters")}
+        return cls(folder, **known, notes=tuple(record["notes"]))
 
 
 class TaskManifest(TypedDict):

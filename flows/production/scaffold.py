@@ -13,7 +13,7 @@ from random import Random
 import yaml
 
 from alter_core.data.cells import CellError, cell_text
-from alter_core.data.files import read_file, told_format
+from alter_core.data.files import format_of_name, read_file
 from alter_core.data.places import File
 from alter_core.data.split_column import TRAIN, SplitColumns, parts_of
 from alter_core.errors import DataError
@@ -148,7 +148,7 @@ def _split_of(
 
 def _sample(path: Path) -> list[dict[str, object]]:
     file = File(path.name, path=path)
-    kind = told_format(file)
+    kind = format_of_name(file)
     if kind is None:
         raise DataError(
             f"{path.name}: its ending does not tell its format; rename it so that it ends in .jsonl, .csv, .tsv or "

@@ -98,8 +98,10 @@ def need_versions(domain: str, wanted: Sequence[str]) -> None:
         except RegistryInputError as error:
             missing[str(error)] = None
     if missing:
-        told = list(missing)
-        raise RegistryInputError(*(told if len(told) == 1 else [f"{len(told)} versions are not there", told]))
+        problems = list(missing)
+        raise RegistryInputError(
+            *(problems if len(problems) == 1 else [f"{len(problems)} versions are not there", problems])
+        )
 
 
 def list_versions(domain: str | None) -> list[Version]:
