@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from cronsim import CronSim, CronSimError
 from prefect.client.schemas.schedules import CronSchedule
 
 from alter_core.errors import SpecError
@@ -59,16 +61,10 @@ def shifted(cron: str, minutes: int) -> str:
 
 
 def _minutes(field: str, cron: str) -> set[int]:
-    """The minutes that a cron field names: numbers, ranges, steps and lists of them."""
-    found: set[int] = set()
+    """The minutes that a cron field names, as CronSim reads them."""
     try:
-        for part in field.split(","):
-            span, _, step = part.partition("/")
-            low, dash, high = ("0", "-", "59") if span == "*" else span.partition("-")
-            last = int(high) if dash else 59 if step else int(low)
-            found.update(range(int(low), last + 1, int(step or 1)))
-    except ValueError:
-        found.clear()
-    if not found or not found <= set(range(60)):
-        raise SpecError(f"schedule > cron: the minutes {field!r} of {cron!r} are none that cron knows (0 to 59, or *)")
-    return found
+        return {int(minute) for minute in CronSim(f"{field} * * * *", datetime.now(UTC)).minutes}
+    except CronSimError:
+        raise SpecError(
+            f"schedule > cron: the minutes {field!r} of {cron!r} are none that cron knows (0 to 59, or *)"
+        ) from None
