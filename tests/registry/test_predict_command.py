@@ -115,6 +115,8 @@ ROW = '{"task": "colour", "input": "the red ball"}\n'
         ("rows.jsonl", '{"task": "colour", "input": "x", "input": "y"}\n', ("rows.jsonl:1: the key 'input' stands",)),
         ("rows.csv", "task,input,input\ncolour,x,y\n", ("rows.csv:1: the column 'input' stands twice",)),
         ("rows.csv", "task,input\ncolour,x\ntask,input\ncolour,y\n", ("rows.csv:3: is the header again",)),
+        ("rows.csv", 'task,input\ncolour,a\ncolour,"b\ncolour,c\ncolour,d 15"\ncolour,e\n',
+         ("rows.csv:3: a quote opens here and closes in line 5, over what look like rows",)),
         ("rows.csv", "<!DOCTYPE html>\n<html>sign in</html>\n", ("rows.csv:1: is a web page",)),
         ("rows.jsonl", "task,input\ncolour,x\n", ("rows.jsonl:1: begins as a csv file does",)),
         ("rows.jsonl", ROW * 2 + '{"task": "colour", "input": "a\\u0000b"}\n',
