@@ -1,6 +1,7 @@
 """How a text is written on disk: one rule for every source, so that equal texts are equal bytes."""
 
 import re
+import string
 import unicodedata
 from hashlib import blake2b
 from typing import Literal
@@ -19,6 +20,8 @@ _EDGES = re.compile(r" ?\n ?")
 _BLANKS = re.compile(r"\n{3,}")
 _INDENTED = re.compile(r"[\n\r][^\S\n\r]+\S")
 _BEGIN = re.compile(r"(?:[^\S\n]{2,}|\t)\S")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -92,6 +95,12 @@ _WRITTEN_ALIKE = {
     "\u201c\u201d\u201f": '"""',
 }
 _ALIKE = {ord(one): two for ones, twos in _WRITTEN_ALIKE.items() for one, two in zip(ones, twos, strict=True)}
+
+
+def normalise(text: str) -> str:
+    """SQuAD's normalisation. A text that it would leave empty, such as a lone article, stays as it is."""
+    bare = " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+    return bare or text.strip().lower()
 
 
 def damage(text: str) -> str | None:

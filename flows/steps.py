@@ -98,13 +98,20 @@ def validate(production: Production, champion: Version | None) -> Quality:
     if record.exists():
         log_line("quality: reused, because rows, bounds, backbone, champion and code are unchanged")
     else:
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         from alter_core.data.dataset import TaskDataset
 
         profile = champion_profile(production, champion)
         dataset, tokenizer = TaskDataset.open(rows.path), AutoTokenizer.from_pretrained(backbone.path)
-        report = check_quality(dataset, plan.spec, tokenizer, profile, Follower(plan, "validate"))
+        report = check_quality(
+            dataset,
+            plan.spec,
+            tokenizer,
+            profile,
+            Follower(plan, "validate"),
+            AutoConfig.from_pretrained(backbone.path),
+        )
         write_report(report, folder)
         report.raise_if_blocked()
         write_json(record, report.to_json())

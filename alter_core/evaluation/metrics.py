@@ -8,8 +8,6 @@ token_f1     SQuAD's F1 over the bag of normalised tokens (Rajpurkar et al., arX
 rouge_l      F1 of the longest common subsequence of words (Lin 2004), by the package rouge_score
 """
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +20,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from alter_core.spec.task_types import MetricName
-from alter_core.text import UNSPACED
+from alter_core.text import UNSPACED, normalise
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CHARACTER = regex.compile(rf"([{UNSPACED}]\p{{M}}*)")
 # Words of any alphabet. Marks belong to their letter: without its vowel signs, a word of Hindi is another word.
 _WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|(?:[^\W_{UNSPACED}]\p{{M}}*)+")
@@ -83,12 +79,6 @@ def interval(value: float, samples: Float[ndarray, " resample"], confidence: flo
     tail = (1 - confidence) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))
-
-
-def normalise(text: str) -> str:
-    """SQuAD's normalisation. A text that it would leave empty, such as a lone article, stays as it is."""
-    bare = " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
-    return bare or text.strip().lower()
 
 
 def _accuracy(prediction: str, target: str) -> float:

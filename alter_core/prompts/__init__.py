@@ -14,7 +14,7 @@ from alter_core.prompts.encode import (
     encode_prompts,
     encode_targets,
     format_of,
-    input_lengths,
+    measure_prompts,
 )
 from alter_core.prompts.room import check_answer, check_room, longest_answer, room
 from alter_core.prompts.text import answer_text, prompt_text
@@ -29,8 +29,8 @@ __all__ = [
     "encode_prompts",
     "encode_targets",
     "format_of",
-    "input_lengths",
     "longest_answer",
+    "measure_prompts",
     "prompt_text",
     "room",
 ]

@@ -37,12 +37,12 @@ def encode_prompts(
     return ids, cut
 
 
-def input_lengths(
+def measure_prompts(
     tokenizer: Any, task: TaskSpec, inputs: Sequence[str], prompt_format: int = PROMPT_FORMAT
-) -> list[int]:
-    """Tokens of each input in its prompt, as `encode_prompts` holds them against the limit."""
-    lengths: list[int] = _FORMATS[prompt_format].prompts(tokenizer, task, inputs, None)[1]
-    return lengths
+) -> list[tuple[int, int]]:
+    """Tokens of each input, as `encode_prompts` holds them against the limit, and of its whole prompt, as it is cut."""
+    ids, lengths, _ = _FORMATS[prompt_format].prompts(tokenizer, task, inputs, None)
+    return [(length, len(prompt)) for length, prompt in zip(lengths, ids, strict=True)]
 
 
 def encode_targets(

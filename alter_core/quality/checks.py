@@ -62,9 +62,18 @@ def row_checks(task: TaskSpec, place: str) -> list[Check]:
             "block" if task.task_type.labelled else "warn",
             "ExpectColumnValuesToBeBetween",
             "target_tokens",
-            {"max_value": task.effective_max_target_tokens, "mostly": 1.0 if task.task_type.labelled else short},
+            {"max_value": task.effective_max_target_tokens},
             f"{{found}} of targets are longer than {task.effective_max_target_tokens} tokens",
             "raise max_target_tokens, or shorten the targets: what is over it is cut",
+        ),
+        _row(
+            "targets come back from their tokens",
+            "warn",
+            "ExpectColumnValueLengthsToBeBetween",
+            "read_back",
+            {"max_value": 0},
+            "{found} of targets are others once the backbone's tokenizer has encoded and decoded them",
+            "write them with characters that it knows, or choose another backbone: they are taught as it reads them",
         ),
     ]
     if quality.input_pattern is not None:
@@ -129,6 +138,14 @@ def count_checks(task: TaskSpec) -> list[Check]:
                "{found} of inputs have more than one target; at most {limit} may",
                "settle which target is right" + (": these rows were dropped" if task.task_type.labelled else ""),
                "contradictions"),
+        _count("prompts and answers have room", "block", "tokens_over_room", None, 0,
+               "the longest prompt with its answer is {found} tokens over what the backbone reads",
+               "lower max_input_tokens or max_target_tokens, shorten the instruction, or choose another backbone"),
+        _count("targets can be learnt", "block", "learnable_targets", 1, None,
+               "of {values} training targets none comes back from its tokens in a way that the first metric counts, so "
+               "that no model could be right",
+               "raise max_target_tokens where targets are cut; else choose a backbone whose tokenizer knows their "
+               "characters"),
     ]  # fmt: skip
     checks.append(
         _count("case tells no inputs apart", "warn", "by_case", None, 0,
@@ -164,6 +181,10 @@ def count_checks(task: TaskSpec) -> list[Check]:
             _count("labels do not look alike", severity, "labels_alike", None, 0,
                    "{values} look alike: they differ by characters that are not seen, or by letters that look the same",
                    alike),
+            _count("labels stay apart", "block", "labels_as_one", None, 0,
+                   "labels become one, as the backbone's tokenizer gives them the same tokens: {values}",
+                   "raise max_target_tokens where they are cut, or write them so that they begin differently with "
+                   "source > label_map"),
             _count("every label is trained", "warn", "untrained_labels", None, 0,
                    "labels without a training row: {values}", "add rows, or take them out of labels"),
             _count("no label is rare", "warn", "rare_labels", None, 0,

@@ -71,8 +71,11 @@ def validate(
     tokenizer: Any | None,
     champion_profile: Mapping[str, Any] | None = None,
     progress: Callable[..., None] | None = None,
+    config: Any | None = None,
 ) -> QualityReport:
-    """Check every task's rows. Token lengths are measured on a sample, and not at all without a tokenizer.
+    """Check every task's rows. What encoding does to them is looked at in a sample, by the functions and the prompt
+    format that a new model is taught with, and not at all without a tokenizer. config: the backbone's, which says how
+    much it can read; unset: that is not looked at.
 
     `champion_profile` is `to_json()["profile"]` of the champion's report. `progress(done, total, text=)` counts tasks.
     Raises SpecError for an expectation that does not exist; what is wrong with the rows is in the report.
@@ -84,7 +87,7 @@ def validate(
     advance = progress or (lambda *_, **__: None)
     for number, task in enumerate(spec.tasks):
         advance(number, len(spec.tasks), text=task.name)
-        task_items, profiles[task.name], found[task.name] = check_task(dataset, task, tokenizer)
+        task_items, profiles[task.name], found[task.name] = check_task(dataset, task, tokenizer, config)
         items += task_items
         before = (champion_profile or {}).get(task.name)
         if before:

@@ -9,6 +9,7 @@ from alter_core.data.dataset import SPLITS, TaskDataset
 from alter_core.data.mapping import comparable
 from alter_core.problems import SHOWN, listed
 from alter_core.quality.checks import Check, count_checks, label_check, row_checks
+from alter_core.quality.encoding import Encoded, encode, labels_as_one, over_room
 from alter_core.quality.great_expectations import Result, Suite
 from alter_core.quality.language import in_other_languages
 from alter_core.quality.profile import PROFILED, Profile, profile
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FRAME_ROWS = 100_000  # rows that are checked at a time: memory stays flat as rows grow
-MEASURED = 5_000  # rows of a split whose tokens are counted, the first in order of hash: a share is known to about 1 %
+MEASURED = 5_000  # rows of a split that are encoded, the first in order of hash: a share is known to about 1 %
+ENCODED = ("input_tokens", "target_tokens", "read_back")  # columns that hold what was encoded
 RARE = 2  # training rows: a label with no more is told
 _VALUE = 90  # characters of a row that a message shows
 
@@ -44,14 +46,14 @@ class Item:
 
 
 def check_task(
-    dataset: TaskDataset, task: TaskSpec, tokenizer: Any | None
+    dataset: TaskDataset, task: TaskSpec, tokenizer: Any | None, config: Any | None = None
 ) -> tuple[list[Item], Profile, dict[str, Any]]:
     """Items of one task, the profile of its training rows, and Great Expectations' own results."""
     import pandas as pd
 
     labels = dataset.labels.get(task.name, ())
     every = row_checks(task, f"tasks ({task.name})")
-    checks = [c for c in every if tokenizer or "tokens" not in str(c.column)]
+    checks = [c for c in every if tokenizer or c.column not in ENCODED]
     if labels:
         checks.append(label_check(labels))
     ours = [c for c in checks if not c.native]
@@ -63,7 +65,8 @@ def check_task(
     known_languages, others = 0, list[int]()
     sampled: dict[str, pd.DataFrame] = {}  # the first frame of each split: not every native expectation adds up
     begin = 0
-    for number, frame in enumerate(_frames(dataset, task.name, tokenizer)):
+    encoded: dict[str, Encoded] = {}
+    for number, frame in enumerate(_frames(dataset, task, tokenizer, encoded)):
         suites["rows"].run(frame)
         if asked:
             sampled.setdefault(frame["split"].iloc[0], frame.set_axis(range(begin, begin + len(frame))))
@@ -79,34 +82,61 @@ def check_task(
     items = [_row_item(c, r, rows) for c, r in zip(ours, suites["rows"].results, strict=True)]
     items += [_row_item(c, r, rows) for c, r in zip(asked, suites["asked"].results if asked else [], strict=True)]
     items += [_unmeasured(task.name, c) for c in every if c not in checks]
-    counted, count_suite = _count_items(task, dataset, labels, known_languages, others, rows)
+    facts, words = _facts(dataset.manifest["tasks"][task.name], labels)
+    facts["other_language_share"] = len(others) / max(known_languages, 1)
+    if tokenizer is not None:
+        own, told_of = _encoded_facts(task, tokenizer, config, labels, encoded)
+        facts, words = facts | own, words | told_of
+    items += [_unmeasured(task.name, c) for c in count_checks(task) if c.column not in facts]
+    counted, count_suite = _count_items(task, dataset, facts, words, known_languages, others, rows)
     suites["counts"] = count_suite
     items += counted + [_noted(task.name, note) for note in dataset.manifest["tasks"][task.name]["notes"]]
     return items, profiled, {name: suite.json for name, suite in suites.items()}
 
 
-def _frames(dataset: TaskDataset, task: str, tokenizer: Any | None) -> Iterator["pd.DataFrame"]:
-    """The task's rows, training rows first; token lengths of the first rows of each split, and nothing beyond."""
+def _frames(
+    dataset: TaskDataset, task: TaskSpec, tokenizer: Any | None, encoded: dict[str, Encoded]
+) -> Iterator["pd.DataFrame"]:
+    """The task's rows, training rows first, with the columns ENCODED of the first rows of each split; rows beyond have
+    none there, and expectations pass over them. What was encoded is left in `encoded`, by split."""
     for split in SPLITS:
-        rows = dataset.rows(split, task)
+        rows = dataset.rows(split, task.name)
         for start in range(0, len(rows), FRAME_ROWS):
             frame = rows.select(range(start, min(start + FRAME_ROWS, len(rows)))).to_pandas()
             if tokenizer is not None:
-                for name in ("input", "target"):
-                    texts = frame[name].iloc[: MEASURED if start == 0 else 0].tolist()
-                    frame[f"{name}_tokens"] = _lengths(tokenizer, texts, len(frame))
+                first = frame.iloc[: MEASURED if start == 0 else 0]
+                found = encode(tokenizer, task, first["input"].tolist(), first["target"].tolist())
+                encoded.setdefault(split, found)
+                for name in ENCODED:
+                    values = getattr(found, name)
+                    frame[name] = _padded(values, len(frame))
             yield frame
 
 
-def _lengths(tokenizer: Any, texts: list[str], rows: int) -> "pd.Series[float]":
-    """Tokens of each text; missing for the rows beyond, which expectations pass over."""
+def _padded(values: list[Any], rows: int) -> "pd.Series[Any]":
     import pandas as pd
 
-    lengths: list[float] = []
-    for start in range(0, len(texts), 1000):
-        ids = tokenizer(texts[start : start + 1000], add_special_tokens=False)["input_ids"]
-        lengths += [float(len(each)) for each in ids]
-    return pd.Series(lengths + [float("nan")] * (rows - len(lengths)), dtype="float64")
+    missing = rows - len(values)
+    if values and isinstance(values[0], str):
+        return pd.Series([*values, *[None] * missing], dtype="object")
+    return pd.Series([*map(float, values), *[float("nan")] * missing], dtype="float64")
+
+
+def _encoded_facts(
+    task: TaskSpec, tokenizer: Any, config: Any | None, labels: tuple[str, ...], encoded: dict[str, Encoded]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Counts of what encoding does to a task, and words for them."""
+    same = labels_as_one(tokenizer, task, labels)
+    train = encoded.get("train")
+    prompts = [length for found in encoded.values() for length in found.prompt_tokens]
+    facts: dict[str, Any] = {
+        "labels_as_one": len(same),
+        "learnable_targets": train.learnable if train else 0,
+    }
+    if config is not None:
+        facts["tokens_over_room"] = over_room(config, tokenizer, task, labels, prompts)
+    seen = f"{len(train.target_tokens):,}" if train else "0"
+    return facts, {"labels_as_one": listed(same), "learnable_targets": seen}
 
 
 def _profile(train: "pd.DataFrame", manifest: dict[str, Any]) -> Profile:
@@ -189,14 +219,18 @@ def _noted(task: str, note: dict[str, Any]) -> Item:
 
 
 def _count_items(
-    task: TaskSpec, dataset: TaskDataset, labels: tuple[str, ...], known_languages: int, others: list[int], rows: _Rows
+    task: TaskSpec,
+    dataset: TaskDataset,
+    facts: dict[str, Any],
+    words: dict[str, str],
+    known_languages: int,
+    others: list[int],
+    rows: _Rows,
 ) -> tuple[list[Item], Suite]:
     import pandas as pd
 
     manifest = dataset.manifest["tasks"][task.name]
-    facts, words = _facts(manifest, labels)
-    facts["other_language_share"] = len(others) / max(known_languages, 1)
-    checks = count_checks(task)
+    checks = [check for check in count_checks(task) if check.column in facts]  # without a tokenizer some are not asked
     suite = Suite(f"{task.name} counts", [c.expectation for c in checks])
     suite.run(pd.DataFrame([facts]))
     items = []

@@ -81,7 +81,7 @@ def check_each(
 
 
 def _check(plan: Plan, display: Display) -> Checked:
-    from alter_core.backbone import find_tokenizer
+    from alter_core.backbone import find_reader
     from alter_core.data.ingest import ingest
     from alter_core.quality.report import validate
 
@@ -90,9 +90,9 @@ def _check(plan: Plan, display: Display) -> Checked:
     def follow(phase: str) -> Callable[..., None]:
         return lambda done, total, **fields: display.update(f"{name}: {phase}", done, total, fields)
 
-    tokenizer = find_tokenizer(plan.spec.backbone, plan.workspace, plan.folder)
+    tokenizer, config = find_reader(plan.spec.backbone, plan.workspace, plan.folder)
     dataset = ingest(plan.spec, plan.folder, plan.workspace, plan.data_root, follow("ingest"))
-    report = validate(dataset, plan.spec, tokenizer, progress=follow("validate"))
+    report = validate(dataset, plan.spec, tokenizer, progress=follow("validate"), config=config)
     folder = plan.run_folder("data")
     page = write_report(report, folder)
     write_json(folder / "quality.json", report.to_json())

@@ -12,7 +12,7 @@ from alter_core.prompts import (
     encode_prompts,
     encode_targets,
     format_of,
-    input_lengths,
+    measure_prompts,
     prompt_text,
 )
 from alter_core.spec import TaskSpec
@@ -78,7 +78,7 @@ def test_an_answer_continues_the_text_of_its_prompt(tokenizer: Any) -> None:
 def test_a_long_input_is_cut_at_its_end_and_nothing_else_is(tokenizer: Any, limit: int) -> None:
     own = task(max_input_tokens=limit)
     inputs = [" ".join(texts(seed, 8)) for seed in range(12)]
-    lengths = input_lengths(tokenizer, own, inputs)
+    lengths = [length for length, _ in measure_prompts(tokenizer, own, inputs)]
     prompts, cut = encode_prompts(tokenizer, own, inputs)
     around = len(tokenizer(prompt_text(own, ""))["input_ids"])
     for text, prompt, length, is_cut in zip(inputs, prompts, lengths, cut, strict=True):

@@ -29,9 +29,9 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({"[unk]": 0}, unk_token="[unk]"))
+    words = Tokenizer(models.WordLevel({"[unk]": 0, "[end]": 1, "yes": 2, "no": 3}, unk_token="[unk]"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]")
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]", eos_token="[end]")
 
 
 def test_good_rows_pass(made: MadeDomain) -> None:
