@@ -16,6 +16,7 @@ from alter_core.inference.decoding import Answer, Decoder, Request
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
 from alter_core.mta.bundle import load_bundle
+from alter_core.mta.greedy import end_tokens
 from alter_core.mta.modes import evaluating
 from alter_core.numerics import choose_precision, dtype_of
 from alter_core.problems import kind_of
@@ -103,7 +104,7 @@ class Predictor:
         self._roots = {name: tries.roots.get(name, FREE) for name in spec.task_names}
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         routing = mta.routing if mta else None
-        self._decoder = Decoder(self.model, tries, _ends(self.model, tokenizer), pad, routing)
+        self._decoder = Decoder(self.model, tries, end_tokens(self.model, tokenizer), pad, routing)
 
     @classmethod
     def from_bundle(
@@ -268,12 +269,6 @@ def _labels(spec: DomainSpec) -> dict[str, tuple[str, ...]]:
             "(`DomainSpec.with_labels`), or list them in the spec"
         )
     return {task.name: task.labels for task in spec.tasks if task.task_type.labelled and task.labels}
-
-
-def _ends(model: Any, tokenizer: Any) -> set[int]:
-    """The tokenizer's end token, and those that the backbone's authors name."""
-    named = getattr(model.generation_config, "eos_token_id", None)
-    return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named] if named is not None else [])}
 
 
 def _first(problems: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alter_core.errors import MTAError
 from alter_core.mta.ffn import DOWN, InlineFFN
+from alter_core.mta.greedy import greedy
 from alter_core.mta.model import MTAModel
 from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import RoutedCheckpoint, RowCheck
@@ -64,15 +65,27 @@ def fold(mta: MTAModel, task: str, *, approximate: bool = False) -> nn.Module:
     return plain.eval()
 
 
-def export(mta: MTAModel, tokenizer: Any | None, task: str, directory: Path, *, approximate: bool = False) -> None:
+def export(
+    mta: MTAModel,
+    tokenizer: Any | None,
+    task: str,
+    directory: Path,
+    *,
+    approximate: bool = False,
+    most: int | None = None,
+) -> None:
     """Write `task` folded to `directory`, as transformers alone loads it: safetensors, configuration, tokenizer.
 
-    The folder appears whole or not at all. Raises MTAError as `fold` does, and when `directory` exists.
+    Its generation settings are written anew, whatever the backbone's own say: greedy, the end tokens that were taught,
+    and at most `most` tokens of an answer. The folder appears whole or not at all. Raises MTAError as `fold` does, and
+    when `directory` exists.
     """
     directory = Path(directory)
     if directory.exists():
         raise MTAError(f"{directory} exists already; name a folder that is not there yet")
     plain: Any = fold(mta, task, approximate=approximate)
+    plain.generation_config = greedy(plain, tokenizer, most)
+    plain.config.task_specific_params = None  # of transformers' pipelines: beams, lengths, prefixes
     with written_whole(directory) as work:
         plain.save_pretrained(work)
         if tokenizer is not None:

@@ -209,7 +209,7 @@ def _row_item(check: Check, result: Result, rows: _Rows) -> Item:
 
 
 def _unmeasured(task: str, check: Check) -> Item:
-    text = f"{check.name}: not checked, as the backbone's tokenizer is not at hand"
+    text = f"{check.name}: not checked, as the backbone is not at hand"
     return Item(task, check.name, "unchecked", text, "a run fetches the backbone, and checks it")
 
 

@@ -80,7 +80,7 @@ def export(
     from flows.production import decisions
 
     decisions.export(domain, task, version, to, approximate)
-    typer.echo(f"wrote {to}: a plain transformers model, its tokenizer and its configuration")
+    typer.echo(f"wrote {to}: a plain transformers model, and README.md and alter_task.json, which say how to ask it")
 
 
 @app.command()

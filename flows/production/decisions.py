@@ -120,16 +120,17 @@ def report(domain: str, which: str) -> str:
 
 
 def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:
-    """Write a task as a plain transformers model. Raises MTAError, RegistryInputError, BundleError."""
-    from alter_core.mta.bundle import load_bundle
-    from alter_core.mta.folding import export as write
+    """Write a task as a plain transformers model, with how to ask it and a row to try.
+
+    Raises MTAError, RegistryInputError, BundleError.
+    """
+    from alter_core.inference.export import export_task
 
     if target.exists():  # told before the model is loaded, which takes seconds
         raise AlterError(f"{target} exists already; name a folder that is not there yet")
     workspace = Workspace.default()
     bundle = model_store(workspace).bundle_path(model_name(domain), which, workspace.downloads)
-    mta, tokenizer, _ = load_bundle(bundle)  # and no predictor, which rounds to what computes fastest here
-    write(mta, tokenizer, task, target, approximate=approximate)
+    export_task(bundle, task, target, approximate)
 
 
 def print_comparison(found: Comparison, first: str, second: str) -> None:

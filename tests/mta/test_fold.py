@@ -128,5 +128,6 @@ def test_a_fresh_process_with_transformers_alone_gives_the_same_answers(architec
     batch = {"input_ids": ids, **({"decoder_input_ids": ids} if architecture == "t5" else {})}
     torch.testing.assert_close(torch.tensor(theirs["logits"]), logits(mta, batch, ["title"]), rtol=1e-4, atol=1e-4)
     with mta.routing(["title"]):
-        answer = mta.model.generate(ids, max_new_tokens=6, do_sample=False)  # type: ignore[operator]
+        ends = {"eos_token_id": own.eos_token_id}  # which an exported folder names itself
+        answer = mta.model.generate(ids, max_new_tokens=6, do_sample=False, **ends)  # type: ignore[operator]
     assert theirs["answer"] == answer.tolist()
