@@ -1,6 +1,5 @@
-"""What a production takes from versions that are there already, and what it says when MLflow is away."""
+"""What a production registers and decides of its version, on a real store, and what it says when MLflow is away."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,68 +8,15 @@ from typing import Any
 import pytest
 
 from flows import publish
-from flows.production.candidate import Candidate, another_split
-from flows.production.earlier import bundle_to_compare, first_start, is_unsettled, stands
-from flows.production.plan import Plan
-from flows.production.production import Quality
+from flows.production.candidate import Candidate
+from flows.production.production import Production, Quality
 from flows.publish import Run, ended
-from flows.steps import _logged
-from registry.errors import RegistryInputError, StoreUnavailable
+from registry.errors import StoreUnavailable
 from registry.models import STARTED_FROM
-from tests.conftest import tiny_spec
-from tests.flows.conftest import Produce, Read, trained
+from registry.promotion import Decision
+from tests.flows.conftest import Produce, trained
 from tests.registry.conftest import Store
-from tests.registry.facts import scorecard
-
-
-def version(number: int, **tags: str) -> dict[str, Any]:
-    return {"version": number, "tags": tags}
-
-
-@pytest.mark.parametrize(
-    ("settled", "champion", "wanted"),
-    [
-        (version(1, decision="promote"), version(1), True),
-        (version(1, decision="promote"), None, False),
-        (version(1, decision="promote", promoted="2026-01-01"), version(2), False),
-        (version(2, decision="keep", champion_before="1"), version(1), True),
-        (version(2, decision="keep", champion_before="1"), version(3), False),
-        (version(2, decision="keep", champion_before="1"), None, False),
-        (version(2, decision="promote", promoted="2026-01-01", rolled_back="2026-01-02"), version(1), True),
-        (version(2, decision="promote", promoted="2026-01-03", rolled_back="2026-01-02"), version(3), False),
-        (version(2, decision="promote", promoted="2026-01-01"), version(1, promoted_by="ann"), True),
-    ],
-    ids=[
-        "is the champion", "the champion is gone", "another came after it", "refused by this champion",
-        "refused by an earlier one", "refused, and none is left", "rolled back", "rolled back, promoted, replaced",
-        "a person chose another",
-    ],
-)  # fmt: skip
-def test_a_decision_stands_while_what_it_was_made_against_does(settled: Any, champion: Any, wanted: bool) -> None:
-    assert stands(settled, champion) == wanted
-
-
-def test_a_version_whose_split_was_another_may_know_the_test_rows(read: Read, tiny_backbone: Path) -> None:
-    made = version(1, split=json.dumps(read().split_keys))
-    assert not another_split(read(seed=7), made)
-    assert not another_split(read(), version(1, split=json.dumps({"colour": read().split_keys["colour"]})))
-    assert not another_split(read(), version(1))
-    assert another_split(read(split={"test": 0.4}), made)
-    tasks = tiny_spec(tiny_backbone)["tasks"]
-    groups: dict[str, Any] = {"split": {"by": "group", "test": 0.2}}
-    grouped = version(1, split=json.dumps(read(**groups).split_keys))
-    for change, by_row in (({"template": "ticket: {input}"}, True), ({"columns": {"group": "other"}}, False)):
-        changed = [{**tasks[0], "source": {**tasks[0]["source"], **change}}, *tasks[1:]]
-        assert another_split(read(tasks=changed), made) == by_row
-        assert another_split(read(tasks=changed, **groups), grouped) != by_row
-
-
-def test_a_stage_that_becomes_the_last_is_trained_anew_for_its_bundle_must_hold_the_backbone(
-    read: Read,
-) -> None:
-    changes: list[dict[str, Any]] = [{}, {"stage_two": None}, {"description": "Other words."}]
-    keys = [read(**change).stage_key("stage_one", "data", "backbone", None) for change in changes]
-    assert keys[0] == keys[2] != keys[1]
+from tests.registry.facts import card_facts, scorecard
 
 
 def away(*_: Any) -> None:
@@ -83,87 +29,6 @@ def test_a_store_that_is_away_does_not_hide_why_a_run_ended() -> None:
         raise MemoryError("ran out")
     with pytest.raises(StoreUnavailable), ended(run):
         pass
-
-
-def test_a_store_that_is_away_ends_no_training_and_a_wrong_call_does() -> None:
-    def wrong(_rows: Any) -> None:
-        raise RegistryInputError("no such run")
-
-    assert _logged(lambda rows: None, [{}])
-    assert not _logged(away, [{}])
-    with pytest.raises(RegistryInputError):
-        _logged(wrong, [{}])
-
-
-def test_a_stage_on_anything_else_is_another_one(read: Read) -> None:
-    given = ("stage_two", "data", "backbone", "start")
-    assert read().stage_key(*given) == read().stage_key(*given)
-    others = [("stage_one", *given[1:]), ("stage_two", "x", "backbone", "start")]
-    others += [("stage_two", "data", "x", "start"), ("stage_two", "data", "backbone", "x")]
-    keys = [read().stage_key(*other) for other in (given, *others)]
-    keys += [read(**it).stage_key(*given) for it in ({"seed": 1}, {"precision": "bf16"}, {"trunk_cache": False})]
-    assert len(set(keys)) == len(keys)
-
-
-def test_a_scoring_of_anything_else_is_another_one(read: Read) -> None:
-    keys = [read().score_key(*given) for given in (("bundle", "data"), ("x", "data"), ("bundle", "x"))]
-    keys += [read(evaluation=it).score_key("bundle", "data") for it in ({"max_rows": 7}, {"baselines": []})]
-    assert len(set(keys)) == len(keys)
-
-
-def test_a_production_of_anything_else_is_another_one(read: Read) -> None:
-    plan = read()
-    keys = [plan.run_key(*given) for given in (("data", "backbone"), ("x", "backbone"), ("data", "x"))]
-    keys += [Plan.read(str(plan.file), added="thing").run_key("data", "backbone")]
-    keys += [read(seed=1).run_key("data", "backbone")]
-    assert len(set(keys)) == len(keys)
-
-
-def test_rows_are_checked_anew_beside_another_champion(read: Read) -> None:
-    assert len({read().quality_key("d", {}, "backbone", number) for number in (None, 1, 2)}) == 3
-
-
-def test_test_rows_of_its_own_make_a_tasks_split_another_one(read: Read, tiny_backbone: Path) -> None:
-    first, *others = tiny_spec(tiny_backbone)["tasks"]
-    (read().file.parent / "exam.jsonl").write_text('{"input": "x", "target": "red"}\n')
-    changed = read(tasks=[{**first, "test": {"path": "exam.jsonl"}}, *others])
-    assert changed.split_keys["colour"] != read().split_keys["colour"]
-    assert changed.split_keys["match"] == read().split_keys["match"]
-
-
-@pytest.mark.parametrize(
-    ("champion", "start"),
-    [
-        ({}, 7),
-        ({"split": {"colour": "another"}}, None),  # it may have learnt what are test rows now
-        ({"backbone": "another"}, None),
-        ({"tasks": ["colour", "match"]}, None),
-    ],
-)
-def test_training_goes_on_from_a_champion_of_the_same_split_backbone_and_tasks_alone(
-    champion: dict[str, Any], start: int | None, read: Read, production: Produce, bundle: Path, tiny_backbone: Path
-) -> None:
-    tasks = [one for one in tiny_spec(tiny_backbone)["tasks"] if one["name"] in champion.get("tasks", one["name"])]
-    plan = read(warm_start="champion", tasks=tasks)
-    facts = {"backbone": {"digest": champion.get("backbone", "b")}}
-    models = SimpleNamespace(bundle_path=lambda *_: bundle, facts=lambda *_: facts)
-    tags = {"data_digest": "old", "split": json.dumps({**plan.split_keys, **champion.get("split", {})})}
-    found, said = first_start(production(plan, stores=SimpleNamespace(models=models)), version(7, **tags))
-    assert (found and found.version) == start
-    assert ("training starts from version 7" if start else "no warm start from version 7") in said
-
-
-def test_a_champion_without_a_task_in_common_is_not_compared(
-    read: Read, production: Produce, bundle: Path, tiny_backbone: Path
-) -> None:
-    first, second, _ = tiny_spec(tiny_backbone)["tasks"]
-    stores = SimpleNamespace(models=SimpleNamespace(bundle_path=lambda *_: bundle))
-    for tasks, wanted in (([first, {**second, "name": "new"}], str(bundle)), ([{**first, "name": "new"}], None)):
-        assert bundle_to_compare(production(read(tasks=tasks), stores=stores), version(1)) == wanted
-
-
-def test_a_champion_that_carries_no_decision_was_not_cut_off_at_its_end() -> None:
-    assert not is_unsettled({"version": 1, "tags": {"run_key": "key"}}, "key")
 
 
 @pytest.mark.parametrize(
@@ -197,3 +62,68 @@ def test_a_candidate_is_registered_with_what_it_was_made_of(
     assert logged["macro"] == pytest.approx(card["macro"]["value"])
     assert logged["validation_macro.before"] == 0.5
     assert made.facts_of(number)["gates"] == stages["stage_two"].result.gates
+
+
+@pytest.fixture
+def made(store: Store, production: Produce, outside_a_flow: None, monkeypatch: pytest.MonkeyPatch) -> Production:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    return production()
+
+
+def candidate(made: Production, champion: Any) -> Any:
+    return SimpleNamespace(production=made, champion=champion)
+
+
+def test_a_champion_that_is_made_again_to_the_bit_keeps_what_was_decided_of_it(
+    store: Store, parts: Path, made: Production
+) -> None:
+    store.register(parts, "key")
+    first = publish.promote.fn(candidate(made, None), 1, Decision(True, "there is no champion yet"))
+    before = store.models.get("tiny", "champion")
+    again = publish.promote.fn(candidate(made, before), 1, Decision(True, "macro score +0.000"))
+    assert (first, again) == ("champion", "champion")
+    assert store.models.get("tiny", "champion") == before
+    assert before["tags"]["champion_before"] == "none"
+
+
+def test_the_card_of_a_champion_that_is_made_again_to_the_bit_does_not_hold_it_against_itself(
+    store: Store, parts: Path, made: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "create_markdown_artifact", lambda *_, **__: None)
+    facts = card_facts("tiny")
+    store.register(parts, "key", facts=facts)
+    publish.settle.fn(made, 1, facts)
+    card = store.models.get("tiny", 1)["description"]
+    again: Any = {**facts, "champion_version": 1, "scorecards": {**facts["scorecards"], "champion": scorecard(0.7, 4)}}
+    publish.settle.fn(made, 1, again)
+    assert store.models.get("tiny", 1)["description"] == card
+
+
+def test_a_version_that_is_refused_becomes_challenger_and_carries_this_decision_alone(
+    store: Store, parts: Path, made: Production
+) -> None:
+    store.register(parts, "k1")
+    store.models.set_champion("tiny", 1, None)
+    store.register(parts, "k2")
+    store.models.tag("tiny", 2, {"promoted_by": "Ada", "promotion_reason": "then"})
+    before = store.models.get("tiny", 1)
+    assert publish.promote.fn(candidate(made, before), 2, Decision(False, "it falls")) == "candidate"
+    challenger, champion = store.models.alias("tiny", "challenger"), store.models.alias("tiny", "champion")
+    assert challenger
+    assert champion
+    assert (challenger["version"], champion["version"]) == (2, 1)
+    wanted = {"champion_before": "1", "decision": "keep", "decision_reason": "it falls", "promoted_by": ""}
+    assert wanted.items() <= challenger["tags"].items()
+
+
+def test_a_candidate_that_was_compared_with_a_champion_of_before_is_overtaken_and_nothing_moves(
+    store: Store, parts: Path, made: Production
+) -> None:
+    for number in (1, 2, 3):
+        store.register(parts, f"k{number}")
+    store.models.set_champion("tiny", 1, None)
+    before = store.models.get("tiny", 1)
+    store.models.set_champion("tiny", 2, 1)
+    assert publish.promote.fn(candidate(made, before), 3, Decision(True, "it rises")) == "overtaken"
+    assert store.models.get("tiny", "champion")["version"] == 2
+    assert publish.promote.fn(candidate(made, store.models.get("tiny", 2)), 3, Decision(True, "it rises")) == "champion"

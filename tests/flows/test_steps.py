@@ -12,7 +12,7 @@ from alter_core.evaluation.job import EvaluationJob
 from flows import steps
 from flows.production.plan import Plan
 from flows.production.production import Backbone, Rows
-from registry.errors import StoreUnavailable
+from registry.errors import RegistryInputError, StoreUnavailable
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 from tests.flows.conftest import Produce
 
@@ -63,3 +63,17 @@ def test_what_may_pass_by_itself_is_tried_again(error: Exception, heals: bool) -
 
     state: Any = SimpleNamespace(result=result)
     assert steps._heals(None, None, state) == heals
+
+
+def away(*_: Any) -> None:
+    raise StoreUnavailable("the store does not answer")
+
+
+def test_a_store_that_is_away_ends_no_training_and_a_wrong_call_does() -> None:
+    def wrong(_rows: Any) -> None:
+        raise RegistryInputError("no such run")
+
+    assert steps._logged(lambda rows: None, [{}])
+    assert not steps._logged(away, [{}])
+    with pytest.raises(RegistryInputError):
+        steps._logged(wrong, [{}])

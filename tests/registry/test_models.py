@@ -14,7 +14,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy.exc import OperationalError
 
-from flows.production.stores import need_versions
 from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable, reported
 from registry.models import ModelStore
 from registry.packaging import MAX_DESCRIPTION
@@ -76,20 +75,6 @@ def test_a_busy_database_may_be_asked_again() -> None:
     with pytest.raises(StoreUnavailable, match=r"busy: database is locked; check that it runs, then try again"):
         with reported("look", "sqlite:///x.db"):
             raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
-
-
-def test_all_versions_that_are_not_there_are_told_at_once(
-    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    store.register(parts, "k1")
-    need_versions("tiny", ("1", "1"))
-    with pytest.raises(RegistryInputError, match=r"'98'(.|\n)*'99'") as caught:
-        need_versions("tiny", ("98", "99"))
-    assert len(caught.value.problems) == 2
-    with pytest.raises(RegistryInputError, match=r"^tiny has no version or alias '99'"):
-        need_versions("tiny", ("1", "99"))
 
 
 def test_signature_example_and_pins_are_stored(store: Store, parts: Path, tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from alter_core.spec import DomainSpec
-from alter_core.workspace import Workspace
-from flows.production.stores import Stores
 from registry.errors import RegistryError, StoreUnavailable
 from registry.tracking import MAX_NAME, MAX_VALUE, WORKSPACE, Tracker
 from tests.conftest import tiny_spec
@@ -38,18 +36,6 @@ def test_nested_parameters_are_flattened_and_tasks_are_named_not_numbered(store:
         "seed": "0",
         "trunk_cache": "false",
     }
-
-
-@pytest.mark.parametrize("own", [True, False], ids=["the workspace's own", "another database"])
-def test_what_runs_leave_beside_a_database_lies_in_the_workspace(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
-) -> None:
-    workspace = Workspace(store.folder.parent if own else tmp_path / "home")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    assert (store.uri == workspace.mlflow_uri) == own
-    stores = Stores(workspace, "tiny")
-    experiment = store.models.client.get_experiment(stores.tracker.experiment_id)
-    assert experiment.artifact_location == workspace.mlflow_artifacts.as_uri()
 
 
 def test_an_over_long_value_is_cut_and_says_so(store: Store) -> None:

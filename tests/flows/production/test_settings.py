@@ -12,7 +12,7 @@ from alter_core.errors import AlterError
 from flows.production.settings import CHECKPOINT_SECONDS, SETTINGS, check_settings, checkpoint_seconds
 from tests.command_line import caller
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a person decides of registered versions: flows/decisions.py on a real store."""
+"""What a person decides of registered versions: flows/production/decisions.py on a real store."""
 
 import json
 import shutil

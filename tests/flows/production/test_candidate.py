@@ -1,13 +1,20 @@
 """A candidate against the champion: what the rule is asked with, and what a version says of itself."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from flows.production.candidate import Candidate
+from flows.production.candidate import Candidate, another_split
+from tests.conftest import tiny_spec
+from tests.flows.conftest import Read
 from tests.registry.facts import scorecard
 
 CHAMPION = {"version": 3, "tags": {}}
+
+
+def version(number: int, **tags: str) -> dict[str, Any]:
+    return {"version": number, "tags": tags}
 
 
 def candidate(own: Any, against: Any, champion: Any, *, seed: int = 0, trouble: str = "", **split: str) -> Candidate:
@@ -54,3 +61,18 @@ def test_a_fall_of_macro_f1_keeps_the_champion() -> None:
 def test_a_version_says_which_rows_it_learnt_and_how_they_were_split() -> None:
     tags = candidate(scorecard(0.7, 4), None, None, intent="now").tags()
     assert (json.loads(tags["split"]), tags["data_digest"]) == ({"intent": "now"}, "d")
+
+
+def test_a_version_whose_split_was_another_may_know_the_test_rows(read: Read, tiny_backbone: Path) -> None:
+    made = version(1, split=json.dumps(read().split_keys))
+    assert not another_split(read(seed=7), made)
+    assert not another_split(read(), version(1, split=json.dumps({"colour": read().split_keys["colour"]})))
+    assert not another_split(read(), version(1))
+    assert another_split(read(split={"test": 0.4}), made)
+    tasks = tiny_spec(tiny_backbone)["tasks"]
+    groups: dict[str, Any] = {"split": {"by": "group", "test": 0.2}}
+    grouped = version(1, split=json.dumps(read(**groups).split_keys))
+    for change, by_row in (({"template": "ticket: {input}"}, True), ({"columns": {"group": "other"}}, False)):
+        changed = [{**tasks[0], "source": {**tasks[0]["source"], **change}}, *tasks[1:]]
+        assert another_split(read(tasks=changed), made) == by_row
+        assert another_split(read(tasks=changed, **groups), grouped) != by_row
