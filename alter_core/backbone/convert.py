@@ -157,7 +157,9 @@ def _model(config: Any, source: Source) -> tuple[Any, list[str]]:
 def _tokenizer(source: Source) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(**source.where)
+    # Its files are here by now. Unsaid, transformers writes HF_HUB_OFFLINE into the tokenizer's configuration, and so
+    # into the backbone's digest: two workers with different settings would train everything in turn.
+    tokenizer = AutoTokenizer.from_pretrained(**source.where, local_files_only=True)
     check_tokenizer(tokenizer, source.given)
     return tokenizer
 

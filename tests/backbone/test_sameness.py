@@ -321,3 +321,14 @@ def test_a_folder_that_reads_back_otherwise_is_not_done(
     with pytest.raises(BackboneError, match=r"1 of its weights are not what was written(.|\n)*model.norm.weight"):
         resolve(tiny_backbone, workspace)
     assert not list(workspace.backbones.glob("*"))
+
+
+def test_a_digest_is_the_same_whether_the_hub_may_be_asked_or_not(
+    tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = set()
+    for offline in (False, True):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+        folder = resolve(tiny_backbone, Workspace(tmp_path / str(offline)))
+        digests.add(backbone_record(folder)["digest"])
+    assert len(digests) == 1
