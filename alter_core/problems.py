@@ -1,9 +1,8 @@
 """Problems of a source, gathered while it is read, so that a person sees them all at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from numbers import Number
-from typing import Any
+from typing import Any, TypedDict
 
 from alter_core.errors import DataError
 
@@ -14,16 +13,15 @@ class TooManyProblems(Exception):
     """Enough was found to show; reading on would only take time."""
 
 
-@dataclass
-class Note:
+class Note(TypedDict):
     """What was met in a source and does not stop it, but must be told."""
 
     check: str
     text: str
     remedy: str
-    places: list[str] = field(default_factory=list)
+    places: list[str]
     """The first ones."""
-    count: int = 0
+    count: int
 
 
 class Problems:
@@ -43,10 +41,11 @@ class Problems:
 
     def note(self, place: str, check: str, text: str, remedy: str) -> None:
         """Add a place to what is told of the task that is being read."""
-        note = self._notes.setdefault(self.task, {}).setdefault((check, text), Note(check, text, remedy))
-        note.count += 1
-        if len(note.places) < SHOWN:
-            note.places.append(place)
+        new = Note(check=check, text=text, remedy=remedy, places=[], count=0)
+        note = self._notes.setdefault(self.task, {}).setdefault((check, text), new)
+        note["count"] += 1
+        if len(note["places"]) < SHOWN:
+            note["places"].append(place)
 
     def notes(self) -> list[Note]:
         """Those of the task that is being read."""

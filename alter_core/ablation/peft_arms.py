@@ -17,6 +17,7 @@ from alter_core.mta.injection import mta_blocks
 from alter_core.numerics import dtype_of
 from alter_core.prompts import PROMPT_FORMAT
 from alter_core.spec import DomainSpec
+from alter_core.training.result import GateTable
 from alter_core.training.subject import Setting, Subject
 from alter_core.whole import written_whole
 
@@ -79,7 +80,7 @@ class PeftHandle:
             for handle in handles:
                 handle.remove()
 
-    def gate_table(self) -> dict[str, Any]:
+    def gate_table(self) -> GateTable:
         """Nothing: there are no gates."""
         return {}
 

@@ -5,7 +5,6 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from alter_core.errors import BackboneError
 from alter_core.spec import BackboneSpec
@@ -29,9 +28,9 @@ class Source:
     identity: str
 
     @property
-    def where(self) -> dict[str, Any]:
+    def where(self) -> dict[str, str | bool]:
         """The arguments that point transformers' loaders at the source."""
-        found = {"pretrained_model_name_or_path": str(self.folder), "trust_remote_code": False}
+        found: dict[str, str | bool] = {"pretrained_model_name_or_path": str(self.folder), "trust_remote_code": False}
         return found | ({"gguf_file": self.gguf} if self.gguf else {})
 
     @property

@@ -2,18 +2,31 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from alter_core.errors import BackboneError
 
 RECORD = "alter_backbone.json"
 
 
-def backbone_record(folder: Path) -> dict[str, Any]:
-    """What was written at conversion: source, revision, digest, parameters, dtype, architecture, licence, notes, and
-    the files with their sizes. Raises BackboneError."""
+class BackboneRecord(TypedDict):
+    """alter_backbone.json; `source` is as the spec names it, `files` have their sizes in bytes."""
+
+    source: str
+    revision: str | None
+    digest: str
+    parameters: int
+    dtype: str
+    architecture: str
+    licence: str
+    notes: list[str]
+    files: dict[str, int]
+
+
+def backbone_record(folder: Path) -> BackboneRecord:
+    """What was written at conversion. Raises BackboneError."""
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record: BackboneRecord = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BackboneError(f"{folder} is no converted backbone: {RECORD} cannot be read ({error})") from error
     return record

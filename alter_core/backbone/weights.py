@@ -1,6 +1,6 @@
 """Whether the weights in memory are those that lie in the folder: all of them, none beside them, unchanged."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ def stored_dtype(source: Source) -> torch.dtype | None:
     return widest
 
 
-def check_weights(model: Any, about: Mapping[str, Any], source: Source) -> list[str]:
+def check_weights(model: Any, about: Mapping[str, Collection[str]], source: Source) -> list[str]:
     """Notes on what is in the files and not in `model`, which is as it was read; about: transformers' loading info.
 
     Raises BackboneError where weights are missing, would be lost, have other values, or are no numbers.

@@ -10,13 +10,14 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from alter_core.data.places import Roots
+from alter_core.data.rows import Rows
 from alter_core.errors import DataError
 from alter_core.problems import kind_of
 from alter_core.whole import digest_of_files
@@ -31,7 +32,7 @@ class Callables:
         self._folder = folder
         self._modules: dict[Path, ModuleType] = {}
 
-    def rows(self, name: str, arguments: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def rows(self, name: str, arguments: Mapping[str, object]) -> Rows:
         """Mappings that the callable yields, numbered from 1. Raises DataError for whatever goes wrong inside."""
         function, _ = self._find(name)
         try:
@@ -53,7 +54,7 @@ class Callables:
         except Exception as error:
             raise DataError(f"{name}: failed after {number} rows: {self._reason(error)}") from error
 
-    def fingerprint(self, name: str, arguments: Mapping[str, Any]) -> Any | None:
+    def fingerprint(self, name: str, arguments: Mapping[str, object]) -> Any | None:
         """What the rows depend on, JSON-able; None when only reading can tell. Raises DataError."""
         function, code = self._find(name)
         module = sys.modules.get(function.__module__)

@@ -11,6 +11,8 @@ from uuid import UUID
 from alter_core.problems import kind_of
 from alter_core.text import clean
 
+Cells = Mapping[str, object]
+"""A source's row, column -> value: of whatever type its door gives."""
 MISSING = "fill it, or take the row out of the source"
 _EXACT = {8: 2.0**53, 4: 2.0**24, 2: 2.0**11}
 """Bytes of a float -> from here on not every whole number is one."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from alter_core.data.manifest import Manifest
 from alter_core.data.sorted_rows import Row
 from alter_core.errors import DataError
 from alter_core.problems import place
@@ -29,7 +30,7 @@ _BATCH = 1000
 class TaskDataset:
     """Rows of a domain: `<path>/<task>/<split>.arrow`, and `<path>/manifest.json`, written last."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
 
@@ -42,7 +43,7 @@ class TaskDataset:
     def open(cls, path: Path) -> "TaskDataset":
         """Raises DataError when there is no finished data set at `path`."""
         try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            manifest: Manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{path}: is no data set of this factory; ingest the domain again (`alter data`)"
@@ -154,13 +155,10 @@ class TaskWriter:
         ordered = sorted(self._own_ids)
         return {one for one, two in pairwise(ordered) if one == two}
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> tuple[dict[str, int], dict[str, dict[str, int]], str]:
         """Rows and label counts of each split, and the digest of the rows."""
-        return {
-            "rows": {split: self._counts[split] for split in SPLITS},
-            "label_counts": {split: dict(sorted(counts.items())) for split, counts in self._targets.items()},
-            "digest": self._digest.hexdigest(),
-        }
+        label_counts = {split: dict(sorted(counts.items())) for split, counts in self._targets.items()}
+        return {split: self._counts[split] for split in SPLITS}, label_counts, self._digest.hexdigest()
 
 
 def id_number(row_id: str) -> int:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 from alter_core.data.sorted_rows import Row
 from alter_core.spec import TaskSpec
@@ -27,14 +26,12 @@ class Deduplicated:
         self._own_test = task.test is not None
         self._limits = {"source": task.source.limit, "test": task.test.limit if task.test else None}
         self._kept = {"source": 0, "test": 0}
-        self._counts = dict.fromkeys(
-            ("inputs", "duplicates", "leakage", "contradictions", "contradicting", "by_case", "over_limit"), 0
-        )
-        self._test_inputs = 0
-        self._leaked_inputs = 0
-        self._examples: dict[str, list[dict[str, int]]] = {
+        self.counts = Counter[str]()
+        """Of rows and inputs, as a TaskManifest has them."""
+        self.examples: dict[str, list[dict[str, int]]] = {
             kind: [] for kind in ("duplicates", "leakage", "contradictions", "by_case")
         }
+        """The first places of each kind."""
 
     def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that stay, in the order given: by key."""
@@ -43,26 +40,17 @@ class Deduplicated:
             for row in same:  # duplicates are let go at once: a million equal rows need the memory of one
                 if different.setdefault((row.split, row.target), row) is not row:
                     self._note("duplicates", [row])
-            self._counts["inputs"] += 1
+            self.counts["inputs"] += 1
             yield from self._within_limit(self._settled(list(different.values())))
-
-    def summary(self) -> dict[str, Any]:
-        """Counts of rows, and the first places of each kind.
-
-        Of inputs count `inputs`, `contradictions` (with more than one target; `contradicting` are the rows dropped for
-        it) and `by_case` (that case alone tells from one with another target).
-        """
-        shared = {"test_inputs": self._test_inputs, "leaked_inputs": self._leaked_inputs}
-        return self._counts | shared | {"examples": self._examples}
 
     def _settled(self, group: list[Row]) -> list[Row]:
         splits = {row.split for row in group}
-        self._test_inputs += "test" in splits
+        self.counts["test_inputs"] += "test" in splits
         if len(splits) > 1:
             best = min(splits, key=_RANK.__getitem__)
             leaking = [row for row in group if row.split != best]
             self._note("leakage", leaking)
-            self._leaked_inputs += best == "test" and "train" in splits
+            self.counts["leaked_inputs"] += best == "test" and "train" in splits
             group = [row for row in group if row.split == best]
         if len(group) > 1:
             return self._uncontradicted(group)
@@ -76,7 +64,7 @@ class Deduplicated:
         if against:
             self._note("contradictions", against, count=1)
             if self._labelled:
-                self._counts["contradicting"] += len(against)
+                self.counts["contradicting"] += len(against)
                 return [row for row in group if times[row.input] == 1]
         return group
 
@@ -88,10 +76,10 @@ class Deduplicated:
                 self._kept[role] += 1
                 yield row
             else:
-                self._counts["over_limit"] += 1
+                self.counts["over_limit"] += 1
 
     def _note(self, kind: str, rows: list[Row], count: int | None = None) -> None:
-        self._counts[kind] += len(rows) if count is None else count
-        free = EXAMPLES - len(self._examples[kind])
+        self.counts[kind] += len(rows) if count is None else count
+        free = EXAMPLES - len(self.examples[kind])
         if free > 0:
-            self._examples[kind] += [{"file": row.file, "line": row.line} for row in rows[:free]]
+            self.examples[kind] += [{"file": row.file, "line": row.line} for row in rows[:free]]

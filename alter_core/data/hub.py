@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alter_core.data.files import format_of_name, read_file
 from alter_core.data.parquet import typed_rows
@@ -20,6 +20,14 @@ from alter_core.errors import DataError
 from alter_core.problems import Problems
 from alter_core.spec import SourceSpec
 from alter_core.whole import digest_of_files
+
+if TYPE_CHECKING:
+    import datasets
+
+_Labels = Mapping[str, "datasets.ClassLabel"]
+"""Column -> the feature that knows its labels' names."""
+_OwnFile = tuple[File, str, _Labels]
+"""A file, its format, and its label columns."""
 
 
 def local_folder(source: SourceSpec, roots: Roots) -> Path | None:
@@ -98,7 +106,7 @@ def _opened(source: SourceSpec, roots: Roots, shown: str, stack: ExitStack) -> A
 
 def _found(
     source: SourceSpec, folder: Path | None, split: str, roots: Roots, shown: str, stack: ExitStack
-) -> list[tuple[File, str, Mapping[str, Any]]] | Any:
+) -> list[_OwnFile] | Any:
     import datasets
 
     options: dict[str, Any] = {} if folder else {"revision": source.revision}
@@ -134,9 +142,7 @@ def _found(
     return data
 
 
-def _own_files(
-    builder: Any, source: SourceSpec, folder: Path | None, split: str, shown: str
-) -> list[tuple[File, str, Mapping[str, Any]]]:
+def _own_files(builder: Any, source: SourceSpec, folder: Path | None, split: str, shown: str) -> list[_OwnFile]:
     """The split's files where they are of a kind that is read here; else none."""
     kind = _OWN.get(type(builder).__module__.rpartition(".")[2])
     config = builder.config
@@ -155,7 +161,7 @@ def _own_files(
         said = ", ".join(sorted(asked)) or "sep"
         raise DataError(f"{shown}: its card asks for another way of reading ({said}); write it as JSONL or Parquet")
     labels = _labels(builder.info.features or config.features or {})
-    found: list[tuple[File, str, Mapping[str, Any]]] = []
+    found: list[_OwnFile] = []
     for path in paths:
         if folder is not None:
             name = f"{source.hub}/{Path(path).resolve().relative_to(folder.resolve()).as_posix()}"
@@ -167,14 +173,13 @@ def _own_files(
     return found
 
 
-def _labels(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Column -> the feature that knows its labels' names."""
+def _labels(features: Mapping[str, object]) -> _Labels:
     import datasets
 
     return {column: feature for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
 
 
-def _stored_labels(file: File) -> dict[str, Any]:
+def _stored_labels(file: File) -> _Labels:
     """Label columns that the library noted in a Parquet file that it wrote."""
     import datasets
     import pyarrow.parquet as pq
@@ -188,7 +193,7 @@ def _stored_labels(file: File) -> dict[str, Any]:
         return {}
 
 
-def _named(rows: Rows, labels: Mapping[str, Any]) -> Rows:
+def _named(rows: Rows, labels: _Labels) -> Rows:
     """Rows with label numbers as their names."""
     for number, row in rows:
         yield (

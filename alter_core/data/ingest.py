@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from alter_core.code import code_digest
 from alter_core.data.callables import Callables
 from alter_core.data.dataset import TaskDataset
-from alter_core.data.fingerprint import source_fingerprint
+from alter_core.data.fingerprint import INGESTION, source_fingerprint
 from alter_core.data.places import Roots
 from alter_core.data.reading import Reader
 from alter_core.errors import DataError, WorkspaceError
@@ -60,7 +60,8 @@ def ingest(
             fingerprint = None  # written to meanwhile: what was read may be neither the former content nor the new one
         facts = _facts(spec, callables)
         digest = digest_of({name: task["digest"] for name, task in manifest["tasks"].items()}, facts)
-        write_json(made / "manifest.json", manifest | {"digest": digest, "facts": facts, "fingerprint": fingerprint})
+        made_of = {"domain": spec.name, "code": code_digest(INGESTION), "facts": facts, "fingerprint": fingerprint}
+        write_json(made / "manifest.json", {**manifest, "digest": digest, **made_of})
         # What cannot be told before reading is kept under its content.
         target = workspace.datasets / (fingerprint or digest)
         with written_whole(target) as whole:
@@ -81,9 +82,9 @@ def _scratch(parent: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _facts(spec: DomainSpec, callables: Callables) -> dict[str, Any]:
+def _facts(spec: DomainSpec, callables: Callables) -> dict[str, dict[str, object]]:
     """What callables say that each task's rows depend on, such as versions: part of the digest."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, dict[str, object]] = {}
     for task in spec.tasks:
         for role, source in (("source", task.source), ("test", task.test)):
             if source and source.callable and (known := callables.fingerprint(source.callable, source.arguments)):
@@ -91,7 +92,7 @@ def _facts(spec: DomainSpec, callables: Callables) -> dict[str, Any]:
     return facts
 
 
-def shown_source(described: Mapping[str, Any]) -> str:
+def shown_source(described: Mapping[str, object]) -> str:
     """Where rows come from, as `reading.describe` tells it: files, a hub data set, a database or a callable."""
     value = next(described[kind] for kind in SOURCE_KINDS if described.get(kind))
     return ", ".join(value) if isinstance(value, list) else str(value)

@@ -2,10 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from alter_core.data.cells import MISSING, CellError, cell_text, is_number, spellings
+from alter_core.data.cells import MISSING, CellError, Cells, cell_text, is_number, spellings
 from alter_core.data.rows import missing_column
 from alter_core.problems import kind_of
 from alter_core.spec import SourceSpec, TaskSpec
@@ -65,7 +64,7 @@ class Mapper:
         self.tidied: Counter[str] = Counter()
         """`target: blanks` and the like -> rows in which tidying changed what may carry meaning."""
 
-    def __call__(self, row: Mapping[str, Any]) -> Canonical | None:
+    def __call__(self, row: Cells) -> Canonical | None:
         """The canonical row, or None where `where` leaves it out. Raises RowError."""
         try:
             if not self._passes(row):
@@ -104,7 +103,7 @@ class Mapper:
                 unmet[column] = (never, met)
         return unmet
 
-    def _passes(self, row: Mapping[str, Any]) -> bool:
+    def _passes(self, row: Cells) -> bool:
         passes = True
         for column, wanted in self._wanted.items():
             texts = spellings(row[column])
@@ -119,7 +118,7 @@ class Mapper:
                     met[text] += 1
         return passes
 
-    def _input_of(self, row: Mapping[str, Any]) -> str:
+    def _input_of(self, row: Cells) -> str:
         if self._fields:
             texts = {name: self._tidy("input", _text(row[name], name)) for name in self._fields}
             return tidied(filled(self._template, texts), self._layout) if any(texts.values()) else ""

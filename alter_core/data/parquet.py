@@ -1,8 +1,9 @@
 """Rows of a Parquet file, and of any Arrow table: values keep their own type until they become text."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from alter_core.data.cells import Cells
 from alter_core.data.mistaken import mistaken
 from alter_core.data.packed import opened
 from alter_core.data.places import File
@@ -51,7 +52,7 @@ def read_parquet(file: File, columns: Iterable[str]) -> Rows:
             ) from error
 
 
-def typed_rows(batch: "pa.RecordBatch") -> Iterator[Mapping[str, Any]]:
+def typed_rows(batch: "pa.RecordBatch") -> Iterator[Cells]:
     """Rows as mappings. Python knows floats of 64 bits alone; shorter ones are given as numpy's, which keep theirs."""
     names = batch.schema.names
     for values in zip(*map(_values, batch.columns), strict=True):

@@ -3,16 +3,14 @@
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from alter_core.code import code_digest
 from alter_core.data.alike import MOST, AlikeGroups
 from alter_core.data.callables import Callables
 from alter_core.data.dataset import SPLITS, TaskDataset, TaskWriter, id_number
 from alter_core.data.deduplicate import Deduplicated
-from alter_core.data.fingerprint import INGESTION
+from alter_core.data.manifest import Manifest, TaskManifest
 from alter_core.data.mapping import Mapper, MissingColumn, RowError, columns_of
 from alter_core.data.places import Roots, is_url
 from alter_core.data.sorted_rows import Row, SortedRows
@@ -38,14 +36,15 @@ class Reader:
         self._progress = progress
         self._problems = Problems()
 
-    def write(self, made: Path) -> dict[str, Any]:
+    def write(self, made: Path) -> Manifest:
         """Write every task's rows under `made`; the manifest without digest."""
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskManifest] = {}
         try:
             for number, task in enumerate(self._spec.tasks):
                 self._progress(number, len(self._spec.tasks), text=task.name)
                 try:
-                    tasks[task.name] = self._write_task(task, number, made)
+                    if written := self._write_task(task, number, made):
+                        tasks[task.name] = written
                 except DataError as error:
                     if error.transient:
                         raise
@@ -56,7 +55,7 @@ class Reader:
         how = self._how_made()
         self._problems.raise_if_any(f"domain {self._spec.name}: its sources cannot be used as they are{how}")
         self._progress(len(tasks), len(self._spec.tasks))
-        return {"domain": self._spec.name, "code": code_digest(INGESTION), "order": list(tasks), "tasks": tasks}
+        return {"order": list(tasks), "tasks": tasks}
 
     def _how_made(self) -> str:
         """The one command that makes the rows, where the domain's folder says how and some are not there."""
@@ -73,7 +72,7 @@ class Reader:
     def _stands(self, path: str) -> bool:
         return any((root / path).exists() for root in self._roots)
 
-    def _write_task(self, task: TaskSpec, number: int, made: Path) -> dict[str, Any]:
+    def _write_task(self, task: TaskSpec, number: int, made: Path) -> TaskManifest | None:
         self._problems.task = task.name
         parts: list[tuple[str, bool]] = []
         sources = {"source": task.source} | ({"test": task.test} if task.test else {})
@@ -82,31 +81,39 @@ class Reader:
             rows = SortedRows(Path(scratch))
             read = [self._read(task, role, source, rows, parts, number) for role, source in sources.items()]
             if len(self._problems.lines) > before:
-                return {"digest": ""}  # raised later, with those of the other tasks
+                return None  # raised later, with those of the other tasks
             settled = Deduplicated(task)
             labelled = task.task_type.labelled
             with TaskWriter(made / task.name, task.name) as writer:
                 for row in settled.rows(rows):
                     writer.add(row, labelled)
-        summary = writer.summary()
-        labels = list(task.labels or sorted(summary["label_counts"]["train"]))
-        manifest = (
-            summary
-            | settled.summary()
-            | {
-                "read": sum(each.wanted for each in read),
-                "filtered": sum(each.total - each.wanted for each in read),
-                "tidied": dict(sum((each.mapper.tidied for each in read), Counter[str]())),
-                "notes": [asdict(note) for note in self._problems.notes()],
-                "labels": labels if labelled else [],
-                "type": task.type,
-                "sources": {role: describe(source) for role, source in sources.items()},
-                "parts": parts,
-            }
-        )
-        self._check_ids(
-            task.name, writer.repeated_ids(), TaskDataset(made, {"tasks": {task.name: manifest}, "order": [task.name]})
-        )
+        counts, (splits, label_counts, digest) = settled.counts, writer.summary()
+        labels = list(task.labels or sorted(label_counts["train"]))
+        manifest: TaskManifest = {
+            "rows": splits,
+            "label_counts": label_counts,
+            "digest": digest,
+            "inputs": counts["inputs"],
+            "duplicates": counts["duplicates"],
+            "leakage": counts["leakage"],
+            "contradictions": counts["contradictions"],
+            "contradicting": counts["contradicting"],
+            "by_case": counts["by_case"],
+            "over_limit": counts["over_limit"],
+            "test_inputs": counts["test_inputs"],
+            "leaked_inputs": counts["leaked_inputs"],
+            "examples": settled.examples,
+            "read": sum(each.wanted for each in read),
+            "filtered": sum(each.total - each.wanted for each in read),
+            "tidied": dict(sum((each.mapper.tidied for each in read), Counter[str]())),
+            "notes": self._problems.notes(),
+            "labels": labels if labelled else [],
+            "type": task.type,
+            "sources": {role: describe(source) for role, source in sources.items()},
+            "parts": parts,
+        }
+        dataset = TaskDataset(made, {"tasks": {task.name: manifest}, "order": [task.name]})
+        self._check_ids(task.name, writer.repeated_ids(), dataset)
         return manifest
 
     def _check_ids(self, task: str, repeated: set[int], dataset: TaskDataset) -> None:
@@ -248,7 +255,7 @@ def _unmet(column: str, never: list[str], met: list[str]) -> str:
     return f"no row has {listed(never)} in column {column!r}; rows have {listed(met) or 'nothing there'}"
 
 
-def describe(source: SourceSpec) -> dict[str, Any]:
+def describe(source: SourceSpec) -> dict[str, object]:
     """The source as a person may see it anywhere: no credentials, no values of variables."""
     from alter_core.data.places import is_url, shown_url
     from alter_core.data.sql import shown_database

@@ -1,12 +1,13 @@
 """Rows as every source gives them, and what is told of them wherever they come from."""
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from alter_core.data.cells import Cells
 from alter_core.problems import Problems, listed
 
-Rows = Iterator[tuple[int, Mapping[str, Any]]]
+Rows = Iterator[tuple[int, Cells]]
 """(number, column -> value): numbers are lines of a file, or count from 1."""
 
 MARK = "\ufeff"

@@ -1,8 +1,9 @@
 """A column that says which split each row belongs to, in so many words."""
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
+
+from alter_core.data.cells import Cells
 
 TEST = ("test", "testing", "tst", "eval", "evaluation", "holdout", "held out", "held-out", "heldout")
 TRAIN = ("train", "training", "trn")
@@ -25,7 +26,7 @@ class SplitColumns:
         self._named = set(named)
         self._open: dict[str, dict[str, int]] | None = None
 
-    def look_at(self, row: Mapping[str, Any]) -> None:
+    def look_at(self, row: Cells) -> None:
         if self._open is None:
             self._open = {name: {} for name in row if isinstance(name, str) and name not in self._named}
         gone = []

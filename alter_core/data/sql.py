@@ -2,12 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 from alter_core.data.places import Roots
-from alter_core.data.rows import repeated
+from alter_core.data.rows import Rows, repeated
 from alter_core.errors import DataError
 from alter_core.problems import listed
 from alter_core.spec import SourceSpec
@@ -23,7 +22,7 @@ def shown_database(url: str) -> str:
     return f"{scheme if _SCHEME.match(scheme) else 'database'}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
-def query_rows(source: SourceSpec, roots: Roots) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def query_rows(source: SourceSpec, roots: Roots) -> Rows:
     """Rows of the query, numbered from 1, streamed. Raises DataError; transient when the server does not answer."""
     import sqlalchemy as sa
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -39,7 +38,7 @@ def query_rows(source: SourceSpec, roots: Roots) -> Iterator[tuple[int, Mapping[
         hint = f"install the driver ({error.name})" if isinstance(error, ImportError) else "check source > sql"
         reason = _reason(error, secrets)
         raise DataError(f"{shown}: no database can be reached by this URL: {reason}; {hint}") from None
-    options: dict[str, Any] = {"stream_results": True, "yield_per": _FETCH}
+    options: dict[str, object] = {"stream_results": True, "yield_per": _FETCH}
     if parsed.get_backend_name() == "postgresql":
         options["postgresql_readonly"] = True
     stage = "connect"

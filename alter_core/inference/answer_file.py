@@ -4,14 +4,14 @@ import csv
 import difflib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import orjson
 
-from alter_core.data.cells import WrittenNumber
+from alter_core.data.cells import Cells, WrittenNumber
 from alter_core.data.files import ENDINGS, read_file
 from alter_core.data.packed import COMPRESSED
 from alter_core.data.places import File
@@ -25,8 +25,6 @@ CHUNK_ROWS = 4096
 """Rows in memory at once: enough for batches of like lengths, few enough for any machine."""
 ADDED = ("prediction", "score", "truncated")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-
-Row = Mapping[str, Any]
 
 
 class Progress(Protocol):
@@ -96,17 +94,17 @@ class AnswerFile:
                     progress(before + part, total, rows_per_second=rate, seconds_left=left)
 
                 tasks = [self.task or str(row["task"]) for row in rows]
-                answers = predictor.predict(tasks, [row["input"] for row in rows], report)
+                answers = predictor.predict(tasks, [str(row["input"]) for row in rows], report)
                 for row, answer in zip(rows, answers, strict=True):
                     write({**row, **_added(answer)})
                 done += len(rows)
                 truncated += sum(answer.truncated for answer in answers)
         return Answered(done, truncated, time.monotonic() - begin, warnings)
 
-    def _rows(self, problems: Problems) -> Iterator[tuple[int, Row]]:
+    def _rows(self, problems: Problems) -> Iterator[tuple[int, Cells]]:
         return read_file(File(self.source.name, self.source), ENDINGS[_ending(self.source)], (), problems)
 
-    def _chunks(self) -> Iterator[list[Row]]:
+    def _chunks(self) -> Iterator[list[Cells]]:
         problems = Problems()
         rows = self._rows(problems)
         while chunk := [row for _, row in itertools.islice(rows, CHUNK_ROWS)]:
@@ -137,14 +135,14 @@ class AnswerFile:
         if not count and not problems.lines:
             problems.add(self.source.name, "holds no rows")
         problems.raise_if_any(f"{self.source} cannot be answered")
-        notes = [f"{place}: {note.text}; {note.remedy}" for note in problems.notes() for place in note.places]
+        notes = [f"{place}: {note['text']}; {note['remedy']}" for note in problems.notes() for place in note["places"]]
         return count, list(columns), tuple(notes)
 
     @property
     def _needed(self) -> tuple[str, ...]:
         return ("task", "input") if self.task is None else ("input",)
 
-    def _wrong(self, row: Row, lacks: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
+    def _wrong(self, row: Cells, lacks: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
         for name in lacks:
             hint = "; --task names one for all rows" if name == "task" else ""
             yield f"there is no column {name!r}{_close(name, list(row))}{hint}"
@@ -176,11 +174,11 @@ def _close(given: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there is {listed(known) or 'none'}"
 
 
-def _added(answer: Prediction) -> dict[str, Any]:
+def _added(answer: Prediction) -> Cells:
     return {"prediction": answer.text, "score": round(answer.score, 6), "truncated": answer.truncated}
 
 
-def _writer(file: IO[str], kind: str, columns: Sequence[str]) -> Callable[[Row], object]:
+def _writer(file: IO[str], kind: str, columns: Sequence[str]) -> Callable[[Cells], object]:
     if kind == "jsonl":
         return lambda row: file.write(_json(row) + "\n")
     table = csv.DictWriter(_Lines(file), columns, restval="", delimiter=SEPARATORS[kind], lineterminator="\r\n")

@@ -91,7 +91,7 @@ class DecoderOnly(Reading):
             logits.append(own)
         return torch.cat(logits)
 
-    def _read_prefixes(self) -> dict[str, Any]:
+    def _read_prefixes(self) -> dict[str, DynamicCache]:
         """Task -> cache (one row) of what all its prompts begin with."""
         found = {}
         for task in dict.fromkeys(self.tasks):

@@ -15,7 +15,7 @@ ANSWERED_BY = ("name", "tasks", "precision")
 """What answers depend on: nothing that it says may be left out."""
 
 
-def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
+def recorded_spec(metadata: Mapping[str, object], path: Path) -> DomainSpec:
     """The spec in a bundle's metadata, for answering.
 
     Settings that this version no longer has are left out, and so are values that it no longer takes where answers do
@@ -26,7 +26,7 @@ def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
             f"{path}: the bundle does not carry its domain spec, so its tasks cannot be prompted: save it with "
             "metadata={'spec': ...}, as `alter run` does"
         )
-    values = copy.deepcopy(metadata["spec"])
+    values: Any = copy.deepcopy(metadata["spec"])
     for task in values.get("tasks", ()):
         if isinstance(task, dict):
             task.setdefault("layout", "prose")  # the one way there was before the field
@@ -46,7 +46,7 @@ def recorded_spec(metadata: Mapping[str, Any], path: Path) -> DomainSpec:
         ) from error
 
 
-def recorded_format(metadata: Mapping[str, Any], path: Path) -> int:
+def recorded_format(metadata: Mapping[str, object], path: Path) -> int:
     """The prompt format that a bundle was taught by. Raises BundleError for one of a later version of this code."""
     try:
         return format_of(metadata)

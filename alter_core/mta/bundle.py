@@ -30,7 +30,7 @@ from alter_core.mta.bundle_parts import (
 )
 from alter_core.mta.fingerprint import backbone_tensors, digests_digest, tensor_digest
 from alter_core.mta.injection import inject
-from alter_core.mta.manifest import FORMAT, MANIFEST, file_digest, list_files, read_manifest
+from alter_core.mta.manifest import FORMAT, MANIFEST, BundleManifest, file_digest, list_files, read_manifest
 from alter_core.mta.model import MTAModel
 from alter_core.spec.mta import MTAConfig
 from alter_core.whole import written_whole
@@ -90,7 +90,7 @@ def _write(
         raise BundleError(
             "a bundle holds safetensors and JSON only, and this one writes other files; use a fast tokenizer", foreign
         )
-    manifest = {
+    manifest: BundleManifest = {
         "format": FORMAT,
         "config": mta.config.model_dump(mode="json"),
         "tasks": mta.tasks,
@@ -144,7 +144,7 @@ def load_bundle(
         mta.backbone_digests = dict(about["tensors"])
         restore(mta, manifest["layers"], load_file(directory / "mta.safetensors"), directory)
         own_memory(mta.model)
-        metadata: dict[str, Any] = manifest["metadata"]
+        metadata = manifest["metadata"]
     except (KeyError, TypeError, IndexError, ValidationError) as error:
         raise BundleError(
             f"{directory}: {MANIFEST} does not describe a bundle ({' '.join(str(error).split())[:200]}); copy it anew"
@@ -156,14 +156,15 @@ def load_bundle(
     return mta, tokenizer, metadata
 
 
-def _config_of(manifest: Mapping[str, Any], where: Path) -> MTAConfig:
+def _config_of(manifest: BundleManifest, where: Path) -> MTAConfig:
     """The configuration that a bundle was made with, also by a version that had more to set."""
     values = dict(manifest["config"])
     values.pop("width", None)  # of bottlenecks alone
     if not values["shared_adapters"]:
         values["shared_adapter"] = None
     gone = [f"{key}: bottleneck" for key in ("adapter", "shared_adapter") if values[key] == "bottleneck"]
-    gone += [f"{layer['name']}: an adapter was pruned" for layer in manifest["layers"] if None in layer["homes"]]
+    pruned = [layer["name"] for layer in manifest["layers"] if any(home is None for home in layer["homes"])]
+    gone += [f"{name}: an adapter was pruned" for name in pruned]
     gone += [
         f"{layer['name']}: a shared adapter was pruned"
         for layer in manifest["layers"]

@@ -12,6 +12,7 @@ from alter_core.errors import BundleError
 from alter_core.mta.adapters import bank_size, make_bank
 from alter_core.mta.fingerprint import backbone_digests, backbone_tensors
 from alter_core.mta.layer import MTALayer
+from alter_core.mta.manifest import BackboneEntry, LayerState
 from alter_core.mta.model import MTAModel
 
 ALIGNMENT = 64
@@ -34,7 +35,7 @@ def mta_tensors(mta: MTAModel) -> dict[str, nn.Parameter]:
     }
 
 
-def layer_state(layer: MTALayer) -> dict[str, Any]:
+def layer_state(layer: MTALayer) -> LayerState:
     """Return all that a layer holds besides tensors, as JSON."""
     gate = layer.gate
     return {
@@ -51,7 +52,7 @@ def layer_state(layer: MTALayer) -> dict[str, Any]:
     }
 
 
-def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor], where: Path) -> None:
+def restore(mta: MTAModel, states: Sequence[LayerState], tensors: Mapping[str, Tensor], where: Path) -> None:
     """Bring freshly injected layers to `states` and `tensors`. Raises BundleError where the two do not fit."""
     names = [layer.name for layer in mta.layers]
     if names != [state["name"] for state in states]:
@@ -68,7 +69,7 @@ def restore(mta: MTAModel, states: Sequence[Mapping[str, Any]], tensors: Mapping
     assign(mta_tensors(mta), tensors, where)
 
 
-def _contradictions(state: Mapping[str, Any], tasks: int) -> list[str]:
+def _contradictions(state: LayerState, tasks: int) -> list[str]:
     """Return what in a layer's description contradicts itself or the number of tasks."""
     name, columns, homes = state["name"], len(state["columns"]), state["homes"]
     rows = sum(rows for rows, _ in state["gate_parts"])
@@ -83,7 +84,7 @@ def _contradictions(state: Mapping[str, Any], tasks: int) -> list[str]:
     return [problem for problem, holds in checks.items() if not holds]
 
 
-def _restructure(layer: MTALayer, state: Mapping[str, Any]) -> None:
+def _restructure(layer: MTALayer, state: LayerState) -> None:
     config, like = layer.config, layer.ffn.read(layer.base)
     dtype = like.weights["up"].dtype
     if state["banks"] != [bank_size(bank) for bank in layer.tasks]:  # type: ignore[arg-type]
@@ -129,7 +130,7 @@ def own_memory(model: nn.Module) -> None:
             parameter.data = parameter.data.clone()
 
 
-def load_backbone(place: str, about: Mapping[str, Any]) -> nn.Module:
+def load_backbone(place: str, about: BackboneEntry) -> nn.Module:
     """Return the backbone at `place` (folder or hub id), safetensors only. Raises BundleError."""
     found: Any = getattr(transformers, str(about["class"]), None)
     is_model: bool = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)

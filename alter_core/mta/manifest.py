@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from alter_core.errors import BundleError
 
@@ -11,12 +11,47 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+class LayerState(TypedDict):
+    """All that an MTA layer holds besides tensors."""
+
+    name: str
+    columns: list[str]
+    shared: int
+    homes: list[int]
+    mode: Literal["hard", "soft"]
+    task_active: bool
+    shared_active: bool
+    shared_adapters: int
+    banks: list[int]
+    gate_parts: list[list[int]]
+
+
+BackboneEntry = TypedDict(
+    "BackboneEntry",
+    {"place": str, "source": str | None, "class": str, "dtype": str, "digest": str, "tensors": dict[str, str]},
+)
+"""place: hold or refer; tensors: name -> digest, as before training."""
+
+
+class BundleManifest(TypedDict):
+    """bundle.json."""
+
+    format: int
+    config: dict[str, Any]
+    """An MTAConfig, maybe of an earlier version."""
+    tasks: list[str]
+    layers: list[LayerState]
+    backbone: BackboneEntry
+    parts: dict[str, str]
+    metadata: dict[str, Any]
+
+
+def read_manifest(directory: Path) -> BundleManifest:
     """Return bundle.json after checking every part against it. Raises BundleError as `load_bundle` does."""
     path = Path(directory) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        parts: dict[str, str] = dict(manifest["parts"])
+        manifest: BundleManifest = json.loads(path.read_text(encoding="utf-8"))
+        parts = dict(manifest["parts"])
         version = manifest["format"]
     except OSError as error:
         raise BundleError(
@@ -38,7 +73,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     ]
     if problems:
         raise BundleError(f"{directory} cannot be trusted: copy the bundle anew", problems)
-    return dict(manifest)
+    return manifest
 
 
 def bundle_digest(directory: Path) -> str:

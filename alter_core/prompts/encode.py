@@ -12,10 +12,10 @@ PROMPT_FORMAT = max(_FORMATS)
 """What new models are taught by."""
 
 
-def format_of(metadata: Mapping[str, Any]) -> int:
+def format_of(metadata: Mapping[str, object]) -> int:
     """The format that a bundle with this metadata was taught by. Raises ValueError for one that is not known here."""
-    found = int(metadata.get("prompt_format", 1))
-    if found not in _FORMATS:
+    found = metadata.get("prompt_format", 1)
+    if not isinstance(found, int) or found not in _FORMATS:
         raise ValueError(f"prompt format {found}; this version knows {', '.join(map(str, _FORMATS))}")
     return found
 

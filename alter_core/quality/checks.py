@@ -199,7 +199,7 @@ def _row(
     severity: Severity,
     kind: str,
     column: str,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     wrong: str,
     remedy: str,
 ) -> Check:
@@ -228,7 +228,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _said(arguments: Mapping[str, Any]) -> str:
+def _said(arguments: Mapping[str, object]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in arguments.items())[:160]
 
 

@@ -34,7 +34,11 @@ class Result:
     """Why it could not be computed."""
 
 
-def expectation(name: str, arguments: Mapping[str, Any], severity: str, place: str) -> Any:
+Found = Mapping[str, Any]
+"""The library's result of one expectation, as JSON; nothing but this file reads it."""
+
+
+def expectation(name: str, arguments: Mapping[str, object], severity: str, place: str) -> Any:
     """A native expectation by its class name. Raises SpecError for an unknown name or arguments that do not fit."""
     import great_expectations.expectations as gxe
 
@@ -72,7 +76,8 @@ class Suite:
         definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
         self._definition = context.validation_definitions.add(definition)
         self.results = [Result(True) for _ in expectations]
-        self.json: list[dict[str, Any]] = []
+        self.json: list[object] = []
+        """The library's results on each frame, in its own form."""
         self._rows = 0
 
     def run(self, frame: "pd.DataFrame") -> None:
@@ -99,7 +104,7 @@ class Suite:
         self.json.append(result_json)
         self._rows += len(frame)
 
-    def _add(self, result: Result, found: dict[str, Any], about: int) -> None:
+    def _add(self, result: Result, found: Found, about: int) -> None:
         """about: values or rows that an expectation on a whole column or table is about."""
         details = found.get("result") or {}
         result.success = result.success and bool(found["success"])
@@ -122,7 +127,7 @@ def _row_counts(expectations: Sequence[Any]) -> list[Any]:
     import great_expectations.expectations as gxe
 
     numbers: dict[str, list[int]] = {}
-    counts: dict[str, Any] = {}
+    counts: dict[str, gxe.Expectation] = {}
     for number, each in enumerate(expectations):
         if (condition := getattr(each, "row_condition", None)) is None or type(each).__name__.startswith(
             "ExpectTableRowCount"
@@ -136,7 +141,7 @@ def _row_counts(expectations: Sequence[Any]) -> list[Any]:
     return list(counts.values())
 
 
-def _error_of(found: Mapping[str, Any]) -> str | None:
+def _error_of(found: Found) -> str | None:
     """The message of an expectation that could not be computed; the library reports it in one of two shapes."""
     info = found.get("exception_info") or {}
     each = [info] if "raised_exception" in info else list(info.values())
@@ -144,8 +149,8 @@ def _error_of(found: Mapping[str, Any]) -> str | None:
     return str(raised[0].get("exception_message")).strip() if raised else None
 
 
-def _without_traces(found: dict[str, Any]) -> dict[str, Any]:
+def _without_traces(found: Found) -> Found:
     """Tracebacks name files of the machine, and say nothing of the data."""
     if error := _error_of(found):
-        return found | {"exception_info": {"raised_exception": True, "exception_message": error}}
+        return {**found, "exception_info": {"raised_exception": True, "exception_message": error}}
     return found

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alter_core.data.dataset import SPLITS
-from alter_core.quality.report import QualityReport
+from alter_core.quality.report import QualityReport, TaskReport
 from alter_core.whole import write_json, written_whole
 
 _STYLE = """
@@ -73,7 +73,8 @@ def _counts(report: QualityReport) -> str:
     head = "".join(f'<th class="n">{name}</th>' for name in (*SPLITS, "read", *removed))
     rows, sums = [], [0] * (len(SPLITS) + 1 + len(removed))
     for name, task in report.tasks.items():
-        numbers = [*(task["rows"][split] for split in SPLITS), task["read"], *(task[kind] for kind in removed)]
+        fewer = task["duplicates"], task["leakage"], task["contradictions"]
+        numbers = [*(task["rows"][split] for split in SPLITS), task["read"], *fewer]
         sums = [one + two for one, two in zip(sums, numbers, strict=True)]
         link = f'<a href="#{escape(name)}">{escape(name)}</a><br><small>{escape(task["type"])}</small>'
         licence = escape(task["licence"] or "not stated")
@@ -121,7 +122,7 @@ def _said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _samples(task: dict[str, Any]) -> str:
+def _samples(task: TaskReport) -> str:
     rows = "".join(
         f'<tr><td class="text">{escape(row["input"])}<br><small>{escape(row["place"])}</small></td>'
         f'<td class="text">{escape(row["target"])}</td></tr>'
@@ -130,7 +131,7 @@ def _samples(task: dict[str, Any]) -> str:
     return f"<h3>Some training rows</h3><table><tr><th>Input</th><th>Target</th></tr>{rows}</table>" if rows else ""
 
 
-def _labels(task: dict[str, Any]) -> str:
+def _labels(task: TaskReport) -> str:
     train, test = task["label_counts"]["train"], task["label_counts"]["test"]
     if not train:
         return ""
@@ -157,11 +158,10 @@ def _share(counts: dict[str, int], label: str) -> str:
 def _lengths(report: QualityReport, name: str) -> str:
     profile, limits = report.profile[name], report.tasks[name]["limits"]
     rows = ""
-    for part, check in _LIMITED.items():
-        lengths = profile.get(f"{part}_tokens")
+    for part, lengths in (("input", profile.get("input_tokens")), ("target", profile.get("target_tokens"))):
         if not lengths:
             continue
-        over = next((i for i in report.items if (i.task, i.check) == (name, check)), None)
+        over = next((i for i in report.items if (i.task, i.check) == (name, _LIMITED[part])), None)
         share = f"{over.unexpected / over.checked:.1%}" if over and over.checked else ""
         rows += f'<tr><td>{part}</td>{_cells(list(lengths.values()))}<td class="n">{limits[part]:,}</td>'
         rows += f'<td class="n">{share}</td></tr>'

@@ -4,7 +4,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal, TypedDict
 
 from alter_core.text import UNSPACED
 
@@ -14,7 +14,23 @@ _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _EDGES = tuple(round(2 ** (k / 2)) for k in range(4, 29))  # of length bins, in tokens
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
-Profile = dict[str, Any]
+Shares = Literal["labels", "length_bins", "words"]
+"""What a profile holds as outcome -> share."""
+COMPARED: Mapping[str, Shares] = {"labels": "labels", "input lengths": "length_bins", "words": "words"}
+"""How messages call what is compared with a champion's."""
+
+
+class Profile(TypedDict, total=False):
+    """A task's training rows, and how many test rows there are where they are a source of their own."""
+
+    rows: int
+    test_rows: int
+    labels: dict[str, float]
+    input_tokens: dict[str, int]
+    target_tokens: dict[str, int]
+    token_counts: dict[str, dict[str, int]]
+    length_bins: dict[str, float]
+    words: dict[str, float]
 
 
 def profile(
@@ -57,7 +73,7 @@ def quantiles(values: Sequence[int]) -> dict[str, int]:
 def drift(now: Profile, champion: Profile) -> dict[str, float]:
     """Total variation distance (0: alike, 1: nothing in common) of label shares, input lengths and common words."""
     found = {}
-    for name, key in (("labels", "labels"), ("input lengths", "length_bins"), ("words", "words")):
+    for name, key in COMPARED.items():
         if now.get(key) and champion.get(key):
             found[name] = total_variation(now[key], champion[key])
     return found
@@ -69,7 +85,7 @@ def total_variation(one: Mapping[str, float], two: Mapping[str, float]) -> float
     return (sum(abs(one.get(k, 0.0) - two.get(k, 0.0)) for k in one.keys() | two.keys()) + rest) / 2
 
 
-def largest_changes(now: Profile, champion: Profile, key: str, most: int = 5) -> list[str]:
+def largest_changes(now: Profile, champion: Profile, key: Shares, most: int = 5) -> list[str]:
     """The outcomes whose shares moved most, for the report."""
     one, two = now[key], champion[key]
     moved = sorted(one.keys() | two.keys(), key=lambda k: (-abs(one.get(k, 0.0) - two.get(k, 0.0)), k))

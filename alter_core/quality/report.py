@@ -2,17 +2,27 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 
 from alter_core.data.dataset import TaskDataset
+from alter_core.data.manifest import Reported
 from alter_core.errors import QualityBlocked
 from alter_core.problems import listed
-from alter_core.quality.profile import Profile, drift, largest_changes
+from alter_core.quality.profile import COMPARED, Profile, drift, largest_changes
 from alter_core.quality.task import Item, Outcome, check_task
 from alter_core.spec import DomainSpec, TaskSpec
 
 SAMPLES = 3  # rows of a task that a report shows
 SAMPLE_CHARACTERS = 400
+
+
+class TaskReport(Reported):
+    """The same with what its spec says, and a few rows."""
+
+    description: str
+    licence: str
+    limits: dict[str, int]
+    samples: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -22,13 +32,12 @@ class QualityReport:
     domain: str
     digest: str
     items: tuple[Item, ...]
-    tasks: dict[str, Any]
-    """Task -> counts of rows, duplicates, leakage and contradictions, labels, where the rows came from, and a few."""
+    tasks: dict[str, TaskReport]
     profile: dict[str, Profile]
     """Task -> profile of its training rows; the next run's `champion_profile`."""
     drift: dict[str, dict[str, float]] = field(default_factory=dict)
     """Task -> distances from the champion's training rows; empty when there is no champion."""
-    gx_json: dict[str, Any] = field(default_factory=dict)
+    gx_json: dict[str, dict[str, list[object]]] = field(default_factory=dict)
     """Task -> validation results of Great Expectations, in its own form."""
 
     @property
@@ -69,7 +78,7 @@ def validate(
     dataset: TaskDataset,
     spec: DomainSpec,
     tokenizer: Any | None,
-    champion_profile: Mapping[str, Any] | None = None,
+    champion_profile: Mapping[str, Profile] | None = None,
     progress: Callable[..., None] | None = None,
     config: Any | None = None,
 ) -> QualityReport:
@@ -83,7 +92,7 @@ def validate(
     items: list[Item] = []
     profiles: dict[str, Profile] = {}
     distances: dict[str, dict[str, float]] = {}
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, list[object]]] = {}
     advance = progress or (lambda *_, **__: None)
     for number, task in enumerate(spec.tasks):
         advance(number, len(spec.tasks), text=task.name)
@@ -94,31 +103,19 @@ def validate(
             distances[task.name] = drift(profiles[task.name], before)
             items += list(_drifted(task, profiles[task.name], before, distances[task.name]))
     advance(len(spec.tasks), len(spec.tasks))
-    kept = (
-        *(
-            "rows",
-            "read",
-            "filtered",
-            "over_limit",
-            "duplicates",
-            "leakage",
-            "contradictions",
-            "contradicting",
-            "tidied",
-        ),
-        *("label_counts", "sources", "type"),
-    )
-    tasks = {
-        task.name: {k: dataset.manifest["tasks"][task.name][k] for k in kept}
-        | {
-            "description": task.description,
-            "licence": task.licence,
-            "limits": {"input": task.max_input_tokens, "target": task.effective_max_target_tokens},
-            "samples": _samples(dataset, task.name),
-        }
-        for task in spec.tasks
-    }
+    tasks = {task.name: _reported(task, dataset) for task in spec.tasks}
     return QualityReport(spec.name, dataset.digest, tuple(items), tasks, profiles, distances, found)
+
+
+def _reported(task: TaskSpec, dataset: TaskDataset) -> TaskReport:
+    counted: Mapping[str, object] = dataset.manifest["tasks"][task.name]
+    return {
+        **cast(Reported, {name: counted[name] for name in Reported.__annotations__}),
+        "description": task.description,
+        "licence": task.licence,
+        "limits": {"input": task.max_input_tokens, "target": task.effective_max_target_tokens},
+        "samples": _samples(dataset, task.name),
+    }
 
 
 def _samples(dataset: TaskDataset, task: str) -> list[dict[str, str]]:
@@ -133,8 +130,10 @@ def _samples(dataset: TaskDataset, task: str) -> list[dict[str, str]]:
 
 
 def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[str, float]) -> Iterator[Item]:
-    keys = {"labels": "labels", "words": "words", "input lengths": "length_bins"}
-    counts = {"training rows": "rows", "test rows": "test_rows"}  # the latter where they are a source of their own
+    counts: dict[str, Literal["rows", "test_rows"]] = {
+        "training rows": "rows",
+        "test rows": "test_rows",
+    }  # the latter where they are a source of their own
     for kind, key in counts.items():
         if not (key in now and key in before):
             continue
@@ -156,7 +155,7 @@ def _drifted(task: TaskSpec, now: Profile, before: Profile, distances: Mapping[s
     limit = task.quality.max_drift
     for name, distance in distances.items():
         text = f"{name} are {distance:.2f} from the champion's training rows; quality > max_drift is {limit:g}"
-        rows = tuple(largest_changes(now, before, keys[name])) if name != "input lengths" else ()
+        rows = tuple(largest_changes(now, before, COMPARED[name])) if name != "input lengths" else ()
         remedy = "see that the source still means the same; the champion knew other rows"
         yield _item(task, f"drift of {name}", "warn", distance > limit, text, remedy, rows)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from alter_core.data.dataset import SPLITS, TaskDataset
+from alter_core.data.manifest import TaskManifest
 from alter_core.data.mapping import comparable
-from alter_core.problems import SHOWN, listed
+from alter_core.problems import SHOWN, Note, listed
 from alter_core.quality.checks import Check, count_checks, label_check, row_checks
 from alter_core.quality.encoding import Encoded, encode, labels_as_one, over_room
 from alter_core.quality.great_expectations import Result, Suite
@@ -47,7 +48,7 @@ class Item:
 
 def check_task(
     dataset: TaskDataset, task: TaskSpec, tokenizer: Any | None, config: Any | None = None
-) -> tuple[list[Item], Profile, dict[str, Any]]:
+) -> tuple[list[Item], Profile, dict[str, list[object]]]:
     """Items of one task, the profile of its training rows, and Great Expectations' own results."""
     import pandas as pd
 
@@ -124,12 +125,12 @@ def _padded(values: list[Any], rows: int) -> "pd.Series[Any]":
 
 def _encoded_facts(
     task: TaskSpec, tokenizer: Any, config: Any | None, labels: tuple[str, ...], encoded: dict[str, Encoded]
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, float], dict[str, str]]:
     """Counts of what encoding does to a task, and words for them."""
     same = labels_as_one(tokenizer, task, labels)
     train = encoded.get("train")
     prompts = [length for found in encoded.values() for length in found.prompt_tokens]
-    facts: dict[str, Any] = {
+    facts: dict[str, float] = {
         "labels_as_one": len(same),
         "learnable_targets": train.learnable if train else 0,
     }
@@ -139,14 +140,16 @@ def _encoded_facts(
     return facts, {"labels_as_one": listed(same), "learnable_targets": seen}
 
 
-def _profile(train: "pd.DataFrame", manifest: dict[str, Any]) -> Profile:
+def _profile(train: "pd.DataFrame", manifest: TaskManifest) -> Profile:
     lengths = {
         name: [int(n) for n in train[f"{name}_tokens"].dropna()] if f"{name}_tokens" in train else []
         for name in ("input", "target")
     }
     found = profile(train["input"].tolist(), lengths["input"], lengths["target"], manifest["label_counts"]["train"])
-    own_test = {"test_rows": manifest["rows"]["test"]} if "test" in manifest["sources"] else {}
-    return found | {"rows": manifest["rows"]["train"], **own_test}
+    found["rows"] = manifest["rows"]["train"]
+    if "test" in manifest["sources"]:
+        found["test_rows"] = manifest["rows"]["test"]
+    return found
 
 
 class _Rows:
@@ -213,7 +216,7 @@ def _unmeasured(task: str, check: Check) -> Item:
     return Item(task, check.name, "unchecked", text, "a run fetches the backbone, and checks it")
 
 
-def _noted(task: str, note: dict[str, Any]) -> Item:
+def _noted(task: str, note: Note) -> Item:
     """What was met while the rows were read."""
     return Item(task, note["check"], "warn", note["text"], note["remedy"], tuple(note["places"]), 1, note["count"])
 
@@ -221,7 +224,7 @@ def _noted(task: str, note: dict[str, Any]) -> Item:
 def _count_items(
     task: TaskSpec,
     dataset: TaskDataset,
-    facts: dict[str, Any],
+    facts: dict[str, float],
     words: dict[str, str],
     known_languages: int,
     others: list[int],
@@ -243,11 +246,10 @@ def _count_items(
         if result.success:
             items.append(Item(task.name, check.name, "ok", checked=1))
             continue
-        found, limit = facts[column], check.limit
-        if column.endswith("share"):
-            found, limit = f"{found:.1%}", f"{limit:.1%}"
+        form = "{:.1%}" if column.endswith("share") else "{}"
+        found, limit = form.format(facts[column]), form.format(check.limit)
         text = check.wrong.format(found=found, limit=limit, values=words.get(column, ""))
-        examples = manifest["examples"].get(check.examples, [])[:SHOWN]
+        examples = manifest["examples"].get(check.examples or "", [])[:SHOWN]
         placed = tuple(rows.at(file, line) for file, line in sorted((e["file"], e["line"]) for e in examples))
         if column == "other_language_share":
             train = dataset.rows("train", task.name)
@@ -256,7 +258,7 @@ def _count_items(
     return items, suite
 
 
-def _facts(manifest: dict[str, Any], labels: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+def _facts(manifest: TaskManifest, labels: tuple[str, ...]) -> tuple[dict[str, float], dict[str, str]]:
     """A table of one row, and words for the counts that are lists of labels."""
     train = manifest["label_counts"]["train"]
     every = sorted({*labels, *(label for counts in manifest["label_counts"].values() for label in counts)})

@@ -2,13 +2,14 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
 from itertools import chain
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 # pydantic's own words for these name Python's types and our classes.
 _KINDS = {
@@ -49,13 +50,13 @@ def explained(error: ValidationError, schema: type[BaseModel], values: Any, root
     return [f"{place}: {message}" for place, message in messages.items()]
 
 
-def _spread(item: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _spread(item: ErrorDetails) -> Iterator[ErrorDetails]:
     """An error of pydantic's; one for each place where a section's values do not fit each other."""
     if item["type"] != "spec_problems":
         yield item
         return
     for place, problem in item["ctx"]["found"]:
-        yield {"type": "spec_problem", "loc": (*item["loc"], *place), "msg": problem}
+        yield {"type": "spec_problem", "loc": (*item["loc"], *place), "msg": problem, "input": None}
 
 
 def _said(value: Any) -> str:
@@ -66,7 +67,7 @@ def _said(value: Any) -> str:
         return str(value)[:120]
 
 
-def _keys_that_are_no_text(item: Mapping[str, Any], values: Any, root: yaml.Node | None) -> dict[str, str]:
+def _keys_that_are_no_text(item: ErrorDetails, values: Any, root: yaml.Node | None) -> dict[str, str]:
     """Of an error about a key, which pydantic knows as Python has it (`on` is True): a line for each of its mapping."""
     of_section, of_mapping = item["type"] == "invalid_key", item["loc"][-1:] == ("[key]",)
     if not of_section and not of_mapping:
@@ -86,7 +87,7 @@ def _place(line: int, words: list[str]) -> str:
     return f"line {line}: {' > '.join(words)}" if words else f"line {line}"
 
 
-def _explain(item: Mapping[str, Any], schema: type[BaseModel], values: Any, root: yaml.Node | None) -> tuple[str, str]:
+def _explain(item: ErrorDetails, schema: type[BaseModel], values: Any, root: yaml.Node | None) -> tuple[str, str]:
     """One pydantic error: its line and path, and what is wrong, with a close match for a misspelt key."""
     line, words, _ = _walk(item["loc"], item["type"], values, root)
     message = item["msg"].removeprefix("Value error, ")

@@ -117,7 +117,7 @@ class TargetForward:
         apart = (behind[:, 3:].float() - alone.float()).abs().max()
         return bool(apart <= PACKED_TOLERANCE * alone.float().std())
 
-    def _inputs(self, batch: Batch) -> dict[str, Any]:
+    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
         if batch.answer_inputs is None:
             # Padding lies on the right, where a causal model never looks back from: no mask, and faster kernels.
             positions = {} if batch.positions is None else {"position_ids": batch.positions}

@@ -3,10 +3,10 @@
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alter_core.quality.task import Item
 
 SHOWN_ROWS = 3  # of a warning; all that were found stand on the page
-LEFT_OUT = {
+LEFT_OUT: Mapping[str, Literal["filtered", "duplicates", "leakage", "contradicting", "over_limit"]] = {
     "- where": "filtered",
     "- duplicates": "duplicates",
     "- leakage": "leakage",

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import cast
 
 from alter_core.errors import AlterError
 from alter_core.mta import read_manifest
+from alter_core.mta.manifest import BundleManifest
+from alter_core.quality.profile import Profile
 from flows.production.candidate import another_split
 from flows.production.earlier_release import made_of_the_same
 from flows.production.production import Production
 from flows.production.stage import Start
-from registry.card import CardFacts, Profile
+from registry.card import CardFacts
 from registry.errors import RegistryInputError
 from registry.models import STARTED_FROM
 from registry.versions import Version
@@ -57,7 +59,8 @@ def champion_profile(production: Production, champion: Version | None) -> Mappin
     """Task -> profile of the rows that the champion was trained on; None where it has none, or cannot be used."""
     if champion is None or production.trouble_with(champion["version"]):
         return None
-    return production.facts_of(champion["version"]).get("profile")
+    # The registry names only what a card shows of it.
+    return cast(Mapping[str, Profile] | None, production.facts_of(champion["version"]).get("profile"))
 
 
 def first_start(production: Production, champion: Version | None) -> tuple[Start | None, str]:
@@ -98,7 +101,7 @@ def first_start(production: Production, champion: Version | None) -> tuple[Start
     return None, f"no warm start from version {number}, which has another {' and '.join(reasons)}"
 
 
-def _differences(production: Production, facts: CardFacts, manifest: Mapping[str, Any]) -> list[str]:
+def _differences(production: Production, facts: CardFacts, manifest: BundleManifest) -> list[str]:
     """What keeps training from going on from a registered bundle."""
     plan = production.plan
     wanted = [task for task in plan.spec.task_names if task != plan.added]

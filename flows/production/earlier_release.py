@@ -41,7 +41,7 @@ def made_of_the_same(version: Version, production: Production) -> bool:
     return same and made.get("stage") in plan.spec.stages and backbone == production.backbone.digest
 
 
-def as_read_today(recorded: Mapping[str, Any]) -> DomainSpec | None:
+def as_read_today(recorded: Mapping[str, object]) -> DomainSpec | None:
     """The whole spec that an earlier release wrote down; None where it says what no spec says today."""
     values: Any = copy.deepcopy(dict(recorded))
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from alter_core.code import code_digest
 from alter_core.data.fingerprint import INGESTION
@@ -122,7 +122,7 @@ class Plan:
     def stage_key(self, stage: str, data_digest: str, backbone_digest: str, start: str | None) -> str:
         """Of all that a stage's weights depend on. start: digest of the bundle that it begins from."""
         spec = self.spec
-        own: dict[str, Any] = {
+        own: dict[str, object] = {
             "tasks": [task.content for task in spec.tasks],
             **spec.model_dump(mode="json", include={"mta", "stage_one", "precision", "trunk_cache", "seed"}),
             "evaluation": spec.evaluation.max_validation_rows,

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from alter_core.backbone import backbone_record
 from alter_core.data.dataset import TaskDataset
+from alter_core.data.manifest import TaskManifest
+from alter_core.quality.report import TaskReport
 from flows.production.plan import Plan
 from flows.production.stores import Stores
 from registry.card import CardFacts, Profile
@@ -31,17 +32,8 @@ class Backbone:
     def read(cls, folder: Path) -> "Backbone":
         """Of a converted folder. Raises BackboneError."""
         record = backbone_record(folder)
-        known = {name: record[name] for name in ("source", "revision", "digest", "parameters")}
-        return cls(folder, **known, notes=tuple(record["notes"]))
-
-
-class TaskManifest(TypedDict):
-    """What a data set's manifest says of one task, as far as a production reads it."""
-
-    rows: Mapping[str, int]
-    """split -> rows"""
-    sources: Mapping[str, Mapping[str, object]]
-    """source and test -> what the spec says of them, without credentials"""
+        source, revision, parameters = record["source"], record["revision"], record["parameters"]
+        return cls(folder, source, revision, record["digest"], parameters, tuple(record["notes"]))
 
 
 @dataclass(frozen=True)
@@ -59,14 +51,6 @@ class Rows:
         return cls(dataset.path, dataset.digest, dataset.labels, dataset.manifest["tasks"])
 
 
-class TaskQuality(TypedDict):
-    """What was counted of one task's rows, as far as a production reads it."""
-
-    rows: Mapping[str, int]
-    duplicates: int
-    leakage: int
-
-
 @dataclass(frozen=True)
 class Quality:
     """What the checks of the rows found."""
@@ -77,7 +61,7 @@ class Quality:
     warnings: Sequence[str]
     profile: Mapping[str, Profile]
     """Task -> profile of its training rows."""
-    tasks: Mapping[str, TaskQuality]
+    tasks: Mapping[str, TaskReport]
 
     @classmethod
     def read(cls, folder: Path) -> "Quality":
