@@ -1,6 +1,7 @@
 """A real Prefect server and a real process worker on loopback, each a process of its own, in a temporary folder."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
+
+from registry.models import ModelStore
 
 Found = TypeVar("Found")
 SECONDS = 240.0  # far above what anything takes: a busy machine is no failure
@@ -48,6 +51,16 @@ class Factory:
             cwd=self.home,
             env=environment,
         )
+
+    def copied(self, home: Path) -> "Factory":
+        """A copy of the workspace and the domains at the same server: what happens to it happens to nothing else."""
+        shutil.copytree(self.home, home, ignore=shutil.ignore_patterns("prefect*"), dirs_exist_ok=True)
+        return Factory(home, self.url, {**self.environment, "ALTER_HOME": str(home / "alter")})
+
+    @property
+    def store(self) -> ModelStore:
+        """The workspace's registry, which its first run has made."""
+        return ModelStore(f"sqlite:///{self.home}/alter/mlflow/mlflow.db")
 
     def start(self, *command: str, **more: str) -> "subprocess.Popen[bytes]":
         """Start a Python module; its output goes to a file named after it."""

@@ -10,6 +10,7 @@ import pytest
 
 from alter_core.errors import AlterError
 from flows.production import decisions
+from flows.production.earlier import stands
 from registry.comparison import compare as compare_cards
 from registry.errors import AliasConflict, RegistryError, StoreUnavailable
 from registry.models import ModelStore
@@ -184,3 +185,23 @@ def test_a_store_that_is_away_for_a_moment_is_no_ground_to_promote_unasked(
     with pytest.raises(StoreUnavailable):
         decisions.promote("tiny", "2", "a reason")
     assert champion(store) == 1
+
+
+def test_what_a_person_rolled_back_stands_and_is_not_made_again(store: Store, made: Made) -> None:
+    made(0.6, "promote")
+    made(0.7, "promote")
+    decisions.rollback("tiny")
+    assert champion(store) == 1
+    assert stands(store.models.get("tiny", 2), store.models.champion("tiny"))
+
+
+def test_what_a_person_decided_stands_in_the_report(store: Store, made: Made) -> None:
+    made(0.6, "promote")
+    made(0.5, "keep")
+    assert "Not promoted:" in decisions.report("tiny", "2")
+    decisions.promote("tiny", "2", "the support team prefers it")
+    page = decisions.report("tiny", "champion")
+    assert "the support team prefers it" in page
+    assert "Not promoted" not in page
+    decisions.rollback("tiny")
+    assert "Rolled back:" in decisions.report("tiny", "2")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alter_core.errors import AlterError
 from flows.production.earlier import (
     SETTLED,
     bundle_to_compare,
@@ -16,7 +17,10 @@ from flows.production.earlier import (
     settled,
     stands,
 )
+from flows.production.plan import Plan
 from flows.production.production import Production
+from flows.production.stage import Start
+from registry.models import STARTED_FROM
 from tests.conftest import tiny_spec
 from tests.flows.conftest import Produce, Read
 from tests.registry.conftest import Store
@@ -76,6 +80,40 @@ def test_training_goes_on_from_a_champion_of_the_same_split_backbone_and_tasks_a
     found, said = first_start(production(plan, stores=SimpleNamespace(models=models)), version(7, **tags))
     assert (found and found.version) == start
     assert ("training starts from version 7" if start else "no warm start from version 7") in said
+
+
+@pytest.mark.parametrize(("started_from", "start"), [("", None), ("3", 3)])
+def test_the_rows_of_the_champion_are_learnt_from_where_it_began_itself(
+    started_from: str, start: int | None, read: Read, production: Produce, bundle: Path
+) -> None:
+    plan = read(warm_start="champion")
+    split = json.dumps(plan.split_keys)
+    models = SimpleNamespace(
+        bundle_path=lambda *_: bundle,
+        facts=lambda *_: {"backbone": {"digest": "b"}},
+        get=lambda _, number: version(int(number), data_digest="old", split=split),
+    )
+    champion = version(7, data_digest="d", split=split, **{STARTED_FROM: started_from})
+    found, said = first_start(production(plan, stores=SimpleNamespace(models=models)), champion)
+    assert (found and found.version, said) == (start, f"training starts from version {start}" if start else "")
+
+
+def test_a_task_is_added_to_a_champion_that_differs_in_nothing_else(
+    read: Read, production: Produce, bundle: Path, tiny_backbone: Path
+) -> None:
+    spec = tiny_spec(tiny_backbone)
+    tasks = [*spec["tasks"], {**spec["tasks"][2], "name": "new"}]
+    models = SimpleNamespace(bundle_path=lambda *_: bundle, facts=lambda *_: {"backbone": {"digest": "b"}})
+
+    def started(plan: Plan) -> tuple[Start | None, str]:
+        champion = version(7, split=json.dumps(plan.split_keys))
+        return first_start(production(plan, stores=SimpleNamespace(models=models)), champion)
+
+    file = str(read(tasks=tasks).file)
+    assert started(Plan.read(file, added="new"))[1] == "training starts from version 7"
+    read(tasks=tasks, mta={**spec["mta"], "rank": 8})
+    with pytest.raises(AlterError, match="new cannot be added to tiny version 7, which has another mta: `alter run"):
+        started(Plan.read(file, added="new"))
 
 
 def test_a_champion_without_a_task_in_common_is_not_compared(

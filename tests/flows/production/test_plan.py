@@ -3,41 +3,66 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from alter_core.errors import SpecError
 from flows.production.plan import Plan
 from tests.conftest import tiny_spec
 from tests.flows.conftest import Read
 
 
-def test_a_stage_that_becomes_the_last_is_trained_anew_for_its_bundle_must_hold_the_backbone(
-    read: Read,
+def keys(plan: Plan, data: str = "data", backbone: str = "backbone", start: str | None = "start") -> dict[str, str]:
+    """What each result of a production is found by again."""
+    return {
+        "stage_one": plan.stage_key("stage_one", data, backbone, start),
+        "stage_two": plan.stage_key("stage_two", data, backbone, start),
+        "score": plan.score_key(start or backbone, data),
+        "run": plan.run_key(data, backbone),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, ""),
+        ({"description": "Other words.", "schedule": {"cron": "0 3 * * 1"}}, ""),
+        ({"promotion": {"max_task_drop": 0.9}}, "run"),
+        ({"evaluation": {"max_rows": 7}}, "score run"),
+        ({"evaluation": {"baselines": []}}, "score run"),
+        ({"seed": 1}, "stage_one stage_two run"),
+        ({"precision": "bf16"}, "stage_one stage_two run"),
+        ({"trunk_cache": False}, "stage_one stage_two run"),
+        ({"stage_two": {"steps": 4, "learning_rate": 1e-3}}, "stage_two run"),
+        ({"stage_two": None}, "stage_one stage_two run"),  # the last stage's bundle must hold the backbone
+    ],
+)
+def test_a_change_of_the_spec_makes_just_that_anew_which_depends_on_it(
+    changes: dict[str, Any], wanted: str, read: Read
 ) -> None:
-    changes: list[dict[str, Any]] = [{}, {"stage_two": None}, {"description": "Other words."}]
-    keys = [read(**change).stage_key("stage_one", "data", "backbone", None) for change in changes]
-    assert keys[0] == keys[2] != keys[1]
+    before, after = keys(read()), keys(read(**changes))
+    assert [what for what in before if before[what] != after[what]] == wanted.split()
 
 
-def test_a_stage_on_anything_else_is_another_one(read: Read) -> None:
-    given = ("stage_two", "data", "backbone", "start")
-    assert read().stage_key(*given) == read().stage_key(*given)
-    others = [("stage_one", *given[1:]), ("stage_two", "x", "backbone", "start")]
-    others += [("stage_two", "data", "x", "start"), ("stage_two", "data", "backbone", "x")]
-    keys = [read().stage_key(*other) for other in (given, *others)]
-    keys += [read(**it).stage_key(*given) for it in ({"seed": 1}, {"precision": "bf16"}, {"trunk_cache": False})]
-    assert len(set(keys)) == len(keys)
+@pytest.mark.parametrize(
+    ("other", "wanted"),
+    [
+        ({"data": "x"}, "stage_one stage_two score run"),
+        ({"backbone": "x"}, "stage_one stage_two run"),
+        ({"start": "x"}, "stage_one stage_two score"),
+    ],
+)
+def test_other_rows_another_backbone_or_start_makes_just_that_anew_which_is_made_of_it(
+    other: dict[str, str], wanted: str, read: Read
+) -> None:
+    before, after = keys(read()), keys(read(), **other)
+    assert [what for what in before if before[what] != after[what]] == wanted.split()
 
 
-def test_a_scoring_of_anything_else_is_another_one(read: Read) -> None:
-    keys = [read().score_key(*given) for given in (("bundle", "data"), ("x", "data"), ("bundle", "x"))]
-    keys += [read(evaluation=it).score_key("bundle", "data") for it in ({"max_rows": 7}, {"baselines": []})]
-    assert len(set(keys)) == len(keys)
-
-
-def test_a_production_of_anything_else_is_another_one(read: Read) -> None:
+def test_a_task_that_is_added_makes_a_run_of_its_own(read: Read) -> None:
     plan = read()
-    keys = [plan.run_key(*given) for given in (("data", "backbone"), ("x", "backbone"), ("data", "x"))]
-    keys += [Plan.read(str(plan.file), added="thing").run_key("data", "backbone")]
-    keys += [read(seed=1).run_key("data", "backbone")]
-    assert len(set(keys)) == len(keys)
+    assert keys(Plan.read(str(plan.file), added="thing"))["run"] != keys(plan)["run"]
+    with pytest.raises(SpecError, match="there is no task 'thin'; its tasks are colour, match, thing"):
+        Plan.read(str(plan.file), added="thin")
 
 
 def test_rows_are_checked_anew_beside_another_champion(read: Read) -> None:
