@@ -57,6 +57,12 @@ class DomainStatus:
     promoted: str | None
     """When it became champion."""
 
+    @property
+    def unknown(self) -> bool:
+        """Whether its spec is wrong and nothing else is known of it: a model may outlive its spec, and is asked for by
+        its name then."""
+        return bool(self.problem) and not (self.state or self.next or self.champion)
+
 
 def status(domains: Sequence[str]) -> list[DomainStatus]:
     """Status of the domains (names, folders or spec files); those with a wrong spec say what is wrong.

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 
 import typer
 from filelock import FileLock, Timeout
@@ -91,10 +92,11 @@ def _stats(entry: Path) -> Iterator[os.stat_result]:
     """Of the files in a folder, or of itself where it is empty; a run may work there, and files vanish."""
     found = False
     for file in [*entry.rglob("*"), entry]:
-        with suppress(FileNotFoundError):
-            if file.is_file() or (file == entry and not found):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            facts = file.stat()
+            if S_ISREG(facts.st_mode) or (file == entry and not found):
                 found = True
-                yield file.stat()
+                yield facts
 
 
 def _entries(workspace: Workspace) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """What a person sees while a run goes on: a live bar in a terminal, one line now and then elsewhere."""
 
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,7 +43,7 @@ class Display:
 
         Where the phase does not say how many seconds are left, its own pace does.
         """
-        now = time.monotonic()
+        now = self._console.get_time()
         begin, first, before = self._begun.get(phase, (now, done, done))
         if done < before:  # the same phase of another domain
             begin, first = now, done

@@ -8,7 +8,6 @@ import pytest
 
 from alter_core.data.ingest import ingest
 from alter_core.errors import AlterError, QualityBlocked
-from alter_core.evaluation.job import EvaluationJob
 from flows import steps
 from flows.production.plan import Plan
 from flows.production.production import Backbone, Rows
@@ -34,18 +33,6 @@ def test_data_that_a_check_blocks_are_blocked_again(production: Produce, tiny_ba
     for _ in range(2):
         with pytest.raises(QualityBlocked, match="mauve"):
             steps.validate.fn(production(plan, rows=found, backbone=backbone), None)
-
-
-def test_models_are_scored_on_test_rows(production: Produce, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Scored(Exception):
-        pass
-
-    def run(_command: object, job: EvaluationJob, *_: object) -> None:
-        raise Scored(job.split)
-
-    monkeypatch.setattr(steps, "run_job", run)
-    with pytest.raises(Scored, match=r"^test$"):
-        steps.evaluate.fn(production(), {"zero_shot": None})
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,19 @@ def test_a_run_is_late_once_its_time_has_passed(seconds: float, late: bool) -> N
     assert status.is_late(run) == late
 
 
-def test_of_runs_that_ended_the_later_one_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_runs_that_ended_the_later_one_is_the_last() -> None:
     now = datetime.now(UTC)
     runs = iter([SimpleNamespace(end_time=now - timedelta(hours=1)), SimpleNamespace(end_time=now)])
-    monkeypatch.setattr(status, "_first", lambda *_: next(runs))
-    client: Any = None
+    client: Any = SimpleNamespace(read_flow_runs=lambda **_: [next(runs)])
     last: Any = status._last_ended(client, "tiny")
     assert last.end_time == now
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown"),
+    [({}, True), ({"champion": 3}, False), ({"state": "Completed"}, False), ({"problem": None}, False)],
+)
+def test_of_a_domain_without_a_right_spec_something_may_be_known(known: dict[str, Any], unknown: bool) -> None:
+    nothing = dict.fromkeys(("state", "message", "started", "run", "next", "champion", "macro", "promoted"))
+    row = {"domain": "x", "problem": "there is no domain 'x'", "late": False, "scheduled": False, **nothing}
+    assert status.DomainStatus(**{**row, **known}).unknown == unknown

@@ -78,6 +78,12 @@ def test_the_status_is_that_of_the_run_that_is_on_and_a_late_start_is_called_lat
     assert row.next == then.isoformat(timespec="seconds")
 
 
+def test_the_status_of_a_domain_of_which_nothing_is_known_ends_with_2(works: Factory) -> None:
+    done = works.alter("status", "nowhere")
+    assert done.returncode == 2, done.stderr
+    assert "there is no domain 'nowhere'" in done.stdout
+
+
 def test_who_waits_for_runs_that_nothing_takes_is_told_and_that_they_go_on_at_ctrl_c(
     works: Factory, client: SyncPrefectClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
