@@ -223,9 +223,15 @@ def test_a_language_that_no_text_tells_is_not_passed(made: MadeDomain) -> None:
     assert "checked no value" in told["in the language asked for"]
 
 
-def test_lengths_that_no_tokenizer_measured_are_unchecked(made: MadeDomain) -> None:
+def test_what_needs_a_tokenizer_is_unchecked_without_one(made: MadeDomain) -> None:
     made.write("rows.jsonl", good_rows(200))
     report = made.validate()
     assert {item.check for item in report.wrong("unchecked")} == {
-        "inputs fit max_input_tokens", "targets fit max_target_tokens"}  # fmt: skip
+        "inputs fit max_input_tokens",
+        "targets fit max_target_tokens",
+        "targets come back from their tokens",
+        "targets can be learnt",
+        "labels stay apart",
+        "prompts and answers have room",
+    }
     assert report.outcome == "ok"
