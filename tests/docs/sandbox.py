@@ -136,8 +136,9 @@ def small(text: str, backbone: Path) -> str:
                     source["arguments"]["rows"] = 80
             elif source and ("labels" in task or task["type"] != "classification"):  # else few rows lack most labels
                 source["limit"] = 80
-        # The tiny tokenizer makes three tokens of what a real one makes one of.
+        # The tiny tokenizer makes three tokens of what a real one makes one of, and the tiny backbone reads 256.
         task["quality"] = {**task.get("quality", {}), "max_over_length": 1.0}
+        task["max_input_tokens"] = min(48, task.get("max_input_tokens", 48))
         if task["type"] in ("classification", "pair_classification"):
             task["max_target_tokens"] = 64
     return yaml.safe_dump(spec, sort_keys=False)
