@@ -1,5 +1,6 @@
 """The command line as a person types it: run in this process, and which options it has."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -32,3 +33,16 @@ def options_of(word: str) -> set[str] | None:
     if command is None:
         return None
     return {"--help", *(option for one in command.params for option in (*one.opts, *one.secondary_opts))}
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """What a process writes to the other end of a terminal until it closes that; closes this one."""
+    shown = b""
+    try:
+        while part := os.read(descriptor, 65536):
+            shown += part
+    except OSError:
+        pass  # Linux's way to say that the other end of a terminal was closed
+    finally:
+        os.close(descriptor)
+    return shown

@@ -15,7 +15,7 @@ import pytest
 from alter_core.data.ingest import ingest
 from flows.many import read_plans
 from flows.production.plan import Plan
-from tests.command_line import Alter, caller
+from tests.command_line import Alter, caller, read_terminal
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 
 Rows = dict[str, list[dict[str, str]]]
@@ -211,14 +211,7 @@ def test_a_terminal_shows_progress(domain: Callable[..., str], tmp_path: Path) -
              "TERM": "xterm"},
     )  # fmt: skip
     os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 65536):
-            shown += part
-    except OSError:
-        pass  # Linux's way to say that the other end of a terminal was closed
-    finally:
-        os.close(ours)
+    shown = read_terminal(ours)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, shown.decode()
     assert re.search(r"fine: ingest .*3/3", shown.decode())

@@ -13,7 +13,7 @@ import pytest
 
 from alter_core.inference import answer_file
 from alter_core.inference.predict import Predictor
-from tests.command_line import Alter, caller
+from tests.command_line import Alter, caller, read_terminal
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
 
@@ -204,14 +204,7 @@ def test_a_terminal_shows_progress_with_the_time_left(home: Path, tmp_path: Path
         env={**os.environ, "ALTER_HOME": str(home), "PYTHONPATH": os.getcwd(), "COLUMNS": "120", "TERM": "xterm"},
     )
     os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 65536):
-            shown += part
-    except OSError:
-        pass  # Linux's way to say that the other end of a terminal was closed
-    finally:
-        os.close(ours)
+    shown = read_terminal(ours)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, shown.decode()
     assert f"{len(rows)}/{len(rows)}" in shown.decode()
