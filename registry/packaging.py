@@ -1,4 +1,5 @@
-"""What is stored of one version: the bundle as an MLflow model from code, with pins, signature, example and card."""
+"""What is stored of one version: the bundle as an MLflow model from code, with pins, signature, example, card and bill
+of materials."""
 
 import hashlib
 import json
@@ -7,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from registry.bill import BILL, bill_of
 from registry.card import CardFacts
+from registry.signing import requirements as signing_requirements
+from registry.signing import sign
 
 MODEL_CODE = Path(__file__).with_name("scoring_model.py")
 CARD, FACTS = "card.md", "facts.json"
@@ -35,6 +39,10 @@ def write_model(
     from mlflow.pyfunc import save_model
 
     artifacts, pins = {"bundle": str(bundle)}, list(requirements)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if signature := sign(bundle, folder.parent):
+        artifacts["signature"] = str(signature)
+        pins += signing_requirements()
     if code_wheel:
         code = folder.with_name("code")
         code.mkdir(parents=True)
@@ -55,6 +63,8 @@ def write_model(
     (folder / CARD).write_text(card, encoding="utf-8")
     if facts is not None:
         (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False, default=str), encoding="utf-8")
+        bill = bill_of(facts, bundle_digest(bundle), pins)
+        (folder / BILL).write_text(json.dumps(bill, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def bundle_digest(bundle: Path) -> str:

@@ -6,6 +6,7 @@ only in load_context. No pickle anywhere: the bundle is safetensors and JSON.
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
     """One domain's model: columns `task`, `input` in; `prediction`, `score`, `truncated` out, row by row in order."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the bundle. Raises alter_core's BundleError when a part is missing or was altered."""
+        """Load the bundle. Raises alter_core's BundleError when a part is missing or was altered, MlflowException when
+        ALTER_VERIFYING_KEY names a key that it was not signed with."""
         bundle = Path(context.artifacts["bundle"])
+        if key := os.environ.get("ALTER_VERIFYING_KEY"):
+            _verify(bundle, context.artifacts.get("signature"), key)
         wheels = Path(context.artifacts["code"]) if "code" in context.artifacts else None
         self._predictor = _predictor_class(wheels).from_bundle(bundle)
 
@@ -52,6 +56,14 @@ class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
                 "truncated": [bool(answer.truncated) for answer in answers],
             }
         )
+
+
+def _verify(bundle: Path, signature: str | None, key: str) -> None:
+    if not signature:
+        raise MlflowException("this version was registered without a signature, and ALTER_VERIFYING_KEY asks for one")
+    from model_signing.verifying import Config  # only where versions are signed
+
+    Config().use_elliptic_key_verifier(public_key=key).verify(bundle, signature)
 
 
 def _predictor_class(wheels: Path | None) -> Any:

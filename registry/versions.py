@@ -15,6 +15,7 @@ from registry.card import CardFacts
 from registry.errors import RegistryError, RegistryInputError, reported
 from registry.packaging import FACTS, MANIFEST, bundle_digest
 from registry.places import Places, local
+from registry.signing import SIGNATURE, verify
 from registry.store import LOCK_PREFIX, open_client, sqlite_file
 
 SHOWN = 10  # versions that a message names
@@ -135,8 +136,8 @@ class Versions:
         """Local folder of a version's bundle: in place when the store is local, else downloaded under `cache`.
 
         Raises RegistryInputError for an unknown version, for one that others registered and for one whose files are
-        another workspace's; RegistryError when its files are gone or its manifest is no longer the registered one. The
-        other parts are held against the manifest when the bundle is loaded.
+        another workspace's; RegistryError when its files are gone or its manifest is no longer the registered one; as
+        `signing.verify` where a key is set. The other parts are held against the manifest when the bundle is loaded.
         """
         version = self.get(domain, which)
         files = self._files(version, cache)
@@ -152,6 +153,7 @@ class Versions:
                 f"{domain} version {version['version']}: the bundle at {folder} was altered since it was registered "
                 "(bundle.json has another digest): restore the store's artifact folder, or choose another version"
             )
+        verify(folder, folder.with_name(SIGNATURE), f"{domain} version {version['version']}")
         return folder
 
     def facts(self, domain: str, which: int | str, cache: Path | None = None) -> CardFacts:

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from alter_core.spec.fit import problems_of_homes, problems_of_stage
+from alter_core.spec.licences import LicencesSpec
 from alter_core.spec.mta import MTAConfig
 from alter_core.spec.schedule import ScheduleSpec
 from alter_core.spec.section import Name, Section, Share, spec_error
@@ -82,6 +83,8 @@ class DomainSpec(Section):
     """The pretrained model that is extended."""
     tasks: tuple[TaskSpec, ...]
     """One or more."""
+    licences: LicencesSpec | None = None
+    """Which licences the backbone and the data may have; unset: any, and none stated."""
     split: SplitSpec = SplitSpec()
     """How rows are divided into train, validation and test."""
     mta: MTAConfig = MTAConfig()
@@ -114,6 +117,16 @@ class DomainSpec(Section):
         names = [task.name for task in value]
         repeated = [number for number, name in enumerate(names) if name in names[:number]]
         if wrong := [((n, "name"), f"{names[n]!r} is used more than once; rename all but one") for n in repeated]:
+            raise spec_error(wrong)
+        return value
+
+    @field_validator("licences")
+    @classmethod
+    def _allow_what_is_used(cls, value: LicencesSpec | None, info: ValidationInfo) -> LicencesSpec | None:
+        used = {f"task {task.name}": task.licence for task in info.data.get("tasks", ())}
+        if "backbone" in info.data:
+            used = {"the backbone": info.data["backbone"].licence, **used}
+        if value and (wrong := [(("allow",), problem) for problem in value.problems(used)]):
             raise spec_error(wrong)
         return value
 
@@ -181,5 +194,5 @@ class DomainSpec(Section):
 
     @property
     def digest(self) -> str:
-        """Of everything that can change a version: not the schedule, not the domain's description."""
-        return digest_of(self.model_dump(mode="json", exclude={"schedule", "description"}))
+        """Of everything that can change a version: not the schedule, the domain's description and what is allowed."""
+        return digest_of(self.model_dump(mode="json", exclude={"schedule", "description", "licences"}))

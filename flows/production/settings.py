@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from alter_core.errors import AlterError, WorkspaceError
 from alter_core.workspace import Workspace
 from registry.errors import without_password
+from registry.signing import SIGNING_KEY, VERIFYING_KEY, key_problem
 from registry.store import sqlite_file
 
 CHECKPOINT_SECONDS = 60.0
@@ -121,6 +122,18 @@ SETTINGS = (
         "ALTER_NOTIFY_BLOCK",
         "A Prefect notification block that is told when a run ends badly, as TYPE/NAME.",
         "nobody is told",
+    ),
+    Setting(
+        SIGNING_KEY,
+        "PEM file of the elliptic private key that each registered bundle is signed with (extra `signing`).",
+        "nothing is signed",
+        partial(key_problem, private=True),
+    ),
+    Setting(
+        VERIFYING_KEY,
+        "PEM file of the public key: a version that was not signed with its private key is not loaded.",
+        "signatures are not looked at",
+        partial(key_problem, private=False),
     ),
     Setting(
         "MLFLOW_TRACKING_URI",

@@ -250,3 +250,22 @@ def test_every_field_of_the_schema_is_explained() -> None:
 def test_what_models_learn_by_is_all_of_a_task_but_where_its_rows_come_from_and_what_people_read() -> None:
     task = DomainSpec.model_validate(tiny_spec(Path("backbone"))).tasks[0]
     assert set(task.content) == set(TaskSpec.model_fields) - {"source", "test", "quality", "description", "licence"}
+
+
+def test_a_licence_that_is_not_listed_and_one_that_is_not_stated_are_refused(tmp_path: Path) -> None:
+    spec = tiny_spec(Path("backbone"))
+    spec["backbone"]["licence"] = "Apache-2.0"
+    spec["tasks"][0]["licence"] = "CC-BY-NC-4.0"
+    spec["tasks"][1].pop("licence", None)
+    told = problems_of(tmp_path, yaml.safe_dump({**spec, "licences": {"allow": ["apache-2.0", "MIT"]}}))
+    assert "licences > allow: task colour has 'CC-BY-NC-4.0', which is not listed" in told
+    assert "; and task match states no licence; give its `licence`" in told
+    assert "backbone" not in told.partition("licences > allow")[2]
+
+
+def test_licences_that_are_listed_pass_and_are_no_part_of_what_a_version_is_made_of(tmp_path: Path) -> None:
+    spec = tiny_spec(Path("backbone"))
+    for part in (spec["backbone"], *spec["tasks"]):
+        part["licence"] = "CC-BY-4.0"
+    listed = DomainSpec.model_validate({**spec, "licences": {"allow": ["CC-BY-4.0 "]}})
+    assert listed.digest == DomainSpec.model_validate(spec).digest
