@@ -24,6 +24,7 @@ from flows.production.ending import explained
 from flows.production.exit_codes import FAILED, WRONG
 from flows.production.outcome import Outcome
 from flows.production.plan import Plan, named_once
+from flows.production.unchanged import unchanged
 
 
 class Parameters(TypedDict, total=False):
@@ -79,7 +80,8 @@ def produce_each(plans: Sequence[Plan], parameters: Parameters, on_end: Callable
     for plan in plans:
         name = plan.spec.name
         try:
-            outcome = produce_here(plan, parameters)
+            outcome = None if parameters.get("force") else unchanged(plan)
+            outcome = outcome or produce_here(plan, parameters)
             one = Ended(name, outcome, outcome.reason or "", 0)
         except Exception as error:  # also a defect: the other domains are not to blame
             defect = f"a defect of the factory ({type(error).__name__}: {error}); `alter run {plan.file}` shows where"

@@ -131,7 +131,9 @@ def _alone(plan: Plan) -> Iterator[None]:
             "wait for it, or set ALTER_HOME to another folder"
         ) from None
     try:
+        plan.open_mark.touch()
         yield
+        plan.open_mark.unlink(missing_ok=True)
     finally:
         lock.release()
 

@@ -42,31 +42,19 @@ def already_made(production: Production, now: Version | None) -> Version | None:
 
     now: the champion. A production of it that was killed just before its end is brought there.
     """
-    name, run_key = production.plan.spec.name, production.run_key
     if made := earlier.settled(production):
         if earlier.stands(made, now):
-            log_line(_unchanged(name, made, run_key))
+            log_line(earlier.said_unchanged(production, made))
             return made
         log_line(
             f"version {made['version']} was made of the same things, and the champion has changed since: what is "
             "unchanged is reused, and it is decided again"
         )
-    if now and earlier.is_unsettled(now, run_key):
+    if now and earlier.is_unsettled(now, production.run_key):
         log_line(f"version {now['version']} was promoted by a run that was killed then: writing its card")
         settle(production, now["version"])
         return now
     return None
-
-
-def _unchanged(name: str, made: Version, run_key: str) -> str:
-    """What a run says that has nothing to do."""
-    of = f"are those of {name} version {made['version']}"
-    if made["tags"].get("run_key") == run_key:
-        return f"nothing has changed: spec, data, backbone and code {of} (run key {run_key}); nothing was trained"
-    return (
-        f"nothing has changed: spec, data and backbone {of}, which an earlier release made. Versions of that release "
-        "stay as they are, so nothing was trained; `--force` makes this one anew"
-    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ later step loads it in a second and knows exactly which weights it had. Nothing 
 and only safetensors and GGUF weights are read.
 """
 
-from alter_core.backbone.convert import find_reader, find_tokenizer, resolve_backbone
+from alter_core.backbone.convert import converted_backbone, find_reader, find_tokenizer, resolve_backbone
 from alter_core.backbone.load import load_backbone
 from alter_core.backbone.quiet import quiet
 from alter_core.backbone.record import RECORD, backbone_digest, backbone_record
@@ -16,6 +16,7 @@ __all__ = [
     "RECORD",
     "backbone_digest",
     "backbone_record",
+    "converted_backbone",
     "find_reader",
     "find_tokenizer",
     "load_backbone",

@@ -78,6 +78,15 @@ def resolve_backbone(
     return target
 
 
+def converted_backbone(spec: BackboneSpec, workspace: Workspace, base: Path | None = None) -> Path | None:
+    """The folder that `resolve_backbone` would give without converting anything; None where it would convert.
+
+    Of a hub model no weights are fetched. Raises BackboneError when the model cannot be found.
+    """
+    folder = _converted(find(spec, base or Path.cwd(), weights=False), workspace)
+    return folder if is_converted(folder) else None
+
+
 def find_tokenizer(spec: BackboneSpec, workspace: Workspace, base: Path | None = None) -> Any:
     """The backbone's tokenizer alone, as `find_reader` finds it."""
     return find_reader(spec, workspace, base)[0]

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from alter_core.mta.architectures import Side
 from alter_core.mta.modes import evaluating
-from alter_core.mta.trunk import skipped
 from alter_core.training.batches import Batch
 from alter_core.training.trainable import Place, Trainable
 
@@ -65,7 +64,7 @@ class TargetForward:
             handle = head.register_forward_pre_hook(self._gather)
             stack.callback(handle.remove)
             if states is not None and self.first:
-                stack.enter_context(skipped(self.blocks, self.first, states))
+                stack.enter_context(_skipped(self.blocks, self.first, states))
             stack.enter_context(self.mta.routing(batch.task_ids))
             logits: Tensor = self.model(**self._inputs(batch), use_cache=False).logits
         return logits[0]
@@ -139,6 +138,50 @@ class _Caught(Exception):
     """Ends a forward at the block where the trunk is over."""
 
     hidden: Tensor
+
+
+class _Skipped(nn.Module):
+    """Stands for a trunk block; the last of them gives the cached states, in the form that the block would."""
+
+    def __init__(self, block: nn.Module, states: Tensor | None) -> None:
+        super().__init__()
+        self._states = states
+        for name in ("attention_type", "layer_type"):  # what some models read off their blocks
+            if hasattr(block, name):
+                setattr(self, name, getattr(block, name))
+
+    def forward(self, hidden: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return hidden if self._states is None else self._states
+
+
+class _SkippedT5(_Skipped):
+    """T5's first block also computes the position bias that all others share; a block hands it on."""
+
+    def __init__(self, block: nn.Module, states: Tensor | None) -> None:
+        super().__init__(block, states)
+        self._attention: Any = [block.layer[0]]  # type: ignore[index]  # in a list: no submodule, it keeps its place
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any
+    ) -> Any:
+        if bias is None:
+            attention = self._attention[0].SelfAttention
+            bias = attention.compute_bias(hidden.shape[1], hidden.shape[1], device=hidden.device)
+            bias = bias if mask is None else bias + mask
+        return super().forward(hidden), bias, None
+
+
+@contextmanager
+def _skipped(blocks: nn.ModuleList, first: int, states: Tensor) -> Iterator[None]:
+    held = {i: blocks[i] for i in range(first)}
+    try:
+        for i, block in held.items():
+            kind = _SkippedT5 if type(block).__name__ in ("T5Block", "MT5Block") else _Skipped
+            blocks._modules[str(i)] = kind(block, states if i == first - 1 else None)
+        yield
+    finally:
+        for i, block in held.items():
+            blocks._modules[str(i)] = block
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Commands that produce a version: run, add-task."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,21 +50,27 @@ def run(
     from flows.production.plan import Plan
 
     names = commands_unattended.all_or(domains)
-    from flows import many
-    from flows.production.display import console_display
-
     parameters: many.Parameters = {"force": force, "processes": processes}
     here: many.Parameters = {**parameters, "data_root": str(data_root) if data_root else None}
+    if len(names) == 1 and not deployed:
+        plan = Plan.read(names[0], data_root)  # a wrong spec is reported before anything starts
+        _produce_one(plan, names[0], here, quiet, as_json)
+        return
     # A deployment has a data root of its own: not this shell's, unless it is asked for.
     source = context.get_parameter_source("data_root")
     asked = source is not None and source.name == "COMMANDLINE"
     given: many.Parameters = {**parameters}
     if data_root and asked:
         given["data_root"] = str(data_root.absolute())
-    if len(names) == 1 and not deployed:
-        plan = Plan.read(names[0], data_root)  # a wrong spec is reported before anything starts
-        _produce_one(plan, names[0], here, quiet, as_json)
-        return
+    raise typer.Exit(_produce_several(names, data_root, given if deployed else here, deployed, quiet, as_json))
+
+
+def _produce_several(
+    names: list[str], data_root: Path | None, parameters: "many.Parameters", deployed: bool, quiet: bool, as_json: bool
+) -> int:
+    """Exit code of them all."""
+    from flows import many
+    from flows.production.display import console_display
 
     def note(text: str) -> None:
         if not quiet:
@@ -75,11 +82,13 @@ def run(
     plans, wrong = many.read_plans(names, data_root)
     with console_display(quiet).shown():
         ended = (
-            many.produce_deployed(plans, given, on_end, note) if deployed else many.produce_each(plans, here, on_end)
+            many.produce_deployed(plans, parameters, on_end, note)
+            if deployed
+            else many.produce_each(plans, parameters, on_end)
         )
     ended = [*wrong, *ended]
     typer.echo(many.ended_json(ended)) if as_json else many.print_ended(ended)
-    raise typer.Exit(many.exit_code(ended))
+    return many.exit_code(ended)
 
 
 @app.command("add-task")
@@ -113,10 +122,14 @@ def _prepare_prefect(verbose: bool) -> None:
 
 
 def _produce_one(plan: "Plan", given: str, parameters: "many.Parameters", quiet: bool, as_json: bool) -> None:
-    from flows import many
     from flows.cli.summary import print_outcome
     from flows.production.display import console_display
+    from flows.production.unchanged import unchanged
 
     with console_display(quiet).shown():
-        outcome = many.produce_here(plan, parameters)
+        outcome = None if parameters.get("force") else unchanged(plan)
+        if outcome is None:
+            from flows import many  # late for speed: Prefect is not needed where nothing is to be done
+
+            outcome = many.produce_here(plan, parameters)
     typer.echo(outcome.to_json()) if as_json else print_outcome(outcome, given)

@@ -49,6 +49,17 @@ def stands(version: Version, champion: Version | None) -> bool:
     )
 
 
+def said_unchanged(production: Production, made: Version) -> str:
+    """What a run says that has nothing to do, as `made` stands."""
+    key, of = production.run_key, f"are those of {production.plan.spec.name} version {made['version']}"
+    if made["tags"].get("run_key") == key:
+        return f"nothing has changed: spec, data, backbone and code {of} (run key {key}); nothing was trained"
+    return (
+        f"nothing has changed: spec, data and backbone {of}, which an earlier release made. Versions of that release "
+        "stay as they are, so nothing was trained; `--force` makes this one anew"
+    )
+
+
 def is_unsettled(champion: Version, run_key: str) -> bool:
     """Whether the champion was made of the same things, and its production was killed just before its end."""
     tags = champion["tags"]

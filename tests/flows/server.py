@@ -22,7 +22,7 @@ import psutil
 from registry.models import ModelStore
 
 Found = TypeVar("Found")
-SECONDS = 240.0  # far above what anything takes: a busy machine is no failure
+SECONDS = 600.0  # far above what anything takes: a busy machine is no failure
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The whole path through every real part, on a tiny domain: Prefect, both jobs, MLflow's store and registry."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,17 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alter_core.prompts import decode_answers, encode_prompts
 from alter_core.spec.load import load_domain
-from flows.production.plan import ABLATION_LOCK
+from flows.production.plan import ABLATION_LOCK, OPEN_MARK
+from tests.command_line import Alter, caller
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 from tests.flows.server import Factory, factory
 
 TEST_ROWS = {"colour": 24, "match": 25, "thing": 24}  # as the split falls; validation has 11, 15 and 11
-Alter = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,20 @@ def works(original: Factory, first: dict[str, Any], tmp_path: Path) -> Factory:
 
 
 @pytest.fixture
-def alter(works: Factory) -> Alter:
-    return works.alter
+def alter(works: Factory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Alter]:
+    """A command line on that copy, in this process: the first run and a champion's answer have processes of their own,
+    and the jobs have one in every run."""
+    monkeypatch.chdir(works.home)
+    for name, value in works.environment.items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: works.url}):
+        yield caller(monkeypatch, capsys)
 
 
 def versions(alter: Alter) -> list[dict[str, Any]]:
-    listed = alter("models", "tiny", "--json")
-    assert listed.returncode == 0, listed.stderr
-    rows: list[dict[str, Any]] = json.loads(listed.stdout)
+    code, out, err = alter("models", "tiny", "--json")
+    assert code == 0, err
+    rows: list[dict[str, Any]] = json.loads(out)
     return rows
 
 
@@ -95,8 +101,8 @@ def test_the_run_and_the_card_tell_the_score_before_and_after_the_gates_open(
     assert f"was {before:.3f}, and {opened:.3f} with them open" in row["description"]
 
 
-def test_the_champion_answers_in_a_fresh_process(alter: Alter, works: Factory) -> None:
-    answer = alter(
+def test_the_champion_answers_in_a_fresh_process(works: Factory) -> None:
+    answer = works.alter(
         "predict", str(works.home / "tiny"), "--task", "colour", "-", "--json", stdin="the red ball is in the hall"
     )
     assert answer.returncode == 0, answer.stderr
@@ -107,8 +113,8 @@ def test_the_champion_answers_in_a_fresh_process(alter: Alter, works: Factory) -
 
 def test_a_task_is_exported_as_a_plain_model_with_the_same_answer(alter: Alter, works: Factory, tmp_path: Path) -> None:
     text = "the green lamp is in the attic"
-    done = alter("export", str(works.home / "tiny"), "--task", "thing", "--to", str(tmp_path / "plain"))
-    assert done.returncode == 0, done.stderr
+    code, _, err = alter("export", str(works.home / "tiny"), "--task", "thing", "--to", str(tmp_path / "plain"))
+    assert code == 0, err
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", local_files_only=True)
     assert model.dtype == torch.float32  # the backbone's own, whatever computes fastest here
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain", local_files_only=True)
@@ -116,14 +122,19 @@ def test_a_task_is_exported_as_a_plain_model_with_the_same_answer(alter: Alter, 
     (prompt,), _ = encode_prompts(tokenizer, spec.task("thing"), [text])
     wrote = model.generate(torch.tensor([prompt]), max_new_tokens=7, do_sample=False)[0, len(prompt) :]
     (answer,) = decode_answers(tokenizer, [wrote.tolist()])
-    asked = alter("predict", str(works.home / "tiny"), "--task", "thing", text)
-    assert answer == asked.stdout.strip()
+    _, asked, _ = alter("predict", str(works.home / "tiny"), "--task", "thing", text)
+    assert answer == asked.strip()
 
 
-def test_a_second_run_notices_that_nothing_has_changed(alter: Alter, works: Factory) -> None:
-    again = alter("run", str(works.home / "tiny"), "--json")
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["status"] == "unchanged"
+@pytest.mark.parametrize("after", ["a run that ended well", "a run that was killed"])
+def test_a_second_run_notices_that_nothing_has_changed(alter: Alter, works: Factory, after: str) -> None:
+    """After a run that ended well that is told before Prefect is asked, else by the flow, which looks what was left."""
+    if after == "a run that was killed":
+        (works.home / "alter" / "runs" / "tiny" / OPEN_MARK).touch()
+    code, out, err = alter("run", str(works.home / "tiny"), "--json")
+    assert code == 0, err
+    assert json.loads(out)["status"] == "unchanged"
+    assert "nothing has changed: spec, data, backbone and code" in err
     assert len(versions(alter)) == 1
 
 
@@ -133,10 +144,10 @@ def test_a_run_that_was_killed_after_its_promotion_is_brought_to_its_end(alter: 
     assert "**Promoted to champion**: there is no champion yet." in card
     store.client.delete_model_version_tag("tiny", "1", "settled")
     store.set_card("tiny", 1, "as it was registered")
-    again = alter("run", str(works.home / "tiny"), "--json")
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["status"] == "unchanged"
-    assert "was promoted by a run that was killed then" in again.stderr
+    code, out, err = alter("run", str(works.home / "tiny"), "--json")
+    assert code == 0, err
+    assert json.loads(out)["status"] == "unchanged"
+    assert "was promoted by a run that was killed then" in err
     assert store.get("tiny", 1)["description"] == card
     assert store.get("tiny", 1)["tags"]["settled"] == "yes"
 
@@ -144,22 +155,22 @@ def test_a_run_that_was_killed_after_its_promotion_is_brought_to_its_end(alter: 
 def test_a_domain_that_has_lost_its_champion_gets_it_back(alter: Alter, works: Factory) -> None:
     store = works.store
     store.client.delete_registered_model_alias("tiny", "champion")
-    again = alter("run", str(works.home / "tiny"), "--json")
-    assert again.returncode == 0, again.stderr
-    assert [json.loads(again.stdout)[key] for key in ("status", "version")] == ["champion", 1]
+    code, out, err = alter("run", str(works.home / "tiny"), "--json")
+    assert code == 0, err
+    assert [json.loads(out)[key] for key in ("status", "version")] == ["champion", 1]
     assert len(versions(alter)) == 1
-    assert "stage_one: reused" in again.stderr
+    assert "stage_one: reused" in err
 
 
 def test_a_stage_two_setting_reuses_stage_one(alter: Alter, works: Factory, tiny_backbone: Path) -> None:
     spec = tiny_spec(tiny_backbone)
     spec["stage_two"]["steps"] = 4
     other = write_domain(works.home / "other", spec)
-    done = alter("run", str(other), "--json")
-    assert done.returncode == 0, done.stderr
-    assert "stage_one: reused" in done.stderr
-    assert "stage_two: reused" not in done.stderr
-    outcome = json.loads(done.stdout)
+    code, out, err = alter("run", str(other), "--json")
+    assert code == 0, err
+    assert "stage_one: reused" in err
+    assert "stage_two: reused" not in err
+    outcome = json.loads(out)
     assert outcome["version"] == 2
     assert set(outcome["scorecards"]) == {"zero_shot", "stage_one", "stage_two", "champion"}
     client = works.store.client
@@ -179,9 +190,9 @@ def test_an_ablation_is_kept_as_a_run_with_a_nested_run_for_each_arm(
     variants.write_text("wide: {mta: {rank: 3}}\n")
     given = ["--seeds", "1", "--rows", "30", "--rate", "0.001", "--at-once", "2", "--variants", str(variants)]
     given += ["--arm", "zero_shot", "--arm", "wide"]
-    done = alter("ablate", str(works.home / "tiny"), "--json", *given)
-    assert done.returncode == 0, done.stderr
-    arms = {arm["name"]: arm for arm in json.loads(done.stdout)["arms"]}
+    code, out, err = alter("ablate", str(works.home / "tiny"), "--json", *given)
+    assert code == 0, err
+    arms = {arm["name"]: arm for arm in json.loads(out)["arms"]}
     client = works.store.client
     experiment = client.get_experiment_by_name("tiny ablation")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
@@ -193,14 +204,14 @@ def test_an_ablation_is_kept_as_a_run_with_a_nested_run_for_each_arm(
     assert json.loads(runs["wide"].data.params["grid.0.001"]) == pytest.approx(arms["wide"]["grid"]["0.001"])
 
     variants.write_text("wide: 3\nnarrow: {mta: {}}\n")
-    wrong = alter("ablate", str(works.home / "tiny"), "--variants", str(variants))
-    assert wrong.returncode == 2
-    assert "wide: 3 is no mapping" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    code, _, err = alter("ablate", str(works.home / "tiny"), "--variants", str(variants))
+    assert code == 2
+    assert "wide: 3 is no mapping" in err
+    assert "Traceback" not in err
     with FileLock(works.home / "alter" / "runs" / "tiny" / "ablation" / ABLATION_LOCK):
-        second = alter("ablate", str(works.home / "tiny"), "--json", *given[:-6], "--arm", "zero_shot")
-    assert second.returncode == 2
-    assert "an ablation of tiny runs in this workspace" in second.stderr
+        code, _, err = alter("ablate", str(works.home / "tiny"), "--json", *given[:-6], "--arm", "zero_shot")
+    assert code == 2
+    assert "an ablation of tiny runs in this workspace" in err
 
 
 def _misspelt(spec: dict[str, Any], rows: dict[str, Any]) -> None:
@@ -238,8 +249,8 @@ def test_wrong_input_ends_with_a_message_and_registers_nothing(
 ) -> None:
     spec, rows = {**tiny_spec(tiny_backbone), "name": "broken"}, tiny_rows()
     change(spec, rows)
-    done = alter("run", str(write_domain(tmp_path / "broken", spec, rows)))
-    assert done.returncode == 2, done.stderr
-    assert place in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, err = alter("run", str(write_domain(tmp_path / "broken", spec, rows)))
+    assert code == 2, err
+    assert place in err
+    assert "Traceback" not in err
     assert works.store.domains() == ["tiny"]

@@ -28,6 +28,7 @@ def test_a_defect_in_one_domain_fails_it_and_stops_no_other(monkeypatch: pytest.
         return Outcome("b", "champion", 1, "key", reason="fine")
 
     monkeypatch.setattr(many, "produce_here", produced)
+    monkeypatch.setattr(many, "unchanged", lambda _: None)
     plans: Any = [SimpleNamespace(spec=SimpleNamespace(name=name), file=name) for name in "ab"]
     assert [(one.domain, one.exit_code) for one in many.produce_each(plans, {}, lambda _: None)] == [("a", 1), ("b", 0)]
 

@@ -1,10 +1,7 @@
 """Versions that an earlier release made: an unchanged domain is not made anew for the code alone."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +9,19 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
+from alter_core.backbone import resolve_backbone
+from alter_core.data.ingest import ingest
 from alter_core.spec import DomainSpec
 from flows.production import earlier_release
 from flows.production.earlier import first_start, settled
 from flows.production.plan import Plan
 from flows.production.production import Backbone, Production, Rows
 from flows.production.stores import Stores
+from flows.production.unchanged import unchanged
 from registry.models import ModelStore
+from tests.command_line import caller
 from tests.registry.old import Old, unpacked
 
 Produce = Callable[..., Production]
@@ -63,25 +65,44 @@ def production(old: Old, monkeypatch: pytest.MonkeyPatch) -> Produce:
     return make
 
 
-def alter(old: Old, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command line in a process of its own, on the old workspace."""
-    # Offline as when it was made: transformers writes that into a tokenizer's configuration, and so into the digest.
-    given = {"ALTER_HOME": str(old.home), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "true"}
-    environment = {**os.environ, **given, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240"}
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        environment.pop(name, None)
-    command = [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=old.home, env=environment)
+@pytest.fixture
+def at_hand(old: Old, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The domain of the old workspace, its backbone converted and its rows read as any run of today leaves them."""
+    monkeypatch.setenv("ALTER_HOME", str(old.home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    plan = Plan.read(write_out(old))
+    resolve_backbone(plan.spec.backbone, plan.workspace, base=plan.folder)
+    ingest(plan.spec, plan.folder, plan.workspace)
+    plan.lock_file.parent.mkdir(parents=True, exist_ok=True)
+    plan.lock_file.touch()
+    return str(plan.file)
 
 
-def test_an_unchanged_domain_is_not_made_anew_and_the_run_says_why(old: Old) -> None:
-    done = alter(old, "run", write_out(old), "--json")
-    assert done.returncode == 0, done.stderr
-    outcome = json.loads(done.stdout)
+def test_an_unchanged_domain_is_not_made_anew_and_the_run_says_why_without_a_server(
+    at_hand: str, old: Old, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.many.produce_here", None)  # which starts the engine
+    code, out, err = caller(monkeypatch, capsys)("run", at_hand, "--json")
+    assert code == 0, err
+    outcome = json.loads(out)
     assert (outcome["status"], outcome["version"], outcome["aliases"]) == ("unchanged", 2, ["champion"])
-    assert "which an earlier release made" in done.stderr
-    assert "--force" in done.stderr
+    assert "which an earlier release made" in err
+    assert "--force" in err
     assert len(ModelStore(old.uri).versions("tiny")) == 2
+
+
+def test_only_the_flow_tells_whether_something_has_changed_after_a_run_that_was_killed_and_beside_one(
+    at_hand: str,
+) -> None:
+    plan = Plan.read(at_hand)
+    assert unchanged(plan)
+    plan.open_mark.touch()
+    assert unchanged(plan) is None
+    plan.open_mark.unlink()
+    with FileLock(plan.lock_file):
+        assert unchanged(plan) is None
+    (plan.folder / "colour.jsonl").open("a").write('{"input": "the red ball", "target": "red"}\n')
+    assert unchanged(plan) is None
 
 
 def test_the_version_of_the_same_spec_is_found(production: Produce) -> None:
