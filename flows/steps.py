@@ -217,12 +217,13 @@ def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[
             subjects=tuple(Subject(name=n, bundle=bundles[n], output=str(folders[n])) for n in missing),
             backbone=str(backbone.path),
             split="test",
+            answers=plan.answers_folder,
             metrics=folders[missing[0]] / "metrics.jsonl",
         )
         follower = Follower(plan, "evaluate")
 
         def on_row(row: Row) -> None:
-            follower(row["done"], row["total"], phase=f"score {row['subject']}", seconds_left=row.get("seconds_left"))
+            follower(row["done"], row["total"], phase=f"score {row['task']}", seconds_left=row.get("seconds_left"))
 
         run_job(module_command("alter_core.evaluation.job"), job, folders[missing[0]], on_row)
     scorecards: dict[str, Scorecard] = {

@@ -23,7 +23,7 @@ from alter_core.whole import written_whole
 
 if TYPE_CHECKING:  # torch comes in where a job is run, not where one is described
     from alter_core.evaluation.scorecard import Scorecard
-    from alter_core.inference.predict import Prediction, Predictor
+    from alter_core.inference.predict import Prediction
 
 Row = Mapping[str, Any]
 WRITE_SECONDS = 0.5
@@ -55,45 +55,65 @@ class EvaluationJob(jobs.Job):
     """Folder of the converted backbone."""
     split: str = "test"
     """Which rows are scored; at most spec.evaluation.max_rows a task."""
+    answers: Path | None = None
+    """Folder of answers that are kept from one job to the next, of the same code."""
     metrics: Path
-    """JSON lines, appended: {"phase": "evaluate", "subject", "done", "total", "seconds_left"}; rows count over all
+    """JSON lines, appended: {"phase": "evaluate", "task", "done", "total", "seconds_left"}; rows count over all
     subjects."""
 
 
 def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[str, Scorecard]":
-    """Score every subject; each one's files are written as soon as it is done.
+    """Score every subject, task by task; what is answered is kept also where the job ends early.
 
     Raises AlterError subclasses for a dataset, bundle or backbone that cannot be used, and Stopped when asked to stop.
     """
     # Heavy, and late for speed: a flow describes jobs, and a wrong job file is told at once.
     from alter_core.data.dataset import TaskDataset
     from alter_core.evaluation.baselines import majority_targets
+    from alter_core.evaluation.kept import KeptAnswers
+    from alter_core.evaluation.model import Model
     from alter_core.evaluation.scorecard import SCORECARD_FILE, Sample, score
+    from alter_core.inference.together import Together
 
     dataset = TaskDataset.open(Path(job.dataset))
     rows = chosen_rows(dataset, job.spec, job.split, job.spec.evaluation.max_rows)
     labelled = [task.name for task in job.spec.tasks if task.task_type.labelled]
     wanted = labelled if "majority" in job.spec.evaluation.baselines else []
     majority = majority_targets({name: dataset.rows("train", name)["target"] for name in wanted})
-    report = _reporter(log, stop_asked, [subject.name for subject in job.subjects], len(rows))
+    models = {each.name: Model.of(each.bundle, Path(job.backbone), job.spec) for each in job.subjects}
+    together, kept = Together([model.predictor for model in models.values()]), KeptAnswers(job.answers)
+    own = {name: [row for row in rows if row["task"] in model.tasks] for name, model in models.items()}
+    tell = _reporter(log, stop_asked, sum(map(len, own.values())))
+    for task in job.spec.task_names:
+        inputs = [row["input"] for row in rows if row["task"] == task]
+        asked = {model.key(task): model.predictor for model in models.values() if task in model.tasks}
+        missing = {key: kept.missing(key, inputs) for key in asked}
+        having = sum(task in model.tasks for model in models.values())
+        tell(task, len(inputs) * having - sum(map(len, missing.values())))
+        for places in {given for given in missing.values() if given}:
+            keys = [key for key, given in missing.items() if given == places]
+            texts = [inputs[place] for place in places]
+            found = together.predict([asked[key] for key in keys], [task] * len(texts), texts, partial(tell, task))
+            for key, answers in zip(keys, found, strict=True):
+                kept.add(key, dict(zip(texts, answers, strict=True)))
+        kept.write()
     scorecards = {}
-    for number, subject in enumerate(job.subjects):
-        predictor = _predictor(subject, job)
-        # An older bundle may lack a task that the domain has by now: it is scored on those that it has.
-        own = [row for row in rows if row["task"] in predictor.spec.task_names]
-        tasks, inputs = [row["task"] for row in own], [row["input"] for row in own]
-        predictions = predictor.predict(tasks, inputs, partial(report, number))
-        scorecard = score(predictions, own, job.spec, majority, job.spec.seed)
+    for subject in job.subjects:
+        model, mine = models[subject.name], own[subject.name]
+        by_task = {name: [row["input"] for row in mine if row["task"] == name] for name in job.spec.task_names}
+        answered = {name: iter(kept.of(model.key(name), texts)) for name, texts in by_task.items() if texts}
+        predictions = [next(answered[row["task"]]) for row in mine]
+        scorecard = score(predictions, mine, job.spec, majority, job.spec.seed)
         if subject.bundle:
             # Rounding depends on what else is in a batch. These are what the bundle answers to just these rows, so
             # that whoever loads it can repeat them.
             shown = scorecard.samples
-            again = predictor.predict([row.task for row in shown], [row.input for row in shown])
+            again = model.predictor.predict([row.task for row in shown], [row.input for row in shown])
             samples = tuple(Sample.of(asdict(row), answer) for row, answer in zip(shown, again, strict=True))
             scorecard = replace(scorecard, samples=samples)
         scorecards[subject.name] = scorecard
         folder = Path(subject.output)
-        write_predictions(folder / "predictions.jsonl", own, predictions)
+        write_predictions(folder / "predictions.jsonl", mine, predictions)
         scorecard.write(folder / SCORECARD_FILE)
     return scorecards
 
@@ -121,38 +141,25 @@ def write_predictions(path: Path, rows: Sequence[Row], predictions: "Sequence[Pr
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _predictor(subject: Subject, job: EvaluationJob) -> "Predictor":
-    # Late as in `run`.
-    from alter_core.backbone import load_backbone
-    from alter_core.inference.predict import Predictor
-
-    if subject.bundle is not None:
-        return Predictor.from_bundle(subject.bundle, Path(job.backbone))
-
-    model, tokenizer = load_backbone(Path(job.backbone))
-    return Predictor.placed(model, tokenizer, job.spec, None)
-
-
-def _reporter(
-    log: jobs.Log, stop_asked: jobs.StopAsked, names: Sequence[str], rows: int
-) -> Callable[[int, int, int], None]:
-    """A function of (subject number, rows done, rows of the subject) that tells progress now and then.
+def _reporter(log: jobs.Log, stop_asked: jobs.StopAsked, total: int) -> Callable[[str, int], None]:
+    """A function of (task, rows done since the last call) that tells progress now and then.
 
     It raises Stopped when the process is to end.
     """
-    total = rows * len(names)
     begin = last = time.monotonic()
+    done = 0
 
-    def report(number: int, done: int, _rows: int) -> None:
-        nonlocal last
+    def report(task: str, count: int) -> None:
+        nonlocal last, done
         if stop_asked():
-            raise Stopped(f"evaluation was asked to stop; what is scored before {names[number]} is kept")
-        now, all_done = time.monotonic(), number * rows + done
-        if now - last < WRITE_SECONDS and done < rows:
+            raise Stopped("evaluation was asked to stop; what is answered is kept")
+        done += count
+        now = time.monotonic()
+        if now - last < WRITE_SECONDS and done < total:
             return
         last = now
-        left = (now - begin) / max(all_done, 1) * (total - all_done)
-        log(phase="evaluate", subject=names[number], done=all_done, total=total, seconds_left=left)
+        left = (now - begin) / max(done, 1) * (total - done)
+        log(phase="evaluate", task=task, done=done, total=total, seconds_left=left)
 
     return report
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alter_core.inference.labels import FREE, LabelTries
-from alter_core.inference.prefill import Routing, read
+from alter_core.inference.prefill import Routing, Trunk, read
 
 KEPT_SHARE = 0.8
 """The batch is made smaller once no more than this share of it still writes: above it, the copy costs more than it
@@ -57,8 +57,8 @@ class Decoder:
         self.finished = tries.finished(self.device)
 
     @torch.inference_mode()
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answers in the order of `requests`, which share one batch whatever their tasks."""
+    def answer(self, requests: Sequence[Request], trunk: tuple[Trunk, nn.ModuleList] | None = None) -> list[Answer]:
+        """Answers in the order of `requests`, which share one batch whatever their tasks. trunk: see `read`."""
         count, longest = len(requests), max(request.max_new_tokens for request in requests)
         device = self.device
         written = torch.zeros(count, longest, dtype=torch.long, device=device)
@@ -69,7 +69,7 @@ class Decoder:
         rows = torch.arange(count, device=device)  # the requests that the batch still holds
         done = self.finished[node]
         tasks, prompts = [request.task for request in requests], [request.prompt for request in requests]
-        reading = read(self.model, tasks, prompts, self.pad, self.routing)
+        reading = read(self.model, tasks, prompts, self.pad, self.routing, trunk)
         logits = reading.start(longest)  # batch, vocab
         for step in range(longest):
             here = node[rows]

@@ -14,6 +14,7 @@ from alter_core.backbone import quiet
 from alter_core.errors import DataError, SpecError, TaskIdError
 from alter_core.inference.decoding import Answer, Decoder, Request
 from alter_core.inference.labels import FREE, LabelTries
+from alter_core.inference.prefill import Trunk
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.greedy import end_tokens
@@ -52,6 +53,15 @@ class Prediction:
     probabilities of its tokens."""
     truncated: bool
     """The input was over the task's max_input_tokens, and its end was not read."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows as the model is asked them."""
+
+    tasks: Sequence[str]
+    requests: Sequence[Request]
+    truncated: Sequence[bool]
 
 
 class Routed(Protocol):
@@ -147,25 +157,32 @@ class Predictor:
         Raises TaskIdError for unknown tasks, and DataError for rows without text; every such row is named. Raises
         SpecError when a prompt is longer than the backbone can read even without its input.
         """
-        self._check(tasks, inputs)
-        with self._turn:
-            layouts = {task.name: task.layout for task in self.spec.tasks}
-            texts = [tidied(text, layouts[task]) for task, text in zip(tasks, inputs, strict=True)]
-            return self._predict(tasks, texts, progress)
-
-    def _predict(self, tasks: Sequence[str], inputs: Sequence[str], progress: Progress | None) -> list[Prediction]:
-        requests, truncated = self._requests(tasks, inputs)
-        predictions: list[Prediction | None] = [None] * len(inputs)
-        done = 0
-        with evaluating(self.model):
-            for rows in self._batches(requests):
-                answers = self._decoder.answer([requests[row] for row in rows])
-                for row, text, answer in zip(rows, self._texts(tasks, rows, answers), answers, strict=True):
-                    predictions[row] = Prediction(text, answer.score, truncated[row])
-                done += len(rows)
+        answered: dict[int, Prediction] = {}
+        with self._turn, evaluating(self.model):
+            plan = self.plan(tasks, inputs)
+            for rows in self.batches(plan):
+                answered |= self.answer(plan, rows)
                 if progress:
-                    progress(done, len(inputs))
-        return [prediction for prediction in predictions if prediction is not None]
+                    progress(len(answered), len(inputs))
+        return [answered[row] for row in range(len(inputs))]
+
+    def plan(self, tasks: Sequence[str], inputs: Sequence[str]) -> Plan:
+        """The rows as prompts, with what limits their answers. Raises as `predict`, of which it is the first part."""
+        self._check(tasks, inputs)
+        layouts = {task.name: task.layout for task in self.spec.tasks}
+        texts = [tidied(text, layouts[task]) for task, text in zip(tasks, inputs, strict=True)]
+        return Plan(tasks, *self._requests(tasks, texts))
+
+    def answer(
+        self, plan: Plan, rows: Sequence[int], trunk: tuple[Trunk, nn.ModuleList] | None = None
+    ) -> dict[int, Prediction]:
+        """Predictions of one batch, by row. trunk: see `prefill.read`."""
+        answers = self._decoder.answer([plan.requests[row] for row in rows], trunk)
+        texts = self._texts(plan.tasks, rows, answers)
+        return {
+            row: Prediction(text, answer.score, plan.truncated[row])
+            for row, text, answer in zip(rows, texts, answers, strict=True)
+        }
 
     def _check(self, tasks: Sequence[str], inputs: Sequence[str]) -> None:
         if len(tasks) != len(inputs):
@@ -198,11 +215,13 @@ class Predictor:
                 cut[row] = is_cut
         return [requests[row] for row in range(len(inputs))], [cut[row] for row in range(len(inputs))]
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+    def batches(self, plan: Plan, share: float = 1.0) -> Iterator[list[int]]:
         """Row numbers, batch by batch: rows that write alike and are alike in length lie together.
 
-        Long answers come first, so that the time that is left is over- rather than underestimated.
+        Long answers come first, so that the time that is left is over- rather than underestimated. share: of the
+        tokens that a batch may have.
         """
+        requests = plan.requests
 
         def likeness(row: int) -> tuple[bool, int, str, int]:
             request = requests[row]
@@ -213,7 +232,7 @@ class Predictor:
         for row in sorted(range(len(requests)), key=likeness):
             request = requests[row]
             prompt, answer = max(prompt, len(request.prompt)), max(answer, _room(request))
-            full = (prompt + answer) * (len(batch) + 1) > self.tokens_per_batch or len(batch) == ROWS_PER_BATCH
+            full = (prompt + answer) * (len(batch) + 1) > share * self.tokens_per_batch or len(batch) == ROWS_PER_BATCH
             if batch and (full or (request.root == FREE) != (requests[batch[-1]].root == FREE)):
                 yield batch
                 batch, prompt, answer = [], len(request.prompt), _room(request)

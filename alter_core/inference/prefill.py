@@ -3,13 +3,14 @@
 Reading prompts is most of the work where answers are short, and on a CPU three things make it cheap: rows of one part
 are of one task and nearly one length, so that little is padding; a part is small enough for the processor's cache; and
 what all prompts of a task begin with, its instruction, is read once and not once a row. Parts are rows that follow each
-other, so it is for the caller to bring like rows together.
+other, so it is for the caller to bring like rows together. Models that are alike below some block read prompts so far
+once for all of them (`Trunk`).
 """
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -17,6 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
+
+from alter_core.errors import MTAError
+from alter_core.mta.architectures import find_architecture, find_blocks
+from alter_core.mta.trunk import skipped
 
 PART_TOKENS = {"cpu": 2048}
 """Prompt tokens of one part, padding counted, by device; elsewhere as many as the batch has, where many is cheap."""
@@ -53,10 +58,56 @@ class Reading(ABC):
         """Logits (batch, vocab) after `token` (batch,)."""
 
 
-def read(model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> Reading:
-    """A batch in `model`, whichever kind it is. pad: any token id; padding is masked. routing: carries rows' tasks."""
-    kind = Seq2Seq if model.config.is_encoder_decoder else DecoderOnly
-    return kind(model, tasks, prompts, pad, routing)
+class Trunk:
+    """What the blocks below `first`, in which models are alike, made of one batch's prompts.
+
+    The first model that reads the batch leaves it here, forward by forward; the others start at block `first`.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self._made: list[tuple[Tensor, list[tuple[Tensor, Tensor]]]] = []
+        """Of each forward: states at block `first` (row, seq, hidden); keys and values of each block below."""
+
+    @contextmanager
+    def forward(self, number: int, blocks: nn.ModuleList, cache: Any) -> Iterator[None]:
+        """Around forward `number` of the batch, which fills `cache`."""
+        if number < len(self._made):
+            states, held = self._made[number]
+            with skipped(blocks, self.first, states):
+                yield
+            for block, (keys, values) in enumerate(held):
+                layer = cache.layers[block]
+                if layer.is_initialized:  # with what all prompts begin with, which `keys` hold as well
+                    layer.keys, layer.values = keys, values
+                else:
+                    cache.update(keys, values, block)
+            return
+
+        seen: list[Tensor] = []
+        handle = blocks[self.first].register_forward_pre_hook(lambda _block, given: seen.append(given[0]))
+        try:
+            yield
+        finally:
+            handle.remove()
+        self._made.append((seen[0], [(layer.keys, layer.values) for layer in cache.layers[: self.first]]))
+
+
+def read(
+    model: Any,
+    tasks: Sequence[str],
+    prompts: Sequence[Prompt],
+    pad: int,
+    routing: Routing,
+    trunk: tuple[Trunk, nn.ModuleList] | None = None,
+) -> Reading:
+    """A batch in `model`, whichever kind it is. pad: any token id; padding is masked. routing: carries rows' tasks.
+
+    trunk: what it has in common with other models that read the same batch, and its blocks; of decoder-only models.
+    """
+    if model.config.is_encoder_decoder:
+        return Seq2Seq(model, tasks, prompts, pad, routing)
+    return DecoderOnly(model, tasks, prompts, pad, routing, trunk)
 
 
 @dataclass(frozen=True)
@@ -70,11 +121,22 @@ class _Part:
 class DecoderOnly(Reading):
     """A batch in a decoder-only model: prompts padded on the left, so that all rows write at the same place."""
 
-    def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tasks: Sequence[str],
+        prompts: Sequence[Prompt],
+        pad: int,
+        routing: Routing,
+        trunk: tuple[Trunk, nn.ModuleList] | None = None,
+    ) -> None:
         super().__init__(model, tasks, prompts, pad, routing)
+        self._trunk = trunk
+        self._forwards = 0
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._last_ffn = last_ffn(model)
         self.parts: list[_Part] = []
         self.cache: Any = None
         self.mask = torch.zeros(0)
@@ -100,7 +162,7 @@ class DecoderOnly(Reading):
             if len(own) > 1 and length >= SHORTEST_PREFIX:
                 ids = torch.tensor([own[0][:length]], device=self.device)
                 found[task] = self._cache()
-                self._forward([task], ids, torch.ones_like(ids), found[task])
+                self._read([task], ids, torch.ones_like(ids), found[task])
         return found
 
     def _read_part(self, rows: range, prefix: Any | None) -> tuple[_Part, Tensor]:
@@ -112,8 +174,19 @@ class DecoderOnly(Reading):
                 cache.update(*held, number)
         ids, mask = padded([self.prompts[row][known:] for row in rows], self.pad, left=True, device=self.device)
         mask = torch.cat([mask.new_ones(len(rows), known), mask], 1)
-        logits = self._forward([self.tasks[row] for row in rows], ids, mask, cache)
+        logits = self._read([self.tasks[row] for row in rows], ids, mask, cache)
         return _Part(rows, mask, cache), logits
+
+    def _read(self, tasks: Sequence[str], ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        """A forward over prompts, or parts of them. The last FFN runs at the last token, whose logits are read."""
+        number, self._forwards = self._forwards, self._forwards + 1
+        with ExitStack() as stack:
+            if self._last_ffn is not None:
+                stack.enter_context(_only_last(self._last_ffn))
+            if self._trunk is not None:
+                trunk, blocks = self._trunk
+                stack.enter_context(trunk.forward(number, blocks, cache))
+            return self._forward(tasks, ids, mask, cache)
 
     def keep(self, kept: Tensor) -> None:
         self.tasks = [self.tasks[row] for row in kept.tolist()]
@@ -208,6 +281,35 @@ class Seq2Seq(Reading):
             )
         logits: Tensor = out.logits[:, -1]
         return logits
+
+
+def last_ffn(model: Any) -> nn.Module | None:
+    """The FFN of the last block, above which nothing looks at other tokens; None where it is no module of its own."""
+    with suppress(MTAError, AttributeError):
+        architecture = find_architecture(model)
+        path = architecture.ffn["decoder"]
+        return find_blocks(model, architecture)["decoder"][-1].get_submodule(path) if path else None
+    return None
+
+
+@contextmanager
+def _only_last(ffn: nn.Module) -> Iterator[None]:
+    """Let an FFN run at the last token of each row (row, seq, hidden) alone; zeros elsewhere."""
+
+    def after(_ffn: nn.Module, _args: Any, out: Tensor) -> Tensor:
+        return nn.functional.pad(out, (0, 0, seq.pop() - 1, 0))
+
+    def before(_ffn: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seq.append(args[0].shape[1])
+        return (args[0][:, -1:], *args[1:])
+
+    seq: list[int] = []
+    handles = [ffn.register_forward_pre_hook(before), ffn.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _parts(tasks: Sequence[str], prompts: Sequence[Prompt], device: torch.device) -> Iterator[range]:

@@ -1,7 +1,7 @@
 """Digests of a backbone's weights, under their own names whether or not MTA layers stand around them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alter_core.mta.ffn import InlineFFN
 from alter_core.mta.layer import MTALayer
+from alter_core.whole import digest_of
 
 
 def backbone_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -51,3 +52,18 @@ def backbone_digests(model: nn.Module) -> dict[str, str]:
 def digests_digest(digests: Mapping[str, str]) -> str:
     """Return one sha256 for a set of named digests, whatever their order."""
     return hashlib.sha256("\n".join(f"{name} {digests[name]}" for name in sorted(digests)).encode()).hexdigest()
+
+
+@torch.no_grad()
+def task_digest(layers: Sequence[MTALayer], task: int) -> str:
+    """Return a digest of all that makes the FFNs of task number `task` others than the backbone's."""
+    held: list[object] = []
+    for layer in layers:
+        always = layer.beneath()
+        held.append([layer.name, [tensor_digest(p) for p in always.parameters()] if always else []])
+        weights = layer.gate.table()[task].tolist()
+        for bank, first, size in layer.active_banks():
+            for k, weight in enumerate(weights[first : first + size]):
+                if weight:
+                    held.append([weight, [tensor_digest(p[k]) for p in bank.parameters()]])
+    return digest_of(held)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from alter_core.mta.architectures import Side
 from alter_core.mta.modes import evaluating
-from alter_core.training.batches import Batch, EncodedRows, Ragged, collate
+from alter_core.mta.trunk import skipped
+from alter_core.training.batches import Batch
 from alter_core.training.trainable import Place, Trainable
 
 PACKED_TOLERANCE = 0.1
@@ -65,7 +65,7 @@ class TargetForward:
             handle = head.register_forward_pre_hook(self._gather)
             stack.callback(handle.remove)
             if states is not None and self.first:
-                stack.enter_context(_skipped(self.blocks, self.first, states))
+                stack.enter_context(skipped(self.blocks, self.first, states))
             stack.enter_context(self.mta.routing(batch.task_ids))
             logits: Tensor = self.model(**self._inputs(batch), use_cache=False).logits
         return logits[0]
@@ -97,38 +97,32 @@ class TargetForward:
         raise AssertionError("the model's forward did not run its blocks")
 
     @torch.no_grad()
-    def can_pack(self, longest: int) -> bool:
-        """Tell whether rows of up to `longest` tokens may share a line (`collate(packed=True)`), by trying it.
+    def can_pack(self) -> bool:
+        """Tell whether rows may share a line (`collate(packed=True)`), by trying it.
 
-        transformers takes a mask of our own in place of the one that it makes, if the architecture and the attention
-        kernel have masks. Then a row gives the same wherever it lies, and whatever lies beside it.
+        transformers keeps rows apart where positions start again, if the architecture and the attention kernel have
+        masks for it. Then a row gives the same wherever it lies, and whatever lies before it.
         """
-        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
-        if self.is_encoder_decoder or (window and longest > window):  # our mask knows no window
+        if self.is_encoder_decoder:
             return False
-        prompts, targets = ([5, 6, 7, 8], [5, 6, 9, 10, 11], [5, 6, 8]), ([12, 13, 14], [7, 8], [9, 10, 11, 12])
-        rows = EncodedRows(np.zeros(3, dtype=np.int64), Ragged.of(prompts), Ragged.of(targets))
+        row, others = [5, 6, 7, 8], ([9, 10, 11], [12, 13, 14])
+        ids = torch.tensor([[*other, *row] for other in others])
+        positions = torch.tensor([[*range(3), *range(4)]] * 2)
         device = next(self.blocks.parameters()).device
-        found = []
         try:
-            for packed in (False, True):
-                batch = collate(rows, np.arange(3), 0, packed=packed)
-                with evaluating(self.model):
-                    logits = self.logits(batch.to(device)).float()
-                pieces = torch.split(logits, [len(targets[row]) for row in batch.rows])
-                found.append(torch.cat([pieces[place] for place in np.argsort(batch.rows)]))
-        except (TypeError, ValueError, RuntimeError):  # takes no positions, or no such mask
+            with evaluating(self.model), self.mta.routing(torch.zeros(2, dtype=torch.long)):
+                behind = self.model(input_ids=ids.to(device), position_ids=positions.to(device), use_cache=False).logits
+                alone = self.model(input_ids=ids[:, 3:].to(device), use_cache=False).logits
+        except (TypeError, ValueError, RuntimeError):  # takes no positions, or none of these
             return False
-        apart = (found[1] - found[0]).abs().max()
-        return bool(apart <= PACKED_TOLERANCE * found[0].std())
+        apart = (behind[:, 3:].float() - alone.float()).abs().max()
+        return bool(apart <= PACKED_TOLERANCE * alone.float().std())
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
         if batch.answer_inputs is None:
             # Padding lies on the right, where a causal model never looks back from: no mask, and faster kernels.
-            mask = batch.attention(next(self.blocks.parameters()).dtype)
-            if mask is None or batch.positions is None:
-                return {"input_ids": batch.inputs}
-            return {"input_ids": batch.inputs, "position_ids": batch.positions, "attention_mask": mask}
+            positions = {} if batch.positions is None else {"position_ids": batch.positions}
+            return {"input_ids": batch.inputs, **positions}
         return {
             "input_ids": batch.inputs,
             "attention_mask": batch.mask.long(),
@@ -145,50 +139,6 @@ class _Caught(Exception):
     """Ends a forward at the block where the trunk is over."""
 
     hidden: Tensor
-
-
-class _Skipped(nn.Module):
-    """Stands for a trunk block; the last of them gives the cached states, in the form that the block would."""
-
-    def __init__(self, block: nn.Module, states: Tensor | None) -> None:
-        super().__init__()
-        self._states = states
-        for name in ("attention_type", "layer_type"):  # what some models read off their blocks
-            if hasattr(block, name):
-                setattr(self, name, getattr(block, name))
-
-    def forward(self, hidden: Tensor, *_args: Any, **_kwargs: Any) -> Any:
-        return hidden if self._states is None else self._states
-
-
-class _SkippedT5(_Skipped):
-    """T5's first block also computes the position bias that all others share; a block hands it on."""
-
-    def __init__(self, block: nn.Module, states: Tensor | None) -> None:
-        super().__init__(block, states)
-        self._attention: Any = [block.layer[0]]  # type: ignore[index]  # in a list: no submodule, it keeps its place
-
-    def forward(
-        self, hidden: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any
-    ) -> Any:
-        if bias is None:
-            attention = self._attention[0].SelfAttention
-            bias = attention.compute_bias(hidden.shape[1], hidden.shape[1], device=hidden.device)
-            bias = bias if mask is None else bias + mask
-        return super().forward(hidden), bias, None
-
-
-@contextmanager
-def _skipped(blocks: nn.ModuleList, first: int, states: Tensor) -> Iterator[None]:
-    held = {i: blocks[i] for i in range(first)}
-    try:
-        for i, block in held.items():
-            kind = _SkippedT5 if type(block).__name__ in ("T5Block", "MT5Block") else _Skipped
-            blocks._modules[str(i)] = kind(block, states if i == first - 1 else None)
-        yield
-    finally:
-        for i, block in held.items():
-            blocks._modules[str(i)] = block
 
 
 @contextmanager

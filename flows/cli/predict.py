@@ -1,4 +1,4 @@
-"""The command that answers with a registered model: one text, or a file of rows."""
+"""Commands that answer with a registered model: one text or a file of rows, and champions over HTTP."""
 
 import json
 import sys
@@ -39,6 +39,38 @@ def predict(
     if text is None or task is None:
         raise AlterError("give --task TASK and TEXT (or - for standard input), or --file ROWS and --out ANSWERS")
     return _text(domain, version, task, _standard_input() if text == "-" else text, as_json)
+
+
+@app.command()
+def endpoint(
+    domains: Annotated[list[str], typer.Argument(metavar="DOMAIN", help="Whose champions answer.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback, ALTER_ENDPOINT_TOKEN must be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Most rows of a batch.")] = 64,
+    queue_rows: Annotated[
+        int, typer.Option(min=1, help="Most rows that wait; a request beyond them gets status 429.")
+    ] = 10_000,
+    max_rows: Annotated[int, typer.Option(min=1, help="Most rows of a request.")] = 10_000,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Most MiB of a request.")] = 16,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of a request.")] = 60.0,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep what is asked and answered there, as JSONL; unset: nothing is kept."),
+    ] = None,
+    log_megabytes: Annotated[int, typer.Option(min=1, help="Most MiB of that log; the oldest rows go first.")] = 100,
+    log_days: Annotated[float, typer.Option(min=0.01, help="Days after which rows of that log go.")] = 30.0,
+) -> None:
+    """Answer over HTTP with domains' champions, rows of all requests in one batch, until SIGTERM or Ctrl-C; a promotion
+    or rollback is followed within seconds.
+    """
+    from flows.serving.app import Limits
+    from flows.serving.request_log import RequestLog
+    from flows.serving.server import serve
+
+    limits = Limits(max_megabytes * 2**20, max_rows, queue_rows, batch_rows, seconds)
+    serve(domains, host, port, limits, RequestLog(log, log_megabytes * 2**20, log_days) if log else None)
 
 
 def _standard_input() -> str:

@@ -22,12 +22,13 @@ OPEN_MARK = ".open"
 ABLATION_LOCK = ".ablation.lock"
 """In the folder of a domain's ablation, which works beside productions: held while it does."""
 StageName = Literal["stage_one", "stage_two", "add_task"]
-Result = Literal["quality report", "stage", "scorecard", "ablation trial", "run"]
+Result = Literal["quality report", "stage", "scorecard", "answers", "ablation trial", "run"]
 _QUALITY, _STAGE, _SCORECARD = "alter_core.quality.report", "alter_core.training.job", "alter_core.evaluation.job"
 _MADE_BY: dict[Result, tuple[str, ...]] = {
     "quality report": (_QUALITY,),
     "stage": (_STAGE,),
     "scorecard": (_SCORECARD,),
+    "answers": ("alter_core.inference.predict",),
     "ablation trial": ("alter_core.ablation.trials",),
     "run": (INGESTION, _QUALITY, _STAGE, _SCORECARD),
 }
@@ -153,6 +154,11 @@ class Plan:
         tasks = [task.content for task in self.spec.tasks]
         how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
         return digest_of(subject, tasks, how, data_digest, code_of("scorecard"))
+
+    @property
+    def answers_folder(self) -> Path:
+        """Of answers to rows, kept from one scorecard to the next: files keyed by all else that they depend on."""
+        return self.run_folder(f"answers-{digest_of(code_of('answers'))}")
 
     @property
     def split_keys(self) -> dict[str, str]:

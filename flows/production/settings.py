@@ -136,6 +136,11 @@ SETTINGS = (
         partial(key_problem, private=False),
     ),
     Setting(
+        "ALTER_ENDPOINT_TOKEN",
+        "Secret that callers of `alter endpoint` send as a bearer token.",
+        "none is asked for, and it listens on loopback alone",
+    ),
+    Setting(
         "MLFLOW_TRACKING_URI",
         "Address of an MLflow server, or of a database that MLflow takes, such as sqlite:////FOLDER/FILE.db.",
         "the store in ALTER_HOME",

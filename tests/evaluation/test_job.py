@@ -15,8 +15,9 @@ from alter_core.evaluation.job import EvaluationJob, chosen_rows, main
 from alter_core.evaluation.job import run as run_job
 from alter_core.evaluation.scorecard import SCORECARD_FILE, Scorecard
 from alter_core.inference.predict import Predictor
+from alter_core.inference.together import Together
 from alter_core.job import Metrics
-from alter_core.mta import inject, save_bundle
+from alter_core.mta import inject, load_bundle, save_bundle
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
 from alter_core.whole import write_json
@@ -98,7 +99,7 @@ def test_progress_rows_count_to_the_end_over_all_subjects(ready: dict[str, Any],
     run(job_for(ready, tmp_path))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {row["phase"] for row in rows} == {"evaluate"}
-    assert [row["subject"] for row in rows if row["done"] in (18, 36)] == ["zero_shot", "stage_one"]
+    assert {row["task"] for row in rows} <= set(ready["spec"].task_names)
     assert (rows[-1]["done"], rows[-1]["total"], rows[-1]["seconds_left"]) == (36, 36, 0)
 
 
@@ -133,13 +134,69 @@ def test_a_file_that_is_no_job_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "is no evaluation job" in capsys.readouterr().err
 
 
-def test_an_evaluation_that_is_asked_to_stop_keeps_what_is_scored(ready: dict[str, Any], tmp_path: Path) -> None:
-    job, told = job_for(ready, tmp_path), []
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, int]]:
+    """What models are asked: models together, task, rows."""
+    seen: list[tuple[int, str, int]] = []
+    predict = Together.predict
+
+    def watched(self: Together, asked: Any, tasks: list[str], inputs: list[str], progress: Any) -> Any:
+        seen.append((len(asked), tasks[0], len(inputs)))
+        return predict(self, asked, tasks, inputs, progress)
+
+    monkeypatch.setattr(Together, "predict", watched)
+    return seen
+
+
+def test_an_evaluation_that_is_asked_to_stop_goes_on_from_the_tasks_that_are_answered(
+    ready: dict[str, Any], tmp_path: Path, answered: list[tuple[int, str, int]]
+) -> None:
+    first, *others = ready["spec"].task_names
+    job = job_for(ready, tmp_path, answers=str(tmp_path / "answers"))
     with pytest.raises(Stopped):
-        run_job(job, lambda **fields: told.append(fields["subject"]), lambda: "zero_shot" in told)
-    assert told == ["zero_shot"]
-    assert (tmp_path / "zero" / SCORECARD_FILE).exists()
-    assert not (tmp_path / "one").exists()
+        run_job(job, lambda **_: None, lambda: len(answered) > 1)
+    assert not (tmp_path / "zero").exists()
+    answered.clear()
+    run(job)
+    assert answered == [(2, task, 6) for task in others]
+    assert first not in others
+
+
+def test_what_is_answered_is_asked_again_only_for_new_rows_and_changed_prompts(
+    ready: dict[str, Any], tmp_path: Path, answered: list[tuple[int, str, int]]
+) -> None:
+    kept = {"answers": str(tmp_path / "answers")}
+    cards = run(job_for(ready, tmp_path, **kept))
+    answered.clear()
+    assert run(job_for(ready, tmp_path, **kept)) == cards
+    assert answered == []
+    spec: DomainSpec = ready["spec"]
+    first, *others = spec.tasks
+    more = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"max_rows": 7})})
+    zero = [{"name": "zero_shot", "output": str(tmp_path / "zero")}]
+    run(job_for(ready, tmp_path, spec=more, subjects=zero, **kept))
+    assert answered == [(1, task, 1) for task in spec.task_names]
+    answered.clear()
+    other = spec.model_copy(update={"tasks": (first.model_copy(update={"instruction": "Say."}), *others)})
+    run(job_for(ready, tmp_path, spec=other, subjects=zero, **kept))
+    assert answered == [(1, first.name, 6)]
+
+
+def test_a_stage_that_left_a_task_as_it_was_is_not_asked_about_it_again(
+    ready: dict[str, Any], tmp_path: Path, answered: list[tuple[int, str, int]]
+) -> None:
+    mta, tokenizer, metadata = load_bundle(ready["bundle"], ready["backbone"])
+    with torch.no_grad():
+        for layer in mta.layers:
+            for parameter in layer.tasks.parameters():
+                parameter[1] += 0.1
+    save_bundle(mta, tokenizer, tmp_path / "two", metadata, backbone="refer")
+    one = {"name": "stage_one", "bundle": str(ready["bundle"]), "output": str(tmp_path / "out1")}
+    two = {"name": "stage_two", "bundle": str(tmp_path / "two"), "output": str(tmp_path / "out2")}
+    cards = run(job_for(ready, tmp_path, subjects=[one, two]))
+    names = ready["spec"].task_names
+    assert answered == [(2 if task == names[1] else 1, task, 6) for task in names]
+    assert cards["stage_one"].tasks[names[0]] == cards["stage_two"].tasks[names[0]]
 
 
 def test_labels_of_the_dataset_fill_the_spec(ready: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,10 +132,10 @@ def test_threads_take_turns_and_get_their_own_answers(
     wanted = predictor.predict(*mixed_rows)
     inside, most, answer = [0], [0], predictor._decoder.answer
 
-    def counted(requests: Sequence[Request]) -> list[Answer]:
+    def counted(requests: Sequence[Request], *more: Any) -> list[Answer]:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
-        found = answer(requests)
+        found = answer(requests, *more)
         inside[0] -= 1
         return found
 

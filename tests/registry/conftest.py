@@ -71,14 +71,14 @@ def bundle(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return make_bundle(tiny_backbone, tmp_path_factory.mktemp("bundle") / "bundle")
 
 
-def make_bundle(backbone: Path, target: Path) -> Path:
+def make_bundle(backbone: Path, target: Path, seed: int = 1) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     plain = tiny_spec(backbone)
     for task in plain["tasks"]:
         task["max_input_tokens"] = 96  # the tiny backbone reads 256 tokens, prompt and answer together
     spec = DomainSpec.model_validate(plain).with_labels({"colour": COLOURS, "match": ("yes", "no")})
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(backbone)
     mta = inject(model, MTAConfig.model_validate(spec.mta.model_dump()), spec.task_names)
     with torch.no_grad():

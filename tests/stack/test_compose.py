@@ -54,11 +54,12 @@ def test_the_passwords_are_those_of_the_stack_without_docker() -> None:
     assert {name for name, how, _ in VARIABLE.findall(TEXT) if how == ":?"} == set(NAMES)
 
 
-def test_only_the_uis_are_reached_from_outside_and_from_this_machine_alone_unless_told_otherwise() -> None:
+def test_only_uis_and_the_endpoint_are_reached_and_from_this_machine_alone_unless_told_otherwise() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert ports == {
         "mlflow": ["${ALTER_BIND:-127.0.0.1}:${MLFLOW_PORT:-5000}:5000"],
         "prefect-server": ["${ALTER_BIND:-127.0.0.1}:${PREFECT_PORT:-4200}:4200"],
+        "endpoint": ["${ALTER_BIND:-127.0.0.1}:${ALTER_ENDPOINT_PORT:-8000}:8000"],
     }
     assert EXAMPLE["ALTER_BIND"] == "127.0.0.1"
 
@@ -95,6 +96,15 @@ def test_workers_reach_no_database_and_hold_none_of_its_passwords() -> None:
         known = {found for value in environment(name).values() for found, how, _ in VARIABLE.findall(str(value)) if how}
         assert known & set(NAMES) == {"PREFECT_PASSWORD", "MLFLOW_FACTORY_PASSWORD"}
     assert COMPOSE["networks"]["data"] == {"internal": True}
+
+
+def test_the_endpoint_only_reads_the_registry_and_has_a_token() -> None:
+    one = SERVICES["endpoint"]
+    assert one["networks"] == ["api"]
+    known = {found for value in environment("endpoint").values() for found, _, _ in VARIABLE.findall(str(value))}
+    assert known == {"MLFLOW_READER_PASSWORD", "ALTER_ENDPOINT_TOKEN"}
+    assert one["volumes"] == ["endpoint:/workspace"]
+    assert "--host 0.0.0.0" in one["command"][-1]  # where it starts with a token only
 
 
 @pytest.mark.parametrize("service", [name for name, one in SERVICES.items() if one["image"] in OWN])

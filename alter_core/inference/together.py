@@ -1,0 +1,91 @@
+"""Several models answer the same rows: weights that are equal are held once, and what the models have in common of
+reading prompts is computed once. A model answers as it does alone, to the bit.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import nn
+
+from alter_core.inference.predict import Prediction, Predictor
+from alter_core.inference.prefill import Trunk
+from alter_core.mta.architectures import find_architecture, find_blocks
+from alter_core.mta.modes import evaluating
+
+Progress = Callable[[int], None]
+
+
+class Together:
+    """Predictors whose models may have a trunk in common, as a backbone and what was trained from it have."""
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        self.predictors = list(predictors)
+        first, *others = [predictor.model for predictor in predictors]
+        self._below = min((_alike(first, other) for other in others), default=0)
+        """Blocks below this number are the same in all models."""
+
+    def predict(
+        self, asked: Sequence[Predictor], tasks: Sequence[str], inputs: Sequence[str], progress: Progress
+    ) -> list[list[Prediction]]:
+        """Predictions of each of `asked`, of these predictors, as `Predictor.predict` gives them.
+
+        progress: called with the rows that were answered since the last call, over all of `asked`.
+        Raises what `Predictor.predict` does.
+        """
+        plans = [predictor.plan(tasks, inputs) for predictor in asked]
+        shares = self._below > 0 and len(asked) > 1 and all(plan.requests == plans[0].requests for plan in plans)
+        found: list[dict[int, Prediction]] = [{} for _ in asked]
+        with ExitStack() as stack:
+            for predictor in asked:
+                stack.enter_context(evaluating(predictor.model))
+            if not shares:
+                for predictor, plan, own in zip(asked, plans, found, strict=True):
+                    for rows in predictor.batches(plan):
+                        own |= predictor.answer(plan, rows)
+                        progress(len(rows))
+            else:
+                for rows in asked[0].batches(plans[0], share=0.5):  # the trunk's keys and values stay beside
+                    trunk = Trunk(self._below)
+                    for predictor, plan, own in zip(asked, plans, found, strict=True):
+                        own |= predictor.answer(plan, rows, (trunk, _blocks(predictor.model)))
+                        progress(len(rows))
+        return [[own[row] for row in range(len(inputs))] for own in found]
+
+
+def _blocks(model: Any) -> nn.ModuleList:
+    return find_blocks(model, find_architecture(model))["decoder"]
+
+
+def _alike(model: Any, other: Any) -> int:
+    """Let equal weights of two models be the same memory; return how many blocks, from the first, are the same.
+
+    None where something outside of the blocks differs, or where a cache forgets what lies outside of a window.
+    """
+    held = dict(model.named_parameters())
+    for name, parameter in other.named_parameters():
+        twin = held.get(name)
+        if twin is not None and twin.dtype == parameter.dtype and torch.equal(twin, parameter):
+            parameter.data = twin.data
+    if model.config.is_encoder_decoder or _differs(model.config, other.config) or _has_windows(model.config):
+        return 0
+    pairs = list(zip(_blocks(model), _blocks(other), strict=True))
+    inside = {id(p) for pair in pairs for block in pair for p in block.parameters()}
+    outside = [[p.data_ptr() for p in each.parameters() if id(p) not in inside] for each in (model, other)]
+    if outside[0] != outside[1]:
+        return 0
+    places = [[[p.data_ptr() for p in block.parameters()] for block in pair] for pair in pairs]
+    same = takewhile(lambda pair: pair[0] == pair[1], places)
+    return min(sum(1 for _ in same), len(pairs) - 1)
+
+
+def _differs(config: Any, other: Any) -> bool:
+    own, theirs = ({k: v for k, v in each.to_dict().items() if k != "_name_or_path"} for each in (config, other))
+    return bool(own != theirs)
+
+
+def _has_windows(config: Any) -> bool:
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return getattr(config, "sliding_window", None) is not None or kinds != {"full_attention"}

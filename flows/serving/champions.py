@@ -1,0 +1,152 @@
+"""Champions: the version under each domain's alias, followed while it moves."""
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alter_core.errors import AlterError
+from alter_core.inference.predict import Predictor
+from alter_core.workspace import Workspace
+from flows.production.stores import model_name, model_store
+from flows.serving.metrics import Metrics
+from flows.serving.served import Served
+from registry.champions import CHAMPION
+from registry.errors import RegistryError, RegistryInputError
+from registry.scorecard import Sample, own_scorecard
+from registry.verification import compare_answers
+from registry.versions import Version
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 2.0
+AGAIN_SECONDS = 60.0  # before a version that could not be loaded is tried again
+VERIFY_ROWS = 8  # at a time, so that requests get their turn in between
+
+
+@dataclass
+class _Followed:
+    """A domain's state. `trouble` says why the champion is not the version that answers, or may not be."""
+
+    served: Served
+    trouble: str | None = None
+    failed: int | None = None
+    again: float = 0.0
+
+
+class Champions:
+    """Loads each domain's champion, and looks every LOOK_SECONDS whether it is another one by now.
+
+    A version answers once its bundle is whole under the digest that was registered and it repeats the predictions that
+    were recorded of it. Until then, and where it does not, the one before goes on answering.
+    """
+
+    def __init__(self, domains: Sequence[str], metrics: Metrics, turn: threading.Lock) -> None:
+        """turn: held while a model computes. Raises AlterError with what is wrong with every domain."""
+        self._metrics, self._turn = metrics, turn
+        self._workspace = Workspace.default()
+        self._store = model_store(self._workspace)
+        self._followed: dict[str, _Followed] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
+        wrong: list[AlterError] = []
+        for name in dict.fromkeys(map(model_name, domains)):
+            try:
+                served = self._loaded(self._store.get(name, CHAMPION))
+            except AlterError as error:
+                wrong.append(error)
+                continue
+            self._followed[name] = _Followed(served)
+            self._took_over(served)
+        if wrong:
+            code = RegistryInputError if any(error.exit_code == 2 for error in wrong) else RegistryError
+            raise wrong[0] if len(wrong) == 1 else code("these domains cannot be served", [str(one) for one in wrong])
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(self._followed)
+
+    def serving(self, domain: str) -> Served:
+        """The version that answers now."""
+        return self._followed[domain].served
+
+    def trouble(self, domain: str) -> str | None:
+        """Why the champion is not followed; None while it is."""
+        return self._followed[domain].trouble
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            for domain in self.domains:
+                self.look(domain)
+
+    def look(self, domain: str) -> None:
+        """Make the champion the one that answers, if it is another."""
+        state = self._followed[domain]
+        try:
+            now = self._store.alias(domain, CHAMPION)
+            if now is None:
+                self._tell(state, f"no version is champion any more; {state.served.name} goes on answering")
+            elif now["version"] == state.served.version:
+                self._tell(state, None)
+            elif now["version"] != state.failed or time.monotonic() >= state.again:
+                state.failed, state.again = now["version"], time.monotonic() + AGAIN_SECONDS
+                state.served = self._loaded(now)
+                state.failed = None
+                self._took_over(state.served)
+                self._tell(state, None)
+                gc.collect()  # the version before holds itself in circles
+        except AlterError as error:
+            if error.transient:
+                state.failed = None
+            self._tell(state, f"{state.served.name} goes on answering: {error}")
+        except Exception as error:  # a defect in what was registered must not end what answers
+            log.exception("%s: the champion cannot be followed", domain)
+            self._tell(state, f"{state.served.name} goes on answering: {type(error).__name__}: {error}")
+
+    def _tell(self, state: _Followed, trouble: str | None) -> None:
+        domain = state.served.domain
+        if trouble != state.trouble:
+            log.log(*((logging.WARNING, trouble) if trouble else (logging.INFO, f"{domain}: followed again")))
+        state.trouble = trouble
+        self._metrics.trouble.labels(domain).set(trouble is not None)
+
+    def _took_over(self, served: Served) -> None:
+        log.info("%s answers", served.name)
+        self._metrics.version.labels(served.domain).set(served.version)
+        self._metrics.changes.labels(served.domain).inc()
+
+    def _loaded(self, version: Version) -> Served:
+        """Raises RegistryError and BundleError for a version that is not whole or answers otherwise than recorded."""
+        name, number, cache = version["name"], version["version"], self._workspace.downloads
+        predictor = Predictor.from_bundle(self._store.bundle_path(name, number, cache))
+        samples = self._samples(version)
+        if samples:
+            compare_answers(version["uri"], samples, self._repeated(predictor, samples))
+        else:
+            log.warning("%s/%d has no recorded predictions: it is served without having repeated them", name, number)
+        return Served(name, number, predictor)
+
+    def _samples(self, version: Version) -> Sequence[Sample]:
+        try:
+            facts = self._store.facts(version["name"], version["version"], self._workspace.downloads)
+        except RegistryInputError:  # registered without them
+            return ()
+        return facts["scorecards"][own_scorecard(facts["scorecards"])].get("samples", ())
+
+    def _repeated(self, predictor: Predictor, samples: Sequence[Sample]) -> list[Sample]:
+        found: list[Sample] = []
+        for begin in range(0, len(samples), VERIFY_ROWS):
+            rows = samples[begin : begin + VERIFY_ROWS]
+            with self._turn:
+                answers = predictor.predict([row["task"] for row in rows], [row["input"] for row in rows])
+            for row, answer in zip(rows, answers, strict=True):
+                found.append({**row, "prediction": answer.text, "score": float(answer.score)})
+        return found

@@ -1,0 +1,101 @@
+"""RequestLog: what was asked and answered, as JSONL, bounded in size and age."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from alter_core.errors import WorkspaceError
+from alter_core.inference.predict import Prediction
+from flows.serving.served import Served
+
+log = logging.getLogger(__name__)
+PARTS = 8  # files that the bounds are divided by: the oldest goes as a whole
+DAY = 86400.0
+_STAMP = "%Y%m%dT%H%M%S%f"
+
+
+class RequestLog:
+    """A folder of files `requests-BEGIN-PROCESS.jsonl`, readable by their owner alone; the oldest go first.
+
+    A row holds time, domain, version, task, input, prediction, score and truncated.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int, most_days: float) -> None:
+        """Raises WorkspaceError where the folder cannot be written."""
+        self._folder, self._most_bytes, self._most_seconds = folder, most_bytes, most_days * DAY
+        self._file: IO[bytes] | None = None
+        self._begun = 0.0
+        self._failing = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._roll(time.time())
+        except OSError as error:
+            raise WorkspaceError(f"the request log cannot be written to {folder}: {error.strerror}") from error
+
+    def write(self, served: Served, tasks: Sequence[str], inputs: Sequence[str], answers: Sequence[Prediction]) -> bool:
+        """Add rows; False, told once in the process's own log, where they cannot be written: requests go on."""
+        now = time.time()
+        when = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        try:
+            for task, text, answer in zip(tasks, inputs, answers, strict=True):
+                row = {
+                    "time": when,
+                    "domain": served.domain,
+                    "version": served.version,
+                    "task": task,
+                    "input": text,
+                    "prediction": answer.text,
+                    "score": float(answer.score),
+                    "truncated": answer.truncated,
+                }
+                self._part(now).write(orjson.dumps(row) + b"\n")
+            self._part(now).flush()
+        except OSError as error:
+            if not self._failing:
+                log.error("the request log cannot be written: %s", error)
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    def tidy(self) -> None:
+        """Remove what is too old, or more than may be kept."""
+        now = time.time()
+        files = sorted(self._folder.glob("requests-*.jsonl"))
+        sizes = {file: file.stat().st_size for file in files}
+        kept, most = sum(sizes.values()), self._most_bytes - self._most_bytes // PARTS  # one is still to be filled
+        for file in files:
+            begun = datetime.strptime(file.name.split("-")[1], _STAMP).replace(tzinfo=UTC).timestamp()
+            if kept > most or begun < now - self._most_seconds:
+                if self._file is not None and Path(self._file.name) == file:
+                    self._roll(now)
+                file.unlink(missing_ok=True)
+                kept -= sizes[file]
+
+    def close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def _part(self, now: float) -> IO[bytes]:
+        """The file that is written now."""
+        full = self._file is None or self._file.tell() > self._most_bytes // PARTS
+        if full or now > self._begun + self._most_seconds / PARTS:
+            self._roll(now)
+            self.tidy()
+        assert self._file is not None
+        return self._file
+
+    def _roll(self, now: float) -> None:
+        self.close()
+        name = f"requests-{datetime.fromtimestamp(now, UTC).strftime(_STAMP)}-{os.getpid()}.jsonl"
+        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file, self._begun = os.fdopen(descriptor, "ab"), now
