@@ -77,7 +77,7 @@ def mta_arm(
     choose_attention(mta.model, rows.longest, device)
     optimizer, parameters = optimizer_of(mta.model)
     forward = TargetForward(mta)
-    packed = forward.can_pack()
+    packed = forward.can_pack(rows.longest)
     cache, seconds = None, 0.0
     if cache_root:
         cache = TrunkCache(cache_root, forward, rows, PAD, trunk_digest(forward))

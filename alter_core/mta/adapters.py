@@ -5,6 +5,7 @@ are the FFN's; rank is the configuration's.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -84,9 +85,11 @@ class LoRABank(nn.Module):
         narrow = a.flatten(0, 1)  # adapter x rank, in
         return narrow.t() @ scaled if role == DOWN else scaled.mT @ narrow
 
-    def squeeze(self, role: str, x: Float[Tensor, "batch token in"]) -> Float[Tensor, "batch token adapter rank"]:
-        """Return scale * A_k x for every adapter in one matmul."""
-        a: Tensor = self.a[role]
+    def squeeze(
+        self, role: str, x: Float[Tensor, "batch token in"], only: Sequence[int] | None = None
+    ) -> Float[Tensor, "batch token adapter rank"]:
+        """Return scale * A_k x for every adapter, or those at the places `only`, in one matmul."""
+        a = _picked(self.a[role], only)
         narrow = x @ a.flatten(0, 1).to(x.dtype).t()
         return torch.unflatten(narrow * self.scale, -1, a.shape[:2])
 
@@ -96,13 +99,16 @@ class LoRABank(nn.Module):
         role: str,
         x: Float[Tensor, "batch token in"],
         weights: Float[Tensor, "batch adapter"],
+        only: Sequence[int] | None = None,
     ) -> None:
         """Add sum_k weights[row, k] scale B_k A_k x to `out`, in place: two matmuls for rows of any tasks.
 
+        only: the places of the adapters to sum over, which the columns of `weights` are then for; unset, all.
+
         The second one adds as it multiplies: a tensor of its own for the deltas took twice as long as both matmuls.
         """
-        narrow = self.squeeze(role, x) * weights[:, None, :, None].to(x.dtype)
-        b: Tensor = self.b[role]
+        narrow = self.squeeze(role, x, only) * weights[:, None, :, None].to(x.dtype)
+        b = _picked(self.b[role], only)
         out.addmm_(narrow.flatten(0, 1).flatten(1).to(out.dtype), b.flatten(0, 1).to(out.dtype))
 
     def each(self, role: str, x: Float[Tensor, "batch token in"]) -> Float[Tensor, "adapter batch_token out"]:
@@ -134,6 +140,13 @@ def copy_adapter(target: AdapterBank, source: AdapterBank) -> None:
 def bank_size(bank: AdapterBank) -> int:
     """Return how many adapters `bank` holds."""
     return int(next(bank.parameters()).shape[0])
+
+
+def _picked(stack: Tensor, only: Sequence[int] | None) -> Tensor:
+    if only is None:
+        return stack
+    parts = stack.unbind(0)  # a list as index would be sent to the device, and waited for
+    return torch.stack([parts[place] for place in only])
 
 
 def _stack(tensor: Tensor, size: int, full: bool, dtype: torch.dtype) -> nn.Parameter:

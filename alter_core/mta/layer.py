@@ -119,8 +119,9 @@ class MTALayer(nn.Module):
         weights, biases = dict(base.weights), dict(base.biases)
         always = self.beneath()
         if isinstance(always, FFNBank):
-            weights = {role: w[0] for role, w in always.weight.items()}
-            biases = {role: b[0] for role, b in always.bias.items()}
+            # No indexing: its backward fills a tensor of the weight's size with zeros, and copies the gradient there.
+            weights = {role: w.squeeze(0) for role, w in always.weight.items()}
+            biases = {role: b.squeeze(0) for role, b in always.bias.items()}
         elif isinstance(always, LoRABank):
             one = torch.ones(1, 1, device=weights["up"].device)
             weights = {role: w + always.form(one, role)[0] for role, w in weights.items()}
@@ -139,7 +140,7 @@ class MTALayer(nn.Module):
         return form(self._mixture(self.common()), tasks, dtype)
 
     def _mixture(self, common: FFNWeights) -> Mixture:
-        return Mixture(self.ffn, self.base, common, self.gate.table(), self.active_banks())
+        return Mixture(self.ffn, self.base, common, self.gate.table(), self.active_banks(), self.gate.one_hot())
 
     def _remembered(self, tasks: Sequence[int], dtype: torch.dtype) -> list[FFNWeights]:
         """`form` from memory. Only right with gradients off."""

@@ -34,6 +34,8 @@ class Mixture:
     """The gate's weights."""
     banks: Sequence[tuple[AdapterBank, int, int]]
     """(bank, first column of `table`, columns) of each bank that takes part; one or more, but for plain FFNs."""
+    only: Sequence[int] | None = None
+    """Each task's only column, of weight 1, where every task has one."""
 
     def of_banks(self, table: Float[Tensor, "row adapter"]) -> list[tuple[AdapterBank, Tensor]]:
         """Return each bank with its own columns of `table`."""
@@ -128,18 +130,30 @@ def run_low_rank(
     Equal to forming theta_t, without forming it: no row moves, and all tasks' deltas take two narrow matmuls.
     """
     common = mixture.common
-    banks = [(b, own) for b, own in mixture.of_banks(mixture.table[rows.ids]) if isinstance(b, LoRABank)]
+    reached = None if mixture.only is None else sorted({mixture.only[task] for task in rows.present})
+    banks: list[tuple[LoRABank, Tensor, list[int] | None]] = []
+    for bank, first, size in mixture.banks:
+        assert isinstance(bank, LoRABank)
+        places = [column - first for column in reached if first <= column < first + size] if reached else None
+        if places != []:  # an adapter that no row reaches adds nothing
+            own = _picked_columns(mixture.table, first, range(size) if places is None else places)
+            banks.append((bank, own[rows.ids], places))
 
     def linear(role: str, value: Tensor) -> Tensor:
         weight = common.weights[role]
         flat = value.flatten(0, 1).to(weight.dtype)
         out = F.linear(flat, weight.t() if role == DOWN else weight, common.biases.get(role))
-        for bank, own in banks:
-            bank.add_mixed(out, role, value, own)  # in place: nothing saved the linear's output
+        for bank, own, places in banks:
+            bank.add_mixed(out, role, value, own, places)  # in place: nothing saved the linear's output
         return torch.unflatten(out, 0, value.shape[:2])
 
     up, gate = linear("up", x), linear("gate", x) if "gate" in common.weights else None
     return linear(DOWN, mixture.ffn.activate(mixture.base, up, gate))
+
+
+def _picked_columns(table: Tensor, first: int, places: Sequence[int]) -> Tensor:
+    columns = table.unbind(1)
+    return torch.stack([columns[first + place] for place in places], 1)
 
 
 def run_outputs(

@@ -18,11 +18,11 @@ from torch import Tensor
 from alter_core.errors import DataError
 from alter_core.prompts import PROMPT_FORMAT, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
+from alter_core.training.lines import Rows, share_lines, width_of
 from alter_core.whole import DIGEST_LENGTH
 
 _ENCODED_AT_ONCE = 4096  # rows a call of the tokenizer, between two signs of progress
 
-Rows = np.ndarray[Any, np.dtype[np.int64]]
 Progress = Callable[..., None]
 
 
@@ -236,9 +236,25 @@ def divide_by_task(
     ]
 
 
+def spread(rows: Rows, lengths: Rows, task_ids: Rows, packed: bool, tokens: int) -> list[Rows]:
+    """`rows` in parts of up to so many tokens, padding counted: of like lengths, or by task where they share lines."""
+    by_length = np.argsort(-lengths[rows], kind="stable")
+    ordered = rows[by_length[np.argsort(task_ids[rows][by_length], kind="stable")] if packed else by_length]
+    total = np.cumsum(lengths[ordered])
+    parts = []
+    at = 0
+    while at < len(ordered):
+        end = at + tokens // int(lengths[ordered[at]])
+        if packed:
+            end = int(np.searchsorted(total, (total[at - 1] if at else 0) + tokens, side="right"))
+        parts.append(ordered[at : max(end, at + 1)])
+        at += len(parts[-1])
+    return parts
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Rows laid out for a model, padded on the right: one row a line, or several of one task end to end.
+    """Rows laid out for a model, padded on the right: one row a line, or several of one task (`share_lines`).
 
     With a causal model `inputs` is prompt and answer without its end.
     """
@@ -248,14 +264,18 @@ class Batch:
     lines: Rows
     """The line that each of `rows` lies on."""
     offsets: Rows
-    """Where on its line each of `rows` begins."""
+    """Where on its line each of `rows` begins, after what it shares."""
+    shared: Rows
+    """Tokens of each of `rows` that lie at the start of its line, for all of them there."""
     task_ids: Int[Tensor, " line"]
     """On the CPU, wherever the rest is: `routing` reads them."""
     inputs: Int[Tensor, "line seq"]
     lengths: Int[Tensor, " line"]
     """Tokens of each line of `inputs`; what follows is padding."""
     positions: Int[Tensor, "line seq"] | None
-    """Place of each token in its own row, where rows share lines: a model keeps rows apart where it starts again."""
+    """Place of each token in its own row, where rows share lines."""
+    owners: Int[Tensor, "line seq"] | None
+    """Whose each token is there: a number for each row of a line, 0 for what all share, -1 for padding."""
     answer_inputs: Int[Tensor, "line answer"] | None
     """What the decoder of an encoder-decoder reads: its start token and the answer without its end."""
     at: Int[Tensor, "target 2"]
@@ -273,18 +293,22 @@ class Batch:
         """True where `inputs` is no padding."""
         return torch.arange(self.inputs.shape[1], device=self.inputs.device) < self.lengths[:, None]
 
+    def attention(self, dtype: torch.dtype) -> Float[Tensor, "line 1 seq seq"] | None:
+        """What is added to attention's scores where rows share lines: each token sees its own row up to itself."""
+        if self.owners is None:
+            return None
+        reader, read = self.owners[:, :, None], self.owners[:, None, :]
+        seen = ((read == reader) | (read == 0)).tril()
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)[
+            :, None
+        ]
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`, but for the task ids."""
         moved: dict[str, Any] = {k: part.to(device) for k, part in vars(self).items() if isinstance(part, Tensor)}
         return replace(self, **moved | {"task_ids": self.task_ids})
 
 
-WIDTH_STEP = 8
-"""Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
-WIDTHS_TRIED = 8
-"""Of packed lines: finer would cost long lines more time than it saves padding."""
-ATTENTION_WIDTH = 2048
-"""Width of a line at which attention costs about as much as a small language model's linears."""
 TOKENS_PER_TASK = 192
 """With fewer, a part's own cost (weights brought to the computing precision, gradients summed) is what it takes."""
 
@@ -294,35 +318,40 @@ def collate(
 ) -> Batch:
     """Lay out `rows`. decoder_start: the decoder's first token for an encoder-decoder, None for a causal model.
 
-    packed: rows of one task share lines where they fit on one, which saves most of the padding; for causal models
-    that tell rows apart by their positions (TargetForward.can_pack).
+    packed: rows of one task share lines where they fit on one, which saves most of the padding and what they begin
+    with alike; for causal models that take an attention mask of our own (TargetForward.can_pack).
     """
     if decoder_start is not None:
         return _collate_pairs(encoded, rows, pad, decoder_start)
     lengths = encoded.prompts.lengths[rows] + encoded.targets.lengths[rows] - 1
     lines, offsets = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    positions = None
+    shared = offsets
     if packed:
-        lines, offsets = _share_lines(encoded.task_ids[rows], lengths)
+        prompts = [encoded.prompts[int(row)] for row in rows]
+        lines, offsets, shared = share_lines(encoded.task_ids[rows], prompts, lengths)
         order = np.lexsort((offsets, lines))
-        rows, lengths, lines, offsets = rows[order], lengths[order], lines[order], offsets[order]
-    starts = np.flatnonzero(offsets == 0)
+        rows, lengths, lines, offsets, shared = (each[order] for each in (rows, lengths, lines, offsets, shared))
+    starts = np.flatnonzero(offsets == shared)
     texts = [np.concatenate((encoded.prompts[int(r)], encoded.targets[int(r)][:-1])) for r in rows]
-    joined = [np.concatenate(line) for line in _cut(texts, starts)]
+    positions = owners = None
     if packed:
-        places = _cut([np.arange(n) for n in lengths], starts)
-        positions = _padded([np.concatenate(line) for line in places], 0)
-    first = offsets + encoded.prompts.lengths[rows] - 1
+        positions = _padded(_joined([np.arange(n) for n in lengths], starts, shared), 0)
+        numbers = np.arange(1, len(rows) + 1)
+        marks = [np.repeat(np.array((0, i)), (p, n - p)) for i, p, n in zip(numbers, shared, lengths, strict=True)]
+        owners = _padded(_joined(marks, starts, shared), -1)
+    joined = _joined(texts, starts, shared)
     return Batch(
         rows=rows,
         lines=lines,
         offsets=offsets,
+        shared=shared,
         task_ids=torch.from_numpy(encoded.task_ids[rows[starts]]),
         inputs=_padded(joined, pad),
         lengths=torch.tensor([len(line) for line in joined]),
         positions=positions,
+        owners=owners,
         answer_inputs=None,
-        **_answers(encoded, rows, lines, first),
+        **_answers(encoded, rows, lines, offsets - shared + encoded.prompts.lengths[rows] - 1),
     )
 
 
@@ -334,10 +363,12 @@ def _collate_pairs(encoded: EncodedRows, rows: Rows, pad: int, decoder_start: in
         rows=rows,
         lines=lines,
         offsets=first,
+        shared=first,
         task_ids=torch.from_numpy(encoded.task_ids[rows]),
         inputs=_padded(inputs, pad),
         lengths=torch.tensor([len(i) for i in inputs]),
         positions=None,
+        owners=None,
         answer_inputs=_padded([np.concatenate((start, encoded.targets[int(r)][:-1])) for r in rows], pad),
         **_answers(encoded, rows, lines, first),
     )
@@ -359,47 +390,16 @@ def _answers(encoded: EncodedRows, rows: Rows, lines: Rows, first: Rows) -> dict
     }
 
 
-def _share_lines(task_ids: Rows, lengths: Rows) -> tuple[Rows, Rows]:
-    """Line and offset of each row, on lines of the width between once and twice the longest row that costs least."""
-    least = _width(int(lengths.max()))
-    apart = _width(-(-least // WIDTHS_TRIED))
-    laid = [_fill_lines(task_ids, lengths, width) for width in range(least, 2 * least + 1, apart)]
-
-    def cost(layout: tuple[Rows, Rows]) -> int:
-        lines, offsets = layout
-        width = _width(int((offsets + lengths).max()))
-        return (int(lines.max()) + 1) * width * (ATTENTION_WIDTH + width)
-
-    return min(laid, key=cost)
-
-
-def _fill_lines(task_ids: Rows, lengths: Rows, width: int) -> tuple[Rows, Rows]:
-    """Line and offset of each row: longest first, each on the first line of its task that still has room for it."""
-    lines, offsets = np.zeros_like(lengths), np.zeros_like(lengths)
-    used: list[tuple[int, int]] = []  # task and tokens of each line
-    for row in np.argsort(-lengths, kind="stable"):
-        task, size = int(task_ids[row]), int(lengths[row])
-        fits = (i for i, (owner, taken) in enumerate(used) if owner == task and taken + size <= width)
-        line = next(fits, len(used))
-        if line == len(used):
-            used.append((task, 0))
-        lines[row], offsets[row] = line, used[line][1]
-        used[line] = (task, used[line][1] + size)
-    return lines, offsets
-
-
-def _cut(parts: list[Any], starts: Rows) -> list[list[Any]]:
-    """`parts` line by line, where lines begin at the places `starts`."""
-    ends = [*starts[1:], len(parts)]
-    return [parts[a:b] for a, b in zip(starts, ends, strict=True)]
-
-
-def _width(longest: int) -> int:
-    return -(-longest // WIDTH_STEP) * WIDTH_STEP
+def _joined(parts: Sequence[np.ndarray[Any, Any]], starts: Rows, shared: Rows) -> list[np.ndarray[Any, Any]]:
+    """Lines that begin at the places `starts`: the first row's part whole, others' without what they share."""
+    cut = shared.copy()
+    cut[starts] = 0
+    own = [part[n:] for part, n in zip(parts, cut, strict=True)]
+    return [np.concatenate(own[a:b]) for a, b in zip(starts, [*starts[1:], len(own)], strict=True)]
 
 
 def _padded(sequences: Sequence[np.ndarray[Any, Any]], pad: int) -> Tensor:
-    width = _width(max(len(s) for s in sequences))
+    width = width_of(max(len(s) for s in sequences))
     out = np.full((len(sequences), width), pad, dtype=np.int64)
     for row, sequence in enumerate(sequences):
         out[row, : len(sequence)] = sequence

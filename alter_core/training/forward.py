@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from alter_core.mta.architectures import Side
 from alter_core.mta.modes import evaluating
 from alter_core.mta.trunk import skipped
-from alter_core.training.batches import Batch
+from alter_core.training.batches import Batch, EncodedRows, Ragged, collate
 from alter_core.training.trainable import Place, Trainable
 
 PACKED_TOLERANCE = 0.1
@@ -97,32 +98,38 @@ class TargetForward:
         raise AssertionError("the model's forward did not run its blocks")
 
     @torch.no_grad()
-    def can_pack(self) -> bool:
-        """Tell whether rows may share a line (`collate(packed=True)`), by trying it.
+    def can_pack(self, longest: int) -> bool:
+        """Tell whether rows of up to `longest` tokens may share a line (`collate(packed=True)`), by trying it.
 
-        transformers keeps rows apart where positions start again, if the architecture and the attention kernel have
-        masks for it. Then a row gives the same wherever it lies, and whatever lies before it.
+        transformers takes a mask of our own in place of the one that it makes, if the architecture and the attention
+        kernel have masks. Then a row gives the same wherever it lies, and whatever lies beside it.
         """
-        if self.is_encoder_decoder:
+        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        if self.is_encoder_decoder or (window and longest > window):  # our mask knows no window
             return False
-        row, others = [5, 6, 7, 8], ([9, 10, 11], [12, 13, 14])
-        ids = torch.tensor([[*other, *row] for other in others])
-        positions = torch.tensor([[*range(3), *range(4)]] * 2)
+        prompts, targets = ([5, 6, 7, 8], [5, 6, 9, 10, 11], [5, 6, 8]), ([12, 13, 14], [7, 8], [9, 10, 11, 12])
+        rows = EncodedRows(np.zeros(3, dtype=np.int64), Ragged.of(prompts), Ragged.of(targets))
         device = next(self.blocks.parameters()).device
+        found = []
         try:
-            with evaluating(self.model), self.mta.routing(torch.zeros(2, dtype=torch.long)):
-                behind = self.model(input_ids=ids.to(device), position_ids=positions.to(device), use_cache=False).logits
-                alone = self.model(input_ids=ids[:, 3:].to(device), use_cache=False).logits
-        except (TypeError, ValueError, RuntimeError):  # takes no positions, or none of these
+            for packed in (False, True):
+                batch = collate(rows, np.arange(3), 0, packed=packed)
+                with evaluating(self.model):
+                    logits = self.logits(batch.to(device)).float()
+                pieces = torch.split(logits, [len(targets[row]) for row in batch.rows])
+                found.append(torch.cat([pieces[place] for place in np.argsort(batch.rows)]))
+        except (TypeError, ValueError, RuntimeError):  # takes no positions, or no such mask
             return False
-        apart = (behind[:, 3:].float() - alone.float()).abs().max()
-        return bool(apart <= PACKED_TOLERANCE * alone.float().std())
+        apart = (found[1] - found[0]).abs().max()
+        return bool(apart <= PACKED_TOLERANCE * found[0].std())
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
         if batch.answer_inputs is None:
             # Padding lies on the right, where a causal model never looks back from: no mask, and faster kernels.
-            positions = {} if batch.positions is None else {"position_ids": batch.positions}
-            return {"input_ids": batch.inputs, **positions}
+            mask = batch.attention(next(self.blocks.parameters()).dtype)
+            if mask is None or batch.positions is None:
+                return {"input_ids": batch.inputs}
+            return {"input_ids": batch.inputs, "position_ids": batch.positions, "attention_mask": mask}
         return {
             "input_ids": batch.inputs,
             "attention_mask": batch.mask.long(),

@@ -15,9 +15,10 @@ from alter_core.errors import Diverged
 from alter_core.mta.modes import evaluating
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
-from alter_core.training.batches import Batch, Rows, SamplingPlan, collate, divide, divide_by_task
+from alter_core.training.batches import Batch, SamplingPlan, collate, divide, divide_by_task, spread
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
+from alter_core.training.lines import Rows
 from alter_core.training.result import StepScore
 from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
@@ -47,7 +48,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
     found = checkpoints.load_checkpoint(job.checkpoint_folder, job.job_key, job.log)
     done = found.progressed if found else Progressed()
     session = Session(job, done)
-    packed = forward.can_pack()
+    packed = forward.can_pack(max(job.rows.longest, job.validation.longest))
     steps = count_steps(stage, len(job.rows))
     plan = SamplingPlan.make(job.rows.task_ids, steps, stage.rows_per_step, stage.sampling_temperature, job.seed)
     lengths = job.rows.prompts.lengths + job.rows.targets.lengths
@@ -140,22 +141,18 @@ def validation_losses(job: Training, forward: TargetForward) -> dict[str, float]
             losses = F.cross_entropy(
                 _logits(job, forward, batch, job.validation_cache).float(), batch.targets, reduction="none"
             )
-            per_row = torch.zeros(len(batch.rows), device=losses.device)
-            per_row.index_add_(0, batch.at[:, 0], losses * batch.weights)
-            np.add.at(sums, batch.task_ids.numpy(), per_row.cpu().numpy())
+            per_line = torch.zeros(len(batch.task_ids), device=losses.device)
+            per_line.index_add_(0, batch.at[:, 0], losses * batch.weights)
+            np.add.at(sums, batch.task_ids.numpy(), per_line.cpu().numpy())
     counts = np.bincount(job.validation.task_ids, minlength=len(sums))
     return {task: float(sums[i] / counts[i]) for i, task in enumerate(job.mta.tasks) if counts[i]}
 
 
 def _validation_batches(job: Training, forward: TargetForward) -> Iterator[Batch]:
-    lengths = job.validation.prompts.lengths + job.validation.targets.lengths
-    ordered = np.argsort(-lengths, kind="stable")
-    at = 0
-    while at < len(ordered):
-        count = max(1, TOKENS_PER_BATCH // int(lengths[ordered[at]]))
-        batch = collate(job.validation, ordered[at : at + count], job.pad, forward.decoder_start)
-        yield batch.to(job.accelerator.device)
-        at += count
+    rows = job.validation
+    lengths, packed = rows.prompts.lengths + rows.targets.lengths, forward.can_pack(rows.longest)
+    for part in spread(np.arange(len(rows)), lengths, rows.task_ids, packed, TOKENS_PER_BATCH):
+        yield collate(rows, part, job.pad, forward.decoder_start, packed).to(job.accelerator.device)
 
 
 def _logits(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:

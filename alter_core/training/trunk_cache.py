@@ -25,8 +25,9 @@ from torch import Tensor
 
 from alter_core.errors import TrainingError
 from alter_core.mta.fingerprint import tensor_digest
-from alter_core.training.batches import Batch, EncodedRows, Rows, collate
+from alter_core.training.batches import Batch, EncodedRows, collate, spread
 from alter_core.training.forward import TargetForward
+from alter_core.training.lines import Rows
 from alter_core.whole import digest_of, write_json
 from alter_core.workspace import Workspace
 
@@ -72,7 +73,7 @@ class TrunkCache:
         return missing
 
     def fill(self, wanted: Rows, progress: Progress, stop: Callable[[], None] = lambda: None) -> int:
-        """Compute the states of those of `wanted` that are missing; return how many tokens that were.
+        """Compute the states of those of `wanted` that are missing; return how many tokens were run for them.
 
         progress: called as progress(rows done, rows in all, tokens_per_second=..., seconds_left=...). stop: called
         between batches; may raise to end early, which loses nothing.
@@ -92,15 +93,17 @@ class TrunkCache:
                 self._make()
             begin = last = time.monotonic()
             done: list[Rows] = []
-            rows_done = tokens_done = 0
-            for batch_rows in self._batches(todo):
-                batch = collate(self.rows, batch_rows, self.pad, self.forward.decoder_start)
+            rows_done = tokens_done = tokens_run = 0
+            packed = self.forward.can_pack(self.rows.longest)
+            for batch_rows in spread(todo, self.lengths, self.rows.task_ids, packed, TOKENS_PER_BATCH):
+                batch = collate(self.rows, batch_rows, self.pad, self.forward.decoder_start, packed)
                 device = next(self.forward.blocks.parameters()).device
                 hidden = self.forward.states(batch.to(device)).to(self.dtype).cpu()
-                self._write(batch_rows, hidden.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy())
+                self._write(batch, hidden.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy())
                 done.append(batch_rows)
                 rows_done += len(batch_rows)
                 tokens_done += int(self.lengths[batch_rows].sum())
+                tokens_run += int(batch.lengths.sum())
                 now = time.monotonic()
                 if now - last > _FLUSH_SECONDS or rows_done == len(todo):
                     last = now
@@ -118,7 +121,7 @@ class TrunkCache:
                 except BaseException:
                     self._settle(done)
                     raise
-        return tokens
+        return tokens_run
 
     def states(self, batch: Batch) -> Float[Tensor, "line seq hidden"]:
         """States of a batch of filled rows, zeros where nothing lies. Raises TrainingError for one that is not."""
@@ -130,9 +133,11 @@ class TrunkCache:
             )
         out = torch.zeros(*batch.inputs.shape, self.hidden, dtype=self.dtype)
         view = out.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
-        for row, line, offset in zip(batch.rows, batch.lines, batch.offsets, strict=True):
+        for row, line, own, shared in zip(batch.rows, batch.lines, batch.offsets, batch.shared, strict=True):
             at, size = self._offsets[row], self.lengths[row]
-            view[line, offset : offset + size] = self._states[at : at + size]
+            view[line, own : own + size - shared] = self._states[at + shared : at + size]
+            if own == shared:  # the first of its line
+                view[line, :shared] = self._states[at : at + shared]
         return out
 
     def _make(self) -> None:
@@ -146,13 +151,14 @@ class TrunkCache:
         scratch.write_bytes(bytes(len(self.rows)))
         scratch.replace(self.folder / "filled")
 
-    def _write(self, rows: Rows, states: np.ndarray[Any, Any]) -> None:
+    def _write(self, batch: Batch, states: np.ndarray[Any, Any]) -> None:
         """Not through a memory map: on a disk that is full, that ends the process without a word (SIGBUS)."""
         width = self.hidden * self.dtype.itemsize
         with (self.folder / "states").open("r+b") as file:
-            for own, row in zip(states, rows, strict=True):
+            for row, line, own, shared in zip(batch.rows, batch.lines, batch.offsets, batch.shared, strict=True):
                 file.seek(int(self._offsets[row]) * width)
-                file.write(np.ascontiguousarray(own[: self.lengths[row]]).data)
+                file.write(np.ascontiguousarray(states[line, :shared]).data)
+                file.write(np.ascontiguousarray(states[line, own : own + self.lengths[row] - shared]).data)
 
     def _open(self, mode: Any) -> tuple[Any, Any]:
         kind = np.int16 if self.dtype.itemsize == 2 else np.int32
@@ -169,16 +175,6 @@ class TrunkCache:
             filled[rows] = 1
         filled.flush()
         done.clear()
-
-    def _batches(self, rows: Rows) -> list[Rows]:
-        ordered = rows[np.argsort(self.lengths[rows], kind="stable")[::-1]]
-        batches = []
-        at = 0
-        while at < len(ordered):
-            count = max(1, TOKENS_PER_BATCH // int(self.lengths[ordered[at]]))
-            batches.append(ordered[at : at + count])
-            at += count
-        return batches
 
 
 def trunk_digest(forward: TargetForward) -> str:

@@ -10,7 +10,6 @@ from alter_core.backbone import load_backbone
 from alter_core.errors import DataError
 from alter_core.training.batches import (
     TOKENS_PER_TASK,
-    WIDTH_STEP,
     EncodedRows,
     Ragged,
     SamplingPlan,
@@ -19,6 +18,7 @@ from alter_core.training.batches import (
     divide_by_task,
     encode_rows,
 )
+from alter_core.training.lines import WIDTH_STEP
 from tests.training.conftest import Domain
 
 PAD = 0
@@ -93,7 +93,7 @@ def test_tasks_of_few_tokens_share_a_part_and_others_have_their_own() -> None:
 def test_lines_are_as_wide_as_fits_the_rows_best() -> None:
     rows = encoded([(40, 1), (24, 1), (24, 1), (24, 1)])
     batch = collate(rows, np.arange(4), PAD, packed=True)
-    assert batch.inputs.shape == (2, 64)  # lines of 40, the longest row's width, would be four
+    assert batch.inputs.shape == (1, 112)  # lines of 40, the longest row's width, would be four
 
 
 def wide(*rows: list[int]) -> list[list[int]]:
@@ -150,6 +150,23 @@ def test_packed_rows_lie_whole_beside_rows_of_their_task() -> None:
     firsts = np.flatnonzero(np.isin(batch.targets, [rows.targets[row][0] for row in batch.rows]))
     assert read[firsts].tolist() == last
     assert batch.weights.sum() == len(tasks)
+
+
+def test_what_a_tasks_prompts_begin_with_lies_on_a_line_once() -> None:
+    prompts = Ragged.of([[7, 8, 9, 1], [7, 8, 9, 2, 3], [7, 8, 9]])
+    targets = Ragged.of([[50, 51, 52, 53, 54], [60, 61, 62, 63], [70]])
+    rows = EncodedRows(np.zeros(3, dtype=np.int64), prompts, targets)
+    batch = collate(rows, np.arange(3), PAD, packed=True)
+    # The last token of a prompt is its own row's, though all begin with it: there its answer is predicted.
+    assert batch.inputs.tolist() == wide([7, 8, 9, 1, 50, 51, 52, 53, 9, 2, 3, 60, 61, 62, 9])
+    assert batch.positions is not None
+    assert batch.owners is not None
+    assert batch.positions[0, :15].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 2, 3, 4, 5, 6, 7, 2]
+    assert batch.owners[0].tolist() == [0, 0, *[1] * 6, *[2] * 6, 3, -1]
+    assert batch.at[:, 1].tolist() == [3, 4, 5, 6, 7, 10, 11, 12, 13, 14]
+    mask = batch.attention(torch.float32)
+    assert mask is not None
+    assert np.flatnonzero(mask[0, 0, 9] == 0).tolist() == [0, 1, 8, 9]
 
 
 def test_each_pass_over_a_task_has_an_order_of_its_own() -> None:
