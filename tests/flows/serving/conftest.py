@@ -15,8 +15,10 @@ from alter_core.inference.predict import Predictor
 from flows.serving.app import Endpoint, Limits
 from flows.serving.request_log import RequestLog
 from flows.serving.server import bound, server_of
+from registry.card import CardFacts
 from tests.conftest import tiny_rows
 from tests.registry.conftest import EXAMPLE, Store, make_bundle
+from tests.registry.facts import card_facts
 
 SECONDS = 60.0  # far above what anything takes: a busy machine is no failure
 ROWS = [(task, row["input"]) for task, lines in tiny_rows().items() for row in lines[:4]]
@@ -89,9 +91,10 @@ def samples(bundle: Path, other_bundle: Path) -> dict[str, list[Any]]:
     return made
 
 
-def facts_of(samples: list[Any]) -> Any:
-    """What a version records, as far as the endpoint reads it."""
-    return {"scorecards": {"stage_one": {"samples": samples}}}
+def facts_of(samples: list[Any]) -> CardFacts:
+    """What a version records, with these predictions."""
+    facts = card_facts("tiny")
+    return {**facts, "scorecards": {"stage_two": {**facts["scorecards"]["stage_two"], "samples": samples}}}
 
 
 @pytest.fixture(scope="session")
