@@ -27,6 +27,10 @@ SOFT_KEEP = 0.5
 """Gates that are soft from the start begin half at home, half spread: near the reference code's nearly even start."""
 
 
+ALONE: Parts = {"leaves": 0, "drop_adapters": 0, "best_by_task": False, "hold": 0}
+"""What a stage that is the only one does not do: it has all rows, and chooses nothing by task."""
+
+
 @dataclass(frozen=True)
 class PeftChoice:
     """Adapters of the library peft on every linear of the blocks that have MTA layers."""
@@ -71,7 +75,7 @@ def make_arms(
 
     def arm(name: str, title: str, family: Family, mta: Parts, stage: Parts) -> Arm:
         changed = MTAConfig.model_validate({**spec.mta.model_dump(), **mta})
-        own = StageSpec.model_validate({**one.model_dump(), **whole, **stage})
+        own = StageSpec.model_validate({**one.model_dump(), **whole, **ALONE, **stage})
         return Arm(name, title, family, spec.model_copy(update={"mta": changed, "stage_one": own, "stage_two": None}))
 
     single = {"adapter": "lora", "shared_adapters": 0, "shared_adapter": None, "shared_place": "beside", "homes": {}}
@@ -100,7 +104,7 @@ def make_arms(
             {"trains": ("shared_adapters",), "active": "shared", "gate": "hard", "start": None},
         ),
         Arm("mta_two_stages", "MTA, two stages", "mta", spec if spec.stage_two else None),
-        arm("mta_stage_one", "MTA, stage one only", "mta", {}, {}),
+        arm("mta_stage_one", "MTA, stage one only", "mta", {}, {"drop_adapters": one.drop_adapters}),
         arm(
             "mta_one_stage",
             "MTA, one stage, soft from the start",

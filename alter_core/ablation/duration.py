@@ -61,7 +61,8 @@ def expected_seconds(
             gate = "soft"
             for stage in arm.spec.stages.values():
                 steps = count_steps(stage, rows["train"])
-                scores = len(scores_due(stage, steps)) + (2 if (gate, stage.gate) == ("hard", "soft") else 0)
+                scores = 0 if stage.best_by_task else len(scores_due(stage, steps))
+                scores += 2 if (gate, stage.gate) == ("hard", "soft") else 0
                 work += steps * stage.rows_per_step * tokens * (3 * top) + scores * validation
                 gate = stage.gate
         expected[arm.name] = {"validation": work * per_token, "test": test * per_token}

@@ -1,7 +1,7 @@
 """Baselines by the library peft (one shared LoRA, Poly), trained and scored by the same code as MTA models."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,14 @@ class PeftHandle:
 
     def gate_table(self) -> GateTable:
         """Nothing: there are no gates."""
+        return {}
+
+    def leaving_out(self, tasks: Collection[int]) -> AbstractContextManager[None]:
+        """Nothing: no arm drops peft's adapters."""
+        return nullcontext()
+
+    def own_places(self, task: int) -> dict[str, list[int]]:
+        """None: all tasks train together."""
         return {}
 
     def parameters_by_part(self) -> dict[str, list[tuple[str, nn.Parameter]]]:

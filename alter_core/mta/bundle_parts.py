@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import transformers
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from alter_core.errors import BundleError
 from alter_core.mta.adapters import bank_size, make_bank
 from alter_core.mta.fingerprint import backbone_digests, backbone_tensors
+from alter_core.mta.gates import GateMode
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.manifest import BackboneEntry, LayerState
 from alter_core.mta.model import MTAModel
@@ -79,7 +80,7 @@ def _contradictions(state: LayerState, tasks: int) -> list[str]:
         f"{name}: adapters and gate columns differ in number": state["shared"] + sum(state["banks"]) == columns,
         f"{name}: a home that is no gate column": all(0 <= home < columns for home in homes),
         f"{name}: gate rows wider than {columns}": all(width <= columns for _, width in state["gate_parts"]),
-        f"{name}: gate mode {state['mode']!r}": state["mode"] in ("hard", "soft"),
+        f"{name}: gate mode {state['mode']!r}": state["mode"] in get_args(GateMode),
     }
     return [problem for problem, holds in checks.items() if not holds]
 

@@ -1,7 +1,8 @@
 """Gate: the table (task, adapter) of one MTA layer; independent of the input, so a task's weights are constants.
 
 weights = softmax(logits / temperature) in soft mode. In hard mode, a task's home adapter and the shared adapters
-beside it share the weight evenly and all others have none.
+beside it share the weight evenly and all others have none. In signed mode the logits themselves are the weights, of any
+sign and sum; in strength mode too, for the columns of the hard mode alone.
 """
 
 import math
@@ -15,7 +16,9 @@ from torch.nn import functional as F
 
 from alter_core.errors import MTAError
 
-GateMode = Literal["hard", "soft"]
+GateMode = Literal["hard", "soft", "signed", "strength"]
+FREE_MODES: frozenset[GateMode] = frozenset({"signed", "strength"})
+"""Modes whose weights need not sum to 1: they turn an adapter down or up."""
 
 HOME_LEAD = 0.2
 """How much higher a fresh logit at home is, in units of the temperature. From equal logits, copies of one FFN would
@@ -37,6 +40,8 @@ class Gate(nn.Module):
         self.homes = list(homes)
         self.temperature = temperature
         self.mode: GateMode = "hard"
+        self.without_home: frozenset[int] = frozenset()
+        """Tasks whose home adapter is left out at present, in hard mode; see `MTAModel.leaving_out`."""
         self.task_active = True
         self.shared_active = True
         self.logits = nn.ParameterList()
@@ -56,6 +61,14 @@ class Gate(nn.Module):
         self.homes.append(home)
         self._add_part([home], self.logits[0].device)
 
+    def place(self, task: int) -> tuple[nn.Parameter, int]:
+        """Return the part that holds a task's logits, and its row there."""
+        for part in self.logits:
+            if task < len(part):
+                return part, task
+            task -= len(part)
+        raise IndexError("no such task")
+
     def active(self, width: int | None = None) -> list[bool]:
         """Return, for the first `width` columns, whether the adapter exists at present."""
         width = len(self.columns) if width is None else width
@@ -64,18 +77,35 @@ class Gate(nn.Module):
     def hard_columns(self, task: int) -> list[int]:
         """Return the columns that `task` uses in hard mode; none when no adapter is active."""
         active = self.active()
-        return [c for c in (*range(self.shared), self.homes[task]) if active[c]]
+        home = () if task in self.without_home else (self.homes[task],)
+        return [c for c in (*range(self.shared), *home) if active[c]]
 
     def one_hot(self) -> list[int] | None:
         """Return each task's only column when every task has exactly one of weight 1, else None."""
+        if self.mode in FREE_MODES:
+            return None
         if self.mode == "soft":
             return [0] * len(self.homes) if len(self.columns) == 1 and all(self.active()) else None
         columns = [self.hard_columns(t) for t in range(len(self.homes))]
         return [c[0] for c in columns] if all(len(c) == 1 for c in columns) else None
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether every row of the table sums to 1, where any adapter is active."""
+        return self.mode not in FREE_MODES and not self.without_home
+
     def table(self) -> Float[Tensor, "task adapter"]:
-        """Return the weights, fp32: each row sums to 1, or to 0 when no adapter of the gate is active."""
+        """Return the weights, fp32: each row sums to 1 (but see `is_whole`), or to 0 when no adapter is active."""
+        if self.mode in FREE_MODES:
+            return self._free()
         return self._hard() if self.mode == "hard" else self._soft()
+
+    def _free(self) -> Tensor:
+        width = len(self.columns)
+        table = torch.cat([F.pad(logits.float(), (0, width - logits.shape[1])) for logits in self.logits])
+        if self.mode == "strength":
+            return table * (self._hard() > 0)
+        return table if all(self.active()) else table * torch.tensor(self.active()).to(table.device)
 
     def _hard(self) -> Tensor:
         rows = []
@@ -98,6 +128,20 @@ class Gate(nn.Module):
                 weights = torch.zeros_like(scores)
             rows.append(F.pad(weights, (0, len(self.columns) - logits.shape[1])))
         return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    @torch.no_grad()
+    def free(self, mode: GateMode, first_part: int = 0) -> None:
+        """Go to one of FREE_MODES with the weights that are in force, as far as that mode can say them.
+
+        Rows before `first_part` keep their logits.
+        """
+        table = self.table() if self.mode != mode else self._hard()
+        first = 0
+        for number, logits in enumerate(self.logits):
+            if number >= first_part:
+                logits.copy_(table[first : first + len(logits), : logits.shape[1]])
+            first += len(logits)
+        self.mode = mode
 
     @torch.no_grad()
     def open(self, keep: float, first_part: int = 0) -> None:

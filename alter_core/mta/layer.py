@@ -11,7 +11,7 @@ from alter_core.errors import MTAError
 from alter_core.mta.adapters import AdapterBank, FFNBank, LoRABank, bank_size, copy_adapter, make_bank
 from alter_core.mta.architectures import Side
 from alter_core.mta.ffn import FFN, FFNWeights
-from alter_core.mta.gates import Gate
+from alter_core.mta.gates import FREE_MODES, Gate
 from alter_core.mta.mixing import GROUPED_TOKENS, Mixture, form, pick, run_grouped, run_low_rank, run_outputs
 from alter_core.mta.routing import Router, Rows
 from alter_core.spec.mta import MTAConfig
@@ -95,8 +95,11 @@ class MTALayer(nn.Module):
             self.tasks.append(bank)
             new += bank.parameters()
         self.gate.add_task(name, home)
+        last = len(self.gate.logits) - 1
         if self.gate.mode == "soft":
-            self.gate.open(keep, first_part=len(self.gate.logits) - 1)
+            self.gate.open(keep, first_part=last)
+        elif self.gate.mode in FREE_MODES:
+            self.gate.free(self.gate.mode, first_part=last)
         self.forget()
         return [*new, self.gate.logits[-1]]
 
@@ -140,7 +143,8 @@ class MTALayer(nn.Module):
         return form(self._mixture(self.common()), tasks, dtype)
 
     def _mixture(self, common: FFNWeights) -> Mixture:
-        return Mixture(self.ffn, self.base, common, self.gate.table(), self.active_banks(), self.gate.one_hot())
+        gate = self.gate
+        return Mixture(self.ffn, self.base, common, gate.table(), self.active_banks(), gate.one_hot(), gate.is_whole)
 
     def _remembered(self, tasks: Sequence[int], dtype: torch.dtype) -> list[FFNWeights]:
         """`form` from memory. Only right with gradients off."""
@@ -220,7 +224,7 @@ class MTALayer(nn.Module):
     def _stamp(self) -> object:
         gate = self.gate
         state = [(p.data_ptr(), p._version) for p in self.parameters()]
-        return gate.mode, gate.task_active, gate.shared_active, tuple(gate.homes), state
+        return gate.mode, gate.without_home, gate.task_active, gate.shared_active, tuple(gate.homes), state
 
     # A graph break: routing and the memo of formed weights are Python state that a graph cannot hold.
     @torch.compiler.disable  # type: ignore[untyped-decorator]

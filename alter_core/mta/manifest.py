@@ -18,7 +18,7 @@ class LayerState(TypedDict):
     columns: list[str]
     shared: int
     homes: list[int]
-    mode: Literal["hard", "soft"]
+    mode: Literal["hard", "soft", "signed", "strength"]
     task_active: bool
     shared_active: bool
     shared_adapters: int

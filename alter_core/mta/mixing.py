@@ -36,6 +36,8 @@ class Mixture:
     """(bank, first column of `table`, columns) of each bank that takes part; one or more, but for plain FFNs."""
     only: Sequence[int] | None = None
     """Each task's only column, of weight 1, where every task has one."""
+    is_whole: bool = True
+    """Every row of `table` sums to 1."""
 
     def of_banks(self, table: Float[Tensor, "row adapter"]) -> list[tuple[AdapterBank, Tensor]]:
         """Return each bank with its own columns of `table`."""
@@ -51,7 +53,8 @@ def form(mixture: Mixture, tasks: Sequence[int], dtype: torch.dtype) -> list[FFN
     rows = mixture.table.unbind(0)
     table = torch.stack([rows[task] for task in tasks])  # a list as index would be sent to the device, and waited for
     weights = {
-        role: _formed(mixture.of_banks(table), role, w, len(tasks)) for role, w in mixture.common.weights.items()
+        role: _formed(mixture.of_banks(table), role, w, len(tasks), mixture.is_whole)
+        for role, w in mixture.common.weights.items()
     }
     biases = {
         role: _formed_bias(mixture.of_banks(table), role, b, len(tasks)) for role, b in mixture.common.biases.items()
@@ -78,13 +81,13 @@ def _at(place: int, tensors: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor
 
 
 def _formed(
-    parts: Sequence[tuple[AdapterBank, Tensor]], role: str, common: Tensor, tasks: int
+    parts: Sequence[tuple[AdapterBank, Tensor]], role: str, common: Tensor, tasks: int, is_whole: bool
 ) -> Float[Tensor, "task ffn hidden"]:
     if not parts:
         return common.expand(tasks, -1, -1)
     (first, own), *others = parts
     mixed: Tensor = sum((bank.form(table, role) for bank, table in others), first.form(own, role))
-    if all(isinstance(bank, FFNBank) and bank.full for bank, _ in parts):
+    if is_whole and all(isinstance(bank, FFNBank) and bank.full for bank, _ in parts):
         return mixed  # whole FFNs: nothing shows beneath
     rest = _rest(parts)
     return mixed + (rest[..., None] * common if isinstance(rest, Tensor) else common)

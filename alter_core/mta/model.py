@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import get_args
 
 import torch
 from torch import nn
 
 from alter_core.errors import MTAError
 from alter_core.mta.architectures import Architecture, Side
-from alter_core.mta.gates import GateMode
+from alter_core.mta.gates import FREE_MODES, GateMode
 from alter_core.mta.layer import MTALayer, Start
 from alter_core.mta.routing import RoutedCheckpoint, Router, TaskIds
 from alter_core.spec.mta import MTAConfig
@@ -72,16 +73,57 @@ class MTAModel:
             yield
 
     def set_gate_mode(self, mode: GateMode) -> None:
-        """Weights from homes (hard) or from the gates' logits (soft)."""
-        if mode not in ("hard", "soft"):
-            raise MTAError(f"gate mode {mode!r} is unknown: hard or soft")
+        """Weights from homes (hard) or from the gates' logits; alter_core/mta/gates.py says what modes make of them.
+
+        Raises MTAError for an unknown mode, and where mixing outputs would need weights that sum to 1.
+        """
+        self._check_mode(mode)
         for layer in self.layers:
             layer.gate.mode = mode
+
+    def _check_mode(self, mode: GateMode) -> None:
+        if mode not in get_args(GateMode):
+            raise MTAError(f"gate mode {mode!r} is unknown: {', '.join(get_args(GateMode))}")
+        if mode in FREE_MODES and self.config.mixing == "output":
+            raise MTAError(f"gate mode {mode}: weights that do not sum to 1 need mixing: weight")
 
     def open_gates(self, keep: float = 0.97) -> None:
         """Go to soft gates that start at keep * hard weights + (1 - keep) * uniform over the other adapters."""
         for layer in self.layers:
             layer.gate.open(keep)
+
+    def free_gates(self, mode: GateMode) -> None:
+        """Go to gates that turn adapters down or up (signed, strength), at first with the weights that are in force.
+
+        Raises MTAError as `set_gate_mode` does.
+        """
+        self._check_mode(mode)
+        for layer in self.layers:
+            layer.gate.free(mode)
+
+    @contextmanager
+    def leaving_out(self, tasks: Collection[int]) -> Iterator[None]:
+        """Meanwhile, with hard gates, rows of these tasks do without their home adapter, at every layer."""
+        for layer in self.layers:
+            layer.gate.without_home = frozenset(tasks)
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.gate.without_home = frozenset()
+
+    def own_places(self, task: int) -> dict[str, list[int]]:
+        """Where a task's own weights lie, its home adapters and gate rows: name of a parameter -> places in it."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        found: dict[str, list[int]] = {}
+        for layer in self.layers:
+            part, row = layer.gate.place(task)
+            found[names[id(part)]] = [row]
+            home = layer.gate.homes[task]
+            for bank, first, size in layer.banks():
+                if bank is not layer.shared and first <= home < first + size:
+                    found.update({names[id(parameter)]: [home - first] for parameter in bank.parameters()})
+        return found
 
     def use_adapters(self, *, task: bool, shared: bool) -> None:
         """Choose which adapters exist at present. With none, an MTA layer is its plain FFN."""

@@ -148,6 +148,12 @@ class DomainSpec(Section):
         mta = info.data.get("mta")
         if value and mta and (wrong := list(problems_of_stage(value, mta, tasks))):
             raise spec_error(wrong)
+        if info.field_name == "stage_two":
+            one = info.data.get("stage_one")
+            if one and one.leaves and value is None:
+                raise ValueError("there is none, and stage_one > leaves keeps rows for it: drop one of the two")
+            if value and value.leaves:
+                raise spec_error([(("leaves",), "no stage comes after this one: drop it, or say it in stage_one")])
         return value
 
     @field_validator("warm_start")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from alter_core.spec.mta import MTAConfig
 from alter_core.spec.section import SpecProblem
-from alter_core.spec.stage import StageSpec
+from alter_core.spec.stage import FREE, StageSpec
 
 
 def problems_of_homes(homes: Mapping[str, str], tasks: Sequence[str]) -> Iterator[SpecProblem]:
@@ -27,13 +27,19 @@ def problems_of_stage(stage: StageSpec, mta: MTAConfig, tasks: Sequence[str] | N
                 "stage out (stage_two: null)",
             )
         return
+    if stage.gate in FREE and mta.mixing == "output":
+        yield ("gate",), f"{stage.gate} gates need weights that sum to anything: set mta > mixing: weight"
+    if stage.drop_adapters and (mta.mixing == "output" or not mta.shared_adapters):
+        yield ("drop_adapters",), "needs mta > mixing: weight, and a shared adapter that learns meanwhile"
+    if stage.best_by_task and "task_adapters" in stage.parts and mta.homes:
+        yield ("best_by_task",), "tasks that share an adapter cannot choose it apart: drop mta > homes, or train gates"
     if stage.parts == {"shared_adapters"} and not mta.shared_adapters:
         yield ("trains",), f"{trains}: there are none; set mta > shared_adapters: 1"
     if tasks is not None and stage.parts == {"gates"}:
         beside = 0 if mta.is_beneath else mta.shared_adapters
         own = len({mta.homes.get(task, task) for task in tasks})
         weighed = {"all": own + beside, "shared": beside, "task": own}[stage.active]
-        if weighed < 2:
+        if weighed < 2 and stage.gate not in FREE:
             yield (
                 ("trains",),
                 f"{trains}: they would weigh {weighed} adapter, and learn nothing; train adapters, or drop the stage",

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from alter_core.spec.section import Section, Share, SpecProblem, spec_error
 
+GateMode = Literal["hard", "soft", "signed", "strength"]
+FREE = ("signed", "strength")
+"""Gates whose weights need not sum to 1."""
 Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gates"]
 
 
@@ -25,10 +28,21 @@ class StageSpec(Section):
     start: Literal["pretrained", "shared", "zero"] | None = None
     """What the task adapters are set to when the stage begins: the pretrained FFN, the shared adapter as trained so
     far, or a zero delta. Unset leaves them as they are."""
-    gate: Literal["hard", "soft"] = "hard"
-    """hard: a row reaches its home and the shared adapters only. soft: the gate's softmax over all."""
+    gate: GateMode = "hard"
+    """hard: a row reaches its home and the shared adapters only. soft: the gate's softmax over all. signed: a weight of
+    any sign for every adapter, 1 at home at first, so that an adapter can be turned down or up. strength: the same for
+    a row's home adapter alone."""
     keep: float = Field(default=0.97, gt=0, lt=1)
     """When a soft gate opens, the weight that stays where the hard gate had it; the rest is spread evenly."""
+    hold: float = Field(default=0.0, ge=0)
+    """Holds signed gates and strengths near where the stage began: half of this times the square of the distance is
+    added to the loss."""
+    drop_adapters: Share = 0.0
+    """Probability, by step and task, that a task's rows do without its home adapter, so that what is shared learns all
+    that it can. It falls evenly to zero at the stage's end."""
+    leaves: Share = 0.0
+    """Share of each task's training rows, by hash, that stage one leaves to stage two, which then trains on them
+    alone. Both count their epochs in all training rows."""
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps. Give epochs or steps."""
     epochs: float | None = Field(default_factory=_unless_steps(3.4), gt=0)
@@ -62,6 +76,12 @@ class StageSpec(Section):
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validation scores without a better one, and keep the best; unset: never."""
 
+    best_by_task: bool = False
+    """For each task, end with the best that its own validation loss saw: where the stage began, unless its adapters
+    off, or as they were at one of ten looks (or every `evaluate_every` steps), were better by a standard error."""
+    average: Share = 0.0
+    """Share of the steps, the last ones, over which the weights that the stage ends with are averaged."""
+
     @model_validator(mode="after")
     def _is_a_stage(self) -> "StageSpec":
         wrong: list[SpecProblem] = []
@@ -70,7 +90,21 @@ class StageSpec(Section):
         if not self.trains:
             wrong.append((("trains",), "name at least one part"))
         if "gates" in self.trains and self.gate == "hard":
-            wrong.append((("trains",), "gates train where they are soft only; set gate: soft, or drop gates"))
+            wrong.append((("trains",), "gates train where they are not hard; set gate: soft, or drop gates"))
+        if self.drop_adapters and self.gate != "hard":
+            wrong.append((("drop_adapters",), "adapters are dropped where gates are hard only; set gate: hard"))
+        if self.hold and self.gate not in FREE:
+            wrong.append((("hold",), f"holds gates that are {' or '.join(FREE)}; this one is {self.gate}"))
+        if self.average and (self.patience or self.evaluate_every or self.best_by_task):
+            wrong.append((("average",), "the mean is what the stage ends with: drop what asks for its best"))
+        if self.best_by_task:
+            if self.patience:
+                wrong.append((("best_by_task",), "has looks of its own: drop patience"))
+            if self.parts & {"backbone", "shared_adapters"}:
+                wrong.append((("best_by_task",), "chooses what is a task's own: train task_adapters and gates alone"))
+            if self.gate == "soft" or ("task_adapters" in self.parts and self.gate == "signed"):
+                problem = "a task would reach adapters that other tasks chose: set gate: strength or hard"
+                wrong.append((("best_by_task",), f"{problem}, or signed and train gates alone"))
         for part, other in (("task_adapters", "shared"), ("shared_adapters", "task")):
             if part in self.trains and self.active == other:
                 problem = f"{part} take no part in a stage with active: {other}; drop one of the two"
@@ -92,7 +126,7 @@ class StageTwoSpec(StageSpec):
 
     trains: tuple[Part, ...] = ("task_adapters", "gates")
     """As in stage one."""
-    gate: Literal["hard", "soft"] = "soft"
+    gate: GateMode = "soft"
     """As in stage one."""
     epochs: float | None = Field(default_factory=_unless_steps(0.1), gt=0)
     """As in stage one."""

@@ -15,11 +15,14 @@ from alter_core.evaluation.scorecard import score
 from alter_core.inference.predict import Predictor
 from alter_core.job import Log
 from alter_core.prompts import check_answer, check_room, encode_targets, longest_answer
+from alter_core.spec import DomainSpec
 from alter_core.training.attention import attention, choose_attention
-from alter_core.training.batches import EncodedRows, encode_rows
+from alter_core.training.batches import EncodedRows, encode_rows, is_left
 from alter_core.training.forward import TargetForward
+from alter_core.training.order import TrainingJob
 from alter_core.training.result import Score
 from alter_core.training.session import Training
+from alter_core.training.stages import count_steps
 from alter_core.training.subject import Setting, Subject
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 
@@ -35,8 +38,11 @@ def assemble(setting: Setting, subject: Subject) -> Training:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     progress = _progress(setting.log, "read")
     encode = partial(encode_rows, progress=progress, prompt_format=subject.prompt_format)
-    rows = encode(setting.dataset, "train", spec, tokenizer, only=job.task)
-    limit = min(spec.evaluation.max_validation_rows or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
+    rows = encode(setting.dataset, "train", spec, tokenizer, only=job.task, wanted=_wanted(job, spec))
+    if not len(rows):
+        raise SpecError(f"{job.stage}: stage_one > leaves: {spec.stage_one.leaves} leaves it no row to train on")
+    most = spec.evaluation.max_validation_rows
+    limit = most if stage.best_by_task else min(most or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
     validation = encode(setting.dataset, "validation", spec, tokenizer, limit)
     _check_room(subject, forward, rows)
     if accelerator.num_processes > stage.rows_per_step:
@@ -51,13 +57,16 @@ def assemble(setting: Setting, subject: Subject) -> Training:
         cache, validation_cache = (
             TrunkCache(job.trunk_cache, forward, part, pad, digest) for part in (rows, validation)
         )
-    asks_scores = bool(stage.evaluate_every or stage.patience) or (subject.opens_gates and len(validation) > 0)
+    asks_scores = not stage.best_by_task and (
+        bool(stage.evaluate_every or stage.patience) or (subject.opens_gates and len(validation) > 0)
+    )
     return Training(
         name=job.stage,
         stage=stage,
         mta=subject.mta,
         enter=subject.enter,
         rows=rows,
+        steps=count_steps(stage, len(rows) if job.task else sum(setting.dataset.counts("train").values())),
         validation=validation,
         cache=cache,
         validation_cache=validation_cache,
@@ -75,6 +84,14 @@ def assemble(setting: Setting, subject: Subject) -> Training:
         began=setting.began,
         stop_asked=setting.stop_asked,
     )
+
+
+def _wanted(job: TrainingJob, spec: DomainSpec) -> Callable[[str], bool] | None:
+    """Which training rows a stage learns from, where stage one leaves some to stage two."""
+    share = spec.stage_one.leaves
+    if not share or job.task:
+        return None
+    return lambda text: is_left(share, text) == (job.stage == "stage_two")
 
 
 def _check_room(subject: Subject, forward: TargetForward, rows: EncodedRows) -> None:

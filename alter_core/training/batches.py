@@ -106,10 +106,12 @@ def encode_rows(
     only: str | None = None,
     progress: Progress | None = None,
     prompt_format: int = PROMPT_FORMAT,
+    wanted: Callable[[str], bool] | None = None,
 ) -> EncodedRows:
     """Read a split of `dataset` (a TaskDataset): tasks in the spec's order, or just `only`; at most `limit` rows each.
 
-    prompt_format: as the model has been taught so far; a new one takes the newest.
+    prompt_format: as the model has been taught so far; a new one takes the newest. wanted: tells, of a row's input,
+    whether the row is to be there; unset: all are.
     Raises DataError for a row whose target is empty.
     """
     numbers: list[int] = []
@@ -120,6 +122,9 @@ def encode_rows(
     for number, (task, table, count) in enumerate(zip(spec.tasks, tables, counts, strict=True)):
         for first in range(0, count, _ENCODED_AT_ONCE):
             rows = table[first : min(first + _ENCODED_AT_ONCE, count)]
+            if wanted:
+                chosen = [place for place, text in enumerate(rows["input"]) if wanted(text)]
+                rows = {column: [values[place] for place in chosen] for column, values in rows.items()}
             empty = [i for i, text in zip(rows["id"], rows["target"], strict=True) if not text]
             if empty:
                 raise DataError(
@@ -132,6 +137,12 @@ def encode_rows(
             if progress:
                 progress(len(numbers), sum(counts), text=f"reading {split} rows")
     return EncodedRows(np.array(numbers, dtype=np.int64), Ragged.joined(prompts), Ragged.joined(targets))
+
+
+def is_left(share: float, text: str) -> bool:
+    """Whether stage one leaves the row with this input to stage two, by its hash: equal inputs stay together."""
+    number = int.from_bytes(hashlib.blake2b(f"stage two\0{text}".encode(), digest_size=8).digest(), "big")
+    return number < share * 2**64
 
 
 @dataclass(frozen=True)

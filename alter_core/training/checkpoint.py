@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from alter_core.mta.bundle_parts import storable
 from alter_core.numerics import Precision
-from alter_core.training.result import GateTable, Losses, Score, StepScore
+from alter_core.training.result import GateTable, Losses, Score, StepScore, TaskBest
 from alter_core.training.stages import Named
 from alter_core.whole import Result, written_whole
 
@@ -49,6 +49,9 @@ class Progressed:
     """Best validation macro score."""
     best_step: int = 0
     """0: that of the opened gates, before any step."""
+    row_losses: list[float] = field(default_factory=list)
+    """Of the validation rows as the stage began, where each task is to end with its best."""
+    by_task: dict[str, TaskBest] | None = None
     stopped_early: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent on what: load, cache, train, other; over all processes that worked on the stage one after the other."""
@@ -177,6 +180,15 @@ def put_weights(weights: dict[str, Tensor], trained: Named) -> None:
 def copy_weights(trained: Named) -> dict[str, Tensor]:
     """The trained parameters as they are now, on the CPU."""
     return {name: p.detach().cpu().clone() for name, p in trained}
+
+
+def add_to_mean(mean: dict[str, Tensor] | None, trained: Named, count: int) -> dict[str, Tensor]:
+    """The mean of the parameters as they are now and `count` states before, whose mean is given."""
+    if mean is None:
+        return copy_weights(trained)
+    for name, p in trained:
+        mean[name].lerp_(p.detach().cpu(), 1 / (count + 1))
+    return mean
 
 
 def _newest_first(folder: Path) -> list[Path]:

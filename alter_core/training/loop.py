@@ -14,8 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from alter_core.errors import Diverged
 from alter_core.mta.modes import evaluating
 from alter_core.spec import StageSpec
+from alter_core.spec.stage import FREE
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.batches import Batch, SamplingPlan, collate, divide, divide_by_task, spread
+from alter_core.training.by_task import Losses, adapters_off, take_better
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
@@ -23,7 +25,7 @@ from alter_core.training.result import StepScore
 from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
     Named,
-    count_steps,
+    dropped_at,
     make_optimizer,
     rate_at,
     scores_due,
@@ -49,7 +51,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
     done = found.progressed if found else Progressed()
     session = Session(job, done)
     packed = forward.can_pack(max(job.rows.longest, job.validation.longest))
-    steps = count_steps(stage, len(job.rows))
+    steps = job.steps
     plan = SamplingPlan.make(job.rows.task_ids, steps, stage.rows_per_step, stage.sampling_temperature, job.seed)
     lengths = job.rows.prompts.lengths + job.rows.targets.lengths
 
@@ -62,13 +64,26 @@ def train(job: Training) -> tuple[Progressed, Named]:
         _look(job, forward, done, "opened")
     optimizer = make_optimizer(trained, stage)
     due = set(scores_due(stage, steps))
+    start = {name: p.detach().clone() for name, p in trained if stage.hold and ".gate.logits" in name}
     best: dict[str, Tensor] | None = None
+
+    def look_by_task(state: str) -> None:
+        assert best is not None
+        assert done.by_task is not None
+        rows = job.validation.task_ids, np.array(done.row_losses), row_losses(job, forward)
+        take_better(done.by_task, best, state, mta, trained, rows)
+
     if found:
         checkpoints.restore(found, trained, optimizer)
         best = found.best
         job.log(phase="resume", step=done.step, steps=steps, text=f"going on after step {done.step} of {steps}")
     elif due and "opened" in done.opening:  # what an earlier stage taught is a score to beat
         done.best, best = done.opening["opened"].macro, checkpoints.copy_weights(trained)
+    elif stage.best_by_task:
+        done.by_task, best = {}, checkpoints.copy_weights(trained)
+        if stage.gate in FREE and "gates" in stage.parts:
+            with adapters_off(trained):
+                look_by_task("adapters off")
 
     def save() -> None:
         checkpoints.save_checkpoint(job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best)
@@ -83,7 +98,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
         parts = _parts(job, lengths, chosen, packed)
         loss = torch.zeros((), device=accelerator.device)
         counter = FlopCounterMode(display=False) if step == 0 else nullcontext()
-        with counter:
+        with counter, mta.leaving_out(dropped_at(stage, step, steps, len(mta.tasks), job.seed)):
             for rows in parts:
                 batch = collate(job.rows, rows, job.pad, forward.decoder_start, packed)
                 part = _loss(job, forward, batch, job.cache) / stage.rows_per_step
@@ -95,6 +110,9 @@ def train(job: Training) -> tuple[Progressed, Named]:
                 f"{job.name}: the loss is {value} at step {step + 1} of {steps}; lower learning_rate, or set "
                 "precision: fp32"
             )
+        for name, parameter in trained:
+            if name in start and parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start[name], alpha=stage.hold)
         torch.nn.utils.clip_grad_norm_([p for _, p in trained], stage.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -103,17 +121,22 @@ def train(job: Training) -> tuple[Progressed, Named]:
         if isinstance(counter, FlopCounterMode):
             done.flops_per_token = counter.get_total_flops() / int(lengths[np.concatenate(parts)].sum())
         session.tell_step(value, optimizer.param_groups[0]["lr"], steps)
-        if done.step in due and job.score:
+        if done.step in due and (job.score or stage.best_by_task):
             with session.aside():
-                if _is_better(job, done):
+                if stage.best_by_task:
+                    look_by_task(f"step {done.step}")
+                elif _is_better(job, done):
                     best = checkpoints.copy_weights(trained)
+        if done.step > (tail := steps - round(stage.average * steps)):
+            best = checkpoints.add_to_mean(best, trained, done.step - tail - 1)
         session.keep(stop, save)
 
     if best is not None and done.best_step != done.step:
         checkpoints.put_weights({name: t.to(accelerator.device) for name, t in best.items()}, trained)
     mta.model.eval()
-    done.losses["after"] = validation_losses(job, forward)
-    job.log(phase="validate", when="after", losses=done.losses["after"])
+    done.losses["after"] = _by_task(job, row_losses(job, forward))
+    by_task = {task: f"{at.state}, {-at.gain:+.4f}" for task, at in (done.by_task or {}).items()}
+    job.log(phase="validate", when="after", losses=done.losses["after"], **({"by_task": by_task} if by_task else {}))
     if not all(bool(p.isfinite().all()) for _, p in trained):  # the last step's doing, which no loss follows
         raise Diverged(
             f"{job.name}: weights are no numbers after step {done.step}; lower learning_rate, or set precision: fp32"
@@ -125,7 +148,10 @@ def train(job: Training) -> tuple[Progressed, Named]:
 
 def _look(job: Training, forward: TargetForward, done: Progressed, when: str) -> None:
     """Take the validation loss, and the score where the gates of an earlier stage open: neither should change."""
-    done.losses[when] = validation_losses(job, forward)
+    losses = row_losses(job, forward)
+    done.losses[when] = _by_task(job, losses)
+    if job.stage.best_by_task:
+        done.row_losses = losses.tolist()
     score = None
     if job.opens_gates and job.score:
         score = done.opening[when] = job.score()
@@ -133,17 +159,22 @@ def _look(job: Training, forward: TargetForward, done: Progressed, when: str) ->
 
 
 @torch.no_grad()
-def validation_losses(job: Training, forward: TargetForward) -> dict[str, float]:
-    """Mean loss of the validation rows of each task, in nats per target token (mean within a row, then over rows)."""
-    sums = np.zeros(len(job.mta.tasks))
+def row_losses(job: Training, forward: TargetForward) -> Losses:
+    """Mean loss over its target's tokens of each validation row, in nats."""
+    found = np.zeros(len(job.validation))
     with evaluating(job.mta.model):
         for batch in _validation_batches(job, forward):
             losses = F.cross_entropy(
                 _logits(job, forward, batch, job.validation_cache).float(), batch.targets, reduction="none"
             )
-            per_line = torch.zeros(len(batch.task_ids), device=losses.device)
-            per_line.index_add_(0, batch.at[:, 0], losses * batch.weights)
-            np.add.at(sums, batch.task_ids.numpy(), per_line.cpu().numpy())
+            owners = np.repeat(batch.rows, job.validation.targets.lengths[batch.rows])
+            np.add.at(found, owners, (losses * batch.weights).double().cpu().numpy())
+    return found
+
+
+def _by_task(job: Training, losses: Losses) -> dict[str, float]:
+    """The mean loss of each task's validation rows."""
+    sums = np.bincount(job.validation.task_ids, losses, len(job.mta.tasks))
     counts = np.bincount(job.validation.task_ids, minlength=len(sums))
     return {task: float(sums[i] / counts[i]) for i, task in enumerate(job.mta.tasks) if counts[i]}
 

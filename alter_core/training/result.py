@@ -30,6 +30,18 @@ class StepScore(Score):
 
 
 @dataclass(frozen=True)
+class TaskBest:
+    """The state that a task ended with, where it is not the one it began with."""
+
+    state: str
+    """"adapters off", or "step N"."""
+    gain: float
+    """How much less its validation loss was than at the start, in nats a row."""
+    error: float
+    """Standard error of that."""
+
+
+@dataclass(frozen=True)
 class Validation:
     """What validation rows said."""
 
@@ -41,6 +53,8 @@ class Validation:
     """In order."""
     best_step: int
     """Whose weights the stage ended with; 0: those with the gates just opened, or no score was taken."""
+    by_task: Mapping[str, TaskBest] | None = None
+    """Where each task ended with its own best: those that found a better state than the stage began with."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Training:
     enter: Callable[[], tuple[Named, bool]]
     """Brings the model into the stage, as `enter_stage` does: what trains, and whether the model was changed by it."""
     rows: EncodedRows
+    steps: int
+    """Of the optimizer, in all."""
     validation: EncodedRows
     """A few rows of each task, for the validation loss."""
     cache: TrunkCache | None

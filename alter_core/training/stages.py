@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import AdamW
@@ -29,7 +30,10 @@ def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> tuple[Named, bool
     if stage.gate == "hard":
         mta.set_gate_mode("hard")
     elif opens_gates(mta, stage):
-        mta.open_gates(stage.keep)
+        if stage.gate == "soft":
+            mta.open_gates(stage.keep)
+        else:
+            mta.free_gates(stage.gate)
     trained = mta.set_trainable(stage.parts)
     if not trained:
         raise SpecError(
@@ -40,8 +44,8 @@ def enter_stage(mta: MTAModel, stage: StageSpec, seed: int) -> tuple[Named, bool
 
 
 def opens_gates(mta: MTAModel, stage: StageSpec) -> bool:
-    """Whether `stage` finds hard gates and trains with soft ones."""
-    return stage.gate == "soft" and any(layer.gate.mode == "hard" for layer in mta.layers)
+    """Whether `stage` finds gates of another mode than its own, which is not hard."""
+    return stage.gate != "hard" and any(layer.gate.mode != stage.gate for layer in mta.layers)
 
 
 def _in_use(mta: MTAModel) -> list[tuple[bool, bool]]:
@@ -104,6 +108,14 @@ def stage_for_added(spec: DomainSpec, rows: int) -> StageSpec:
 
 
 def scores_due(stage: StageSpec, steps: int) -> Sequence[int]:
-    """Steps after which the validation score is taken: for early stopping without `evaluate_every`, at most ten."""
-    every = stage.evaluate_every or (math.ceil(steps / 10) if stage.patience else None)
+    """Steps after which validation rows are looked at: for early stopping, or the best by task, without
+    `evaluate_every`, at most ten."""
+    every = stage.evaluate_every or (math.ceil(steps / 10) if stage.patience or stage.best_by_task else None)
     return [] if every is None else [*range(every, steps, every), steps]
+
+
+def dropped_at(stage: StageSpec, step: int, steps: int, tasks: int, seed: int) -> list[int]:
+    """Ids of the tasks that do without their home adapter in `step` (from 0) of `steps`; the same in every process."""
+    probability = stage.drop_adapters * (1 - step / steps)
+    draws = np.random.default_rng((seed, step)).random(tasks) if probability else np.ones(tasks)
+    return np.flatnonzero(draws < probability).tolist()

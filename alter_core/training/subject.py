@@ -124,7 +124,8 @@ class MTAKind:
             spec=spec,
             prompt_format=prompt_format,
             enter=(lambda: (added, True)) if job.task else (lambda: enter_stage(mta, stage, job.seed)),
-            opens_gates=job.start is not None and job.task is None and opens_gates(mta, stage),
+            # Other gates begin with the weights that are in force.
+            opens_gates=job.start is not None and job.task is None and stage.gate == "soft" and opens_gates(mta, stage),
             autocast=trains_backbone and precision == "bf16",
             has_trunk=not trains_backbone,
             save=save,

@@ -1,6 +1,7 @@
 """Trainable: what the loop needs of a model with adapters, whichever library made them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import nn
@@ -47,3 +48,11 @@ class Trainable(Routed, Protocol):
         ...
 
     def gate_table(self) -> GateTable: ...
+
+    def leaving_out(self, tasks: Collection[int]) -> AbstractContextManager[None]:
+        """Meanwhile, rows of these tasks do without their home adapter."""
+        ...
+
+    def own_places(self, task: int) -> Mapping[str, list[int]]:
+        """Where a task's own weights lie: name of a parameter -> places in it."""
+        ...

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alter_core.errors import MTAError
-from alter_core.mta import MTAModel, inject
+from alter_core.mta import MTAModel, fold, inject
 from tests.mta.conftest import TASKS, batch_for, logits, plain_config, plain_logits, stir, tiny
 
 ROWS = ["title", "intent", "nli", "title", "intent"]
@@ -101,8 +101,85 @@ def test_soft_weights_of_active_adapters_sum_to_one() -> None:
     assert mta.gate_table()["decoder.0"]["nli"] == {"shared 0": 1.0, "intent": 0.0, "nli": 0.0, "title": 0.0}
 
 
+@pytest.mark.parametrize("mode", ["signed", "strength"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"adapter": "ffn", "shared_adapters": 1},
+        {"adapter": "lora", "shared_adapters": 1, "shared_adapter": "ffn", "shared_place": "beneath"},
+    ],
+)
+def test_free_gates_begin_with_the_weights_in_force_and_then_turn_adapters_down_or_up(
+    settings: dict[str, Any], mode: Any
+) -> None:
+    mta = made(**settings)
+    stir(mta)
+    hard, before = mta.gate_table(), logits(mta, batch_for(mta.model), ROWS)
+    mta.free_gates(mode)
+    assert mta.gate_table() == hard
+    torch.testing.assert_close(logits(mta, batch_for(mta.model), ROWS), before)
+    with torch.no_grad():
+        for layer in mta.layers:
+            layer.gate.logits[0].copy_(torch.tensor([[-0.5, 2.0, 0.25, 1.5][: len(layer.gate.columns)]] * 3))
+    row = mta.gate_table()["decoder.0"]["intent"]
+    others = [row["nli"], row["title"]]
+    assert others == [0, 0] if mode == "strength" else all(others)
+    plain = fold(mta, "intent")
+    torch.testing.assert_close(
+        plain_logits(plain, batch_for(mta.model)),
+        logits(mta, batch_for(mta.model), ["intent"] * 5),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_soft_weights_become_signed_ones_unchanged() -> None:
+    mta = made(adapter="lora", shared_adapters=1)
+    mta.open_gates(0.8)
+    soft = mta.gate_table()
+    mta.free_gates("signed")
+    assert mta.gate_table() == soft
+
+
+def test_free_gates_are_refused_where_outputs_are_mixed() -> None:
+    with pytest.raises(MTAError, match="mixing: weight"):
+        made(mixing="output").free_gates("signed")
+
+
+def test_a_task_that_is_left_out_runs_what_is_shared_alone_and_the_others_do_not_notice() -> None:
+    mta = made(adapter="lora", shared_adapters=1, shared_adapter="ffn", shared_place="beneath")
+    stir(mta)
+    batch = batch_for(mta.model)
+    whole = logits(mta, batch, ROWS)
+    with mta.leaving_out([mta.tasks.index("title")]):
+        without = logits(mta, batch, ROWS)
+    mta.use_adapters(task=False, shared=True)
+    shared = logits(mta, batch, ROWS)
+    left_out = torch.tensor([task == "title" for task in ROWS])
+    torch.testing.assert_close(without[left_out], shared[left_out])
+    torch.testing.assert_close(without[~left_out], whole[~left_out])
+
+
+def test_a_tasks_own_places_are_its_adapters_and_its_rows_of_the_gates() -> None:
+    mta = made(adapter="lora", shared_adapters=1)
+    mta.add_task("later")
+    stir(mta)
+    mta.free_gates("signed")
+    before = logits(mta, batch_for(mta.model), ROWS)
+    named = dict(mta.model.named_parameters())
+    with torch.no_grad():
+        for name, places in mta.own_places(mta.tasks.index("later")).items():
+            named[name][places] += 1
+    torch.testing.assert_close(logits(mta, batch_for(mta.model), ROWS), before, rtol=0, atol=0)
+    with torch.no_grad():
+        for name, places in mta.own_places(mta.tasks.index("nli")).items():
+            named[name][places] += 1
+    changed = (logits(mta, batch_for(mta.model), ROWS) != before).flatten(1).any(1)
+    assert changed.tolist() == [task == "nli" for task in ROWS]
+
+
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(MTAError, match="hard or soft"):
+    with pytest.raises(MTAError, match="is unknown: hard, soft, signed, strength"):
         made().set_gate_mode("ajar")  # type: ignore[arg-type]
 
 

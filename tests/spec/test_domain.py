@@ -55,7 +55,7 @@ def test_values_that_do_not_fit_each_other_are_told_at_their_own_lines(tmp_path:
     trains = next(
         number for number, row in enumerate(text.splitlines(), 1) if "trains" in row and number > lines["stage_two:"]
     )
-    assert f"line {trains}: stage_two > trains: gates train where they are soft only" in told
+    assert f"line {trains}: stage_two > trains: gates train where they are not hard" in told
     assert "; and shared_adapters take no part in a stage with active: task" in told
 
 

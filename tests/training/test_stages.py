@@ -106,7 +106,7 @@ def test_a_stage_that_would_train_nothing_is_refused(domain: Domain) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"trains": ["gates"], "gate": "hard"}, "gates train where they are soft only"),
+        ({"trains": ["gates"], "gate": "hard"}, "gates train where they are not hard"),
         (
             {"trains": ["gates"], "gate": "hard", "steps": 1, "epochs": 1},
             "exactly one of epochs, steps; and trains: gates train where",
