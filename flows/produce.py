@@ -20,6 +20,7 @@ from flows.abandoned import close_abandoned
 from flows.notify import notify
 from flows.production.candidate import Candidate
 from flows.production.earlier import bundle_to_compare, first_start
+from flows.production.forecast import need_disk
 from flows.production.outcome import Outcome
 from flows.production.plan import Plan, find_domain
 from flows.production.production import Production
@@ -71,6 +72,7 @@ def make(production: Production, force: bool = False, processes: int = 1) -> Out
     if not force and (made := publish.already_made(production, champion)):
         return Outcome(name, "unchanged", made["version"], key, aliases=tuple(made["aliases"]))
     quality = steps.validate(production, champion)
+    need_disk(production)
     with publish.mlflow_run(production, quality, flow_run.get_id()) as run:
         start, why = first_start(production, champion)
         if why:

@@ -29,6 +29,7 @@ from flows import artifacts
 from flows.artifacts import Follower
 from flows.production import display
 from flows.production.earlier import champion_profile
+from flows.production.forecast import forecast
 from flows.production.plan import Plan, StageName
 from flows.production.production import Backbone, Production, Quality, Rows
 from flows.production.settings import checkpoint_seconds
@@ -155,6 +156,8 @@ def train(
             seed=plan.spec.seed,
             checkpoint_seconds=checkpoint_seconds(),
         )
+        if known := plan.spec.stages.get(stage):  # what `add_task` trains is told as it begins
+            log_line(forecast(production, stage, known))
         follower = Follower(plan, stage)
         pending: list[Row] = []
         last = monotonic()

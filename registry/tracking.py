@@ -18,6 +18,7 @@ import psutil
 
 from registry.errors import reported
 from registry.places import Places, local
+from registry.spending import rate_tag
 from registry.store import open_client, sqlite_file
 
 MAX_VALUE = 500  # of a parameter: the UI shows a line, and some databases keep no more
@@ -85,7 +86,11 @@ class Tracker:
 
         process = psutil.Process()
         owner = {HOST: socket.gethostname(), PID: process.pid, STARTED: round(process.create_time())}
-        owner |= {"mlflow.user": _user(), "mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
+        owner |= rate_tag() | {
+            "mlflow.user": _user(),
+            "mlflow.source.name": Path(sys.argv[0]).name,
+            "mlflow.source.type": "LOCAL",
+        }
         flat = [Param(key, value) for key, value in dict(_flattened(params)).items()]
         run_tags = {key: str(value) for key, value in {**tags, **owner}.items()}
         with reported("start a run", self.tracking_uri):

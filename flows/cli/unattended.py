@@ -83,8 +83,18 @@ def serve(
 
 
 @app.command()
-def status(domains: Domains = None, as_json: Json = False) -> None:
+def status(
+    domains: Domains = None,
+    costs: Annotated[bool, typer.Option("--costs", help="Hours and money by domain and month instead.")] = False,
+    as_json: Json = False,
+) -> None:
     """What ran last, what runs next and what is champion, per domain."""
+    if costs:
+        from flows.production.costs import costs_json, print_costs, read_costs
+
+        spent = read_costs(all_or(domains))
+        typer.echo(costs_json(spent)) if as_json else print_costs(spent)
+        return
     make_prefect_home()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     from flows.deployments.status import print_status, status_json

@@ -15,6 +15,7 @@ from alter_core.errors import AlterError, WorkspaceError
 from alter_core.workspace import Workspace
 from registry.errors import without_password
 from registry.signing import SIGNING_KEY, VERIFYING_KEY, key_problem
+from registry.spending import RATE_SETTING, rate_problem
 from registry.store import sqlite_file
 
 CHECKPOINT_SECONDS = 60.0
@@ -122,6 +123,12 @@ SETTINGS = (
         "ALTER_NOTIFY_BLOCK",
         "A Prefect notification block that is told when a run ends badly, as TYPE/NAME.",
         "nobody is told",
+    ),
+    Setting(
+        RATE_SETTING,
+        "What an hour of this machine costs, as `0.85 EUR`; `alter status --costs` sums it.",
+        "hours alone are summed",
+        rate_problem,
     ),
     Setting(
         SIGNING_KEY,
