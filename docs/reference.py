@@ -231,7 +231,10 @@ def _examples(path: str) -> list[dict[str, Any]]:
         return [_kept(spec, own) | settings]
     if head != "tasks[]":
         spec = next(each for each in _specs() if head in each)
-        return [_kept(spec, (head,))]
+        if head != "licences":
+            return [_kept(spec, (head,))]
+        task = _kept(spec["tasks"][-1], ("name", "type", "licence", "source"))  # which are what is looked at
+        return [_kept(spec, (head, "backbone")) | {"tasks": [task]}]
     tasks = [task for spec in _specs() for task in spec["tasks"]]
     if rest == "":
         return [{"tasks": tasks[:1]}]

@@ -156,8 +156,8 @@ def train(
             seed=plan.spec.seed,
             checkpoint_seconds=checkpoint_seconds(),
         )
-        if known := plan.spec.stages.get(stage):  # what `add_task` trains is told as it begins
-            log_line(forecast(production, stage, known))
+        if stage != "add_task":
+            log_line(forecast(production, stage, plan.spec.stages[stage]))
         follower = Follower(plan, stage)
         pending: list[Row] = []
         last = monotonic()
