@@ -1,80 +1,138 @@
-"""One task as a folder that needs transformers alone: plain weights, how to ask them, and a row to try.
+"""A version as a folder that needs nothing of this factory: weights, how to ask them, and rows with their answers.
 
-alter_task.json    the prompt's parts, the labels with their token ids, and a row with its prompt, ids and answer
-README.md          the same for people, with a program that asks the model
+merged   one task: a plain transformers model
+peft     base/, a plain transformers model, and adapters/TASK/, a peft LoRA of each task (`mta.low_rank`)
+
+alter_export.json    of each task the prompt's parts, the labels with their token ids, and a row with its prompt, ids
+                     and answer; how far all that is from the model that it was made of
+ask.py               asks by transformers and peft alone
+README.md            the same for people, and how engines serve it
 """
 
-import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from alter_core.errors import BundleError
-from alter_core.inference.predict import Predictor
+import torch
+
+from alter_core.backbone import quiet
+from alter_core.errors import BundleError, MTAError
+from alter_core.inference.export_page import readme
+from alter_core.inference.parity import PROGRAM, Parity, measure_parity
+from alter_core.inference.predict import Prediction, Predictor
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
+from alter_core.mta import MTAModel, bundle_digest
 from alter_core.mta.bundle import load_bundle
-from alter_core.mta.folding import export
-from alter_core.prompts import answer_text, encode_prompts, encode_targets, longest_answer, prompt_text
-from alter_core.spec import TaskSpec
+from alter_core.mta.folding import export, save_plain, task_number
+from alter_core.mta.low_rank import base_model, save_adapter, vllm_rank
+from alter_core.prompts import answer_text, encode_prompts, encode_targets, longest_answer, prompt_text, room
+from alter_core.spec import DomainSpec, TaskSpec
 from alter_core.text import tidied
 from alter_core.whole import write_json, written_whole
 
-TASK_FILE = "alter_task.json"
-PROGRAM = """import json
-from transformers import AutoModelFor{kind}, AutoTokenizer
-
-folder = "."
-task = json.load(open(f"{{folder}}/alter_task.json", encoding="utf-8"))
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelFor{kind}.from_pretrained(folder).eval()
+Format = Literal["merged", "peft"]
+FACTS = "alter_export.json"
+EXAMPLE = "The red ball is in the garden."
 
 
-def answer(text):
-    prompt = tokenizer(task["before_input"] + text + task["after_input"], return_tensors="pt")
-    start = prompt["input_ids"].shape[1] if {causal} else 1
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written."""
 
-    def allowed(_, ids):  # the tokens that may follow, where the answer is one of the labels
-        written = ids[start:].tolist()
-        return [label[len(written)] for label in task["label_ids"].values()
-                if label[: len(written)] == written and len(label) > len(written)] or [tokenizer.eos_token_id]
-
-    only = {{"prefix_allowed_tokens_fn": allowed}} if task["label_ids"] else {{}}
-    written = model.generate(**prompt, **only)[0][start:]
-    return tokenizer.decode(written, skip_special_tokens=True).strip()
-
-
-print(answer(task["example"]["input"]))
-"""
+    format: Format
+    task: str | None = None
+    """Unset: all, which only peft can."""
+    approximate: bool = False
+    """merged: also where the fold is not exact."""
+    fill_rank: bool = False
+    """peft: ranks filled with zeros up to one that vLLM takes."""
 
 
-def export_task(bundle: Path, name: str, target: Path, approximate: bool = False, row: str | None = None) -> None:
-    """Write a task of a bundle to `target`, which appears whole or not at all. row: the input to try.
+def export_version(
+    bundle: Path, target: Path, wanted: Wanted, rows: Sequence[tuple[str, str]] = (), name: str = ""
+) -> Parity:
+    """Write a bundle to `target`, which appears whole or not at all; how it answers `rows` of task and input.
 
-    Raises MTAError as `mta.export` does, BundleError for a bundle that cannot be read.
+    rows: of a task without any, one is made up. name: of the version, for people.
+    Raises MTAError for an unknown task and for what has no exact form; BundleError for a bundle that cannot be read.
     """
-    mta, tokenizer, metadata = load_bundle(bundle)  # in its own precision, not in what computes fastest here
+    with quiet():
+        return _exported(bundle, target, wanted, rows, name)
+
+
+def _exported(bundle: Path, target: Path, wanted: Wanted, rows: Sequence[tuple[str, str]], name: str) -> Parity:
+    mta, tokenizer, metadata = load_bundle(bundle)  # written in its own precision, not in what computes fastest here
     spec, form = recorded_spec(metadata, bundle), recorded_format(metadata, bundle)
-    task = next((each for each in spec.tasks if each.name == name), None)
     if tokenizer is None:
         raise BundleError(f"{bundle} holds no tokenizer, without which nothing can be asked: save the bundle with it")
-    if task is None:
-        export(mta, tokenizer, name, target)  # which says what tasks there are
-        return
+    tasks = mta.tasks if wanted.task is None else [wanted.task]
+    if wanted.format == "merged" and wanted.task is None:
+        raise MTAError("merged writes one task: name it", [f"known tasks: {', '.join(mta.tasks)}"])
+    for task in tasks:
+        task_number(mta, task)
+    asked = [(task, text) for task, text in rows if task in tasks]
+    asked += [(task, EXAMPLE) for task in tasks if task not in {with_row for with_row, _ in asked}]
+    asked = [(task, tidied(text, spec.task(task).layout)) for task, text in asked]
+    with written_whole(target) as work:
+        facts = _written(work, mta, tokenizer, tasks, wanted)
+        # In fp32, as `ask.py` computes too: two ways to round to bf16 would hide how near they are.
+        champion = Predictor(mta.model, tokenizer, spec, mta, dtype=torch.float32, prompt_format=form)
+        answers = champion.predict([given for given, _ in asked], [text for _, text in asked])
+        facts |= {
+            "name": name or spec.name,
+            "bundle": bundle_digest(bundle),
+            "encoder_decoder": bool(mta.model.config.is_encoder_decoder),  # type: ignore[union-attr]
+            "prompt_format": form,
+        }
+        for task in tasks:
+            place = [given for given, _ in asked].index(task)
+            facts["tasks"][task] |= _asking(mta, tokenizer, spec, form, asked[place], answers[place])
+        write_json(work / FACTS, facts)
+        shutil.copy(Path(__file__).with_name(PROGRAM), work / PROGRAM)
+        parity = measure_parity(work, asked, answers, wanted.format == "peft")
+        write_json(work / FACTS, {**facts, "parity": asdict(parity)})
+        (work / "README.md").write_text(readme(facts, parity), encoding="utf-8")
+    return parity
+
+
+def _written(work: Path, mta: MTAModel, tokenizer: Any, tasks: Sequence[str], wanted: Wanted) -> dict[str, Any]:
+    """Write the models; what the manifest says of them."""
+    facts: dict[str, Any] = {"format": wanted.format, "model": "."}
+    if wanted.format == "merged":
+        export(mta, tokenizer, tasks[0], work, approximate=wanted.approximate)
+        return {**facts, "tasks": {tasks[0]: {"adapter": None}}}
+    base = base_model(mta)
+    work.mkdir()
+    save_plain(base, tokenizer, work / "base")
+    (work / "adapters").mkdir()
+    ranks = {task: save_adapter(mta, task, work / "adapters" / task, wanted.fill_rank) for task in tasks}
+    found = {task: {"adapter": f"adapters/{task}", "rank": rank} for task, rank in ranks.items()}
+    return {**facts, "model": "base", "vllm_max_lora_rank": vllm_rank(max(ranks.values())), "tasks": found}
+
+
+def _asking(
+    mta: MTAModel, tokenizer: Any, spec: DomainSpec, form: int, row: tuple[str, str], said: Prediction
+) -> dict[str, Any]:
+    """What whoever asks for a task has to know."""
+    name, text = row
+    task: TaskSpec = spec.task(name)
+    config: Any = mta.model.config
     labels = encode_targets(tokenizer, task, task.labels or (), form)
     most = max(map(len, labels)) if labels else longest_answer(task)
-    text = tidied(row or "The red ball is in the garden.", task.layout)
-    predictor = Predictor(mta.model, tokenizer, spec, mta, prompt_format=form)
-    (said,) = predictor.predict([name], [text])
-    ([ids], [cut]) = encode_prompts(tokenizer, task, [text], None, form)
+    ends = room(config)
+    longest = None if ends is None else ends - (0 if config.is_encoder_decoder else most)
+    ([ids], _) = encode_prompts(tokenizer, task, [text], longest, form)
     before, after = prompt_text(task, "\0").split("\0")
-    facts: dict[str, Any] = {
-        "task": name,
+    return {
         "type": task.type,
-        "prompt_format": form,
         "before_input": before,
         "after_input": after,
         "before_answer": answer_text(""),
         "layout": task.layout,
         "max_input_tokens": task.max_input_tokens,
+        "max_prompt_tokens": longest,
         "max_new_tokens": most,
         "labels": list(task.labels or ()),
         "label_ids": dict(zip(task.labels or (), labels, strict=True)),
@@ -83,53 +141,8 @@ def export_task(bundle: Path, name: str, target: Path, approximate: bool = False
             "prompt": prompt_text(task, text),
             "prompt_ids": ids,
             "as_one_text": tokenizer(prompt_text(task, text))["input_ids"] == ids,
-            "cut": cut,
+            "cut": said.truncated,
             "answer": said.text,
+            "probability": said.score,
         },
     }
-    model: Any = mta.model
-    seq2seq: bool = model.config.is_encoder_decoder
-    with written_whole(target) as work:
-        export(mta, tokenizer, name, work, approximate=approximate, most=most)
-        write_json(work / TASK_FILE, facts)
-        (work / "README.md").write_text(_readme(task, facts, seq2seq), encoding="utf-8")
-
-
-def _readme(task: TaskSpec, facts: dict[str, Any], seq2seq: bool) -> str:
-    program = PROGRAM.format(kind="Seq2SeqLM" if seq2seq else "CausalLM", causal=not seq2seq)
-    joined = (
-        "The prompt is one text, and the ids are those that the tokenizer gives for it:"
-        if facts["prompt_format"] > 1
-        else "The prompt's three parts are encoded apart and their ids joined (`prompt_format` 1: joined as text they "
-        "give other ids). An answer may differ where it is asked as one text:"
-    )
-    answers = (
-        f"The answer is one of {len(facts['labels'])} labels. `labels` has them, `label_ids` the tokens of each as "
-        "they follow the prompt; the program allows no others."
-        if facts["labels"]
-        else f"The answer is free text of at most {facts['max_new_tokens']} tokens, its end token included."
-    )
-    return f"""# {task.name}
-
-A plain transformers model of one task, without MTA layers. `generation_config.json` makes `generate()` answer greedily,
-as the champion does.
-
-{joined}
-
-```json
-{json.dumps([facts["before_input"], "INPUT", facts["after_input"]], ensure_ascii=False)}
-```
-
-Inputs are Unicode NFC without blanks at their ends, layout `{facts["layout"]}`; the champion reads the first
-{facts["max_input_tokens"]} tokens of an input. A special token that an input spells out must be given as characters
-(`split_special_tokens=True`), or the tokenizer reads it as the token. {answers}
-
-```python
-{program}```
-
-With the row in `{TASK_FILE}` it prints what the champion answers:
-
-```text
-{facts["example"]["answer"]}
-```
-"""

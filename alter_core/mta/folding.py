@@ -5,7 +5,7 @@ a single adapter of weight 1.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from alter_core.errors import MTAError
-from alter_core.mta.ffn import DOWN, InlineFFN
+from alter_core.mta.ffn import DOWN, FFNWeights, InlineFFN
 from alter_core.mta.greedy import greedy
+from alter_core.mta.layer import MTALayer
 from alter_core.mta.model import MTAModel
 from alter_core.mta.modes import evaluating
 from alter_core.mta.routing import RoutedCheckpoint, RowCheck
@@ -35,11 +36,17 @@ def fold(mta: MTAModel, task: str, *, approximate: bool = False) -> nn.Module:
     if reasons and not approximate:
         way = "approximate=True (`alter export --approximate`) folds it all the same; `fold_loss` measures the cost"
         raise MTAError(f"task {task!r} cannot be folded exactly", [*reasons, way])
+    return plain_model(mta, lambda layer: layer.form([number], torch.float32)[0])
+
+
+@torch.no_grad()
+def plain_model(mta: MTAModel, ffn_of: Callable[[MTALayer], FFNWeights]) -> nn.Module:
+    """Return a plain model of the backbone's class, with `ffn_of` each MTA layer in its place; `mta` stays as it is."""
     replaced: dict[int, Any] = {}
     for layer in mta.layers:
         block = mta.sides[layer.side][layer.block]
         base = copy.deepcopy(layer.base)
-        layer.ffn.write(base, layer.form([number], torch.float32)[0])
+        layer.ffn.write(base, ffn_of(layer))
         if isinstance(base, InlineFFN):
             names = (layer.ffn.linears["up"], layer.ffn.linears[DOWN], layer.ffn.activation)
             replaced.update({id(getattr(block, name)): getattr(base, name) for name in names})
@@ -83,7 +90,11 @@ def export(
     directory = Path(directory)
     if directory.exists():
         raise MTAError(f"{directory} exists already; name a folder that is not there yet")
-    plain: Any = fold(mta, task, approximate=approximate)
+    save_plain(fold(mta, task, approximate=approximate), tokenizer, directory, most)
+
+
+def save_plain(plain: Any, tokenizer: Any | None, directory: Path, most: int | None = None) -> None:
+    """Write a plain model and its tokenizer to `directory`, whole or not at all; generation settings as `export`."""
     plain.generation_config = greedy(plain, tokenizer, most)
     plain.config.task_specific_params = None  # of transformers' pipelines: beams, lengths, prefixes
     with written_whole(directory) as work:

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from flows.cli.options import Domain, Json
 
 app = typer.Typer()
+Format = Literal["merged", "peft"]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version number or an alias.")]
 
 
@@ -71,16 +72,33 @@ def report(
 @app.command()
 def export(
     domain: Domain,
-    task: Annotated[str, typer.Option(help="Which of the domain's tasks.")],
     to: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="merged: one task as a plain transformers model. peft: one base, and a LoRA for each task.",
+        ),
+    ] = "merged",
+    task: Annotated[str | None, typer.Option(help="Which of the domain's tasks; unset: all, where peft.")] = None,
     version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
-    approximate: Annotated[bool, typer.Option("--approximate", help="Allow a fold that is not exact.")] = False,
+    approximate: Annotated[bool, typer.Option("--approximate", help="merged: allow a fold that is not exact.")] = False,
+    fill_rank: Annotated[
+        bool, typer.Option("--fill-rank", help="peft: fill ranks with zeros up to a size that vLLM takes.")
+    ] = False,
 ) -> None:
-    """Write one task as a plain transformers model, without MTA layers."""
+    """Write a version as a folder that needs nothing of this program, with how to ask it and how engines serve it.
+
+    The version's recorded sample rows are then asked of the folder, in a process of its own, and of the version.
+    """
     from flows.production import decisions
 
-    decisions.export(domain, task, version, to, approximate)
-    typer.echo(f"wrote {to}: a plain transformers model, and README.md and alter_task.json, which say how to ask it")
+    parity = decisions.export(domain, version, to, form, task, approximate, fill_rank)
+    typer.echo(
+        f"wrote {to}, whose README.md says how to ask it; of {parity.rows} rows {parity.different_answers} are "
+        f"answered otherwise than by the {version}, and a probability differs by at most "
+        f"{parity.largest_probability_difference:.1e}"
+    )
 
 
 @app.command()

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,10 +20,14 @@ from flows.production.stores import model_name, model_store, write_card
 from registry.card import CardFacts, decided, number
 from registry.comparison import Comparison
 from registry.comparison import compare as compare_cards
-from registry.errors import RegistryError
+from registry.errors import RegistryError, RegistryInputError
 from registry.models import ModelStore
 from registry.retention import Removal, plan_removals, remove
 from registry.scorecard import Scorecard, own_scorecard
+
+if TYPE_CHECKING:
+    from alter_core.inference.export import Format
+    from alter_core.inference.parity import Parity
 
 
 def compare(domain: str, first: str, second: str) -> Comparison:
@@ -119,18 +124,29 @@ def report(domain: str, which: str) -> str:
     return render_report(decided(facts, version["tags"]), store.versions(name), version["version"])
 
 
-def export(domain: str, task: str, which: str, target: Path, approximate: bool) -> None:
-    """Write a task as a plain transformers model, with how to ask it and a row to try.
+def export(
+    domain: str, which: str, target: Path, form: "Format", task: str | None, approximate: bool, fill_rank: bool
+) -> "Parity":
+    """Write a version as `alter_core.inference.export` does; how the folder answers the version's recorded samples.
 
-    Raises MTAError, RegistryInputError, BundleError.
+    Raises AlterError for settings of another format, MTAError, RegistryInputError, BundleError.
     """
-    from alter_core.inference.export import export_task
+    from alter_core.inference.export import Wanted, export_version
 
     if target.exists():  # told before the model is loaded, which takes seconds
         raise AlterError(f"{target} exists already; name a folder that is not there yet")
+    if (approximate and form != "merged") or (fill_rank and form != "peft"):
+        raise AlterError("--approximate belongs to --format merged, and --fill-rank to --format peft")
     workspace = Workspace.default()
-    bundle = model_store(workspace).bundle_path(model_name(domain), which, workspace.downloads)
-    export_task(bundle, task, target, approximate)
+    store, name = model_store(workspace), model_name(domain)
+    number = store.get(name, which)["version"]
+    bundle = store.bundle_path(name, number, workspace.downloads)
+    try:
+        samples = _own_card(store.facts(name, number, workspace.downloads)).get("samples", ())
+    except RegistryInputError:  # registered without its facts
+        samples = ()
+    rows = [(row["task"], row["input"]) for row in samples]
+    return export_version(bundle, target, Wanted(form, task, approximate, fill_rank), rows, f"{name} version {number}")
 
 
 def print_comparison(found: Comparison, first: str, second: str) -> None:

@@ -1,22 +1,23 @@
-"""An exported task answers as the champion does, by the program in its README, whatever the backbone's settings say."""
+"""An exported version answers as the champion does, by the program that lies beside it, whatever the backbone's own
+settings."""
 
 import json
-import os
-import re
 import subprocess
 import sys
-from contextlib import redirect_stdout
-from io import StringIO
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from alter_core.inference.export import TASK_FILE, export_task
+from alter_core.errors import MTAError
+from alter_core.inference import ask
+from alter_core.inference.export import FACTS, Wanted, export_version
 from alter_core.inference.predict import Predictor
 from alter_core.mta import inject, save_bundle
-from alter_core.prompts import encode_prompts
+from alter_core.prompts import encode_prompts, prompt_text
 from alter_core.spec import DomainSpec
 from tests.backbones import bart, byte_level, gpt2, llama, sentence_piece, t5, unigram, word_piece
 
@@ -32,6 +33,7 @@ SPEC = DomainSpec.model_validate(
                 "type": "classification",
                 "source": {"path": "r"},
                 "labels": ["red ball", "red box", "no"],
+                "max_input_tokens": 40,
             },
             {"name": "title", "type": "generation", "source": {"path": "r"}, "max_target_tokens": 9},
         ],
@@ -69,19 +71,28 @@ def bundle(folder: Path, architecture: Any, tokenizer: Any, settings: dict[str, 
     return folder
 
 
-def program(folder: Path) -> str:
-    (found,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.S)
-    return found.replace('folder = "."', f"folder = {str(folder)!r}")
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks exports here, and not in a process each, which takes seconds to start."""
+
+    def asked(program: Path, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        export = ask.Export(program.parent)
+        return [
+            dict(zip(("answer", "probability", "cut"), export.answer(task, text), strict=True)) for task, text in rows
+        ]
+
+    monkeypatch.setattr("alter_core.inference.parity.asked_in_fresh_process", asked)
 
 
-def answers(folder: Path) -> list[str]:
-    names: dict[str, Any] = {}
-    with redirect_stdout(StringIO()) as said:
-        exec(program(folder), names)
-    assert said.getvalue().strip() == json.loads((folder / TASK_FILE).read_text())["example"]["answer"]
-    return [names["answer"](text) for text in INPUTS]
+def rows(*tasks: str) -> list[tuple[str, str]]:
+    return [(task, text) for task in tasks for text in INPUTS]
 
 
+def facts_of(folder: Path) -> Any:
+    return json.loads((folder / FACTS).read_text())
+
+
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("task", SPEC.task_names)
 @pytest.mark.parametrize(
     ("architecture", "tokenizer", "settings"),
@@ -99,33 +110,82 @@ def test_plain_generate_answers_as_the_champion(
     architecture: Any, tokenizer: Any, settings: str, task: str, tmp_path: Path
 ) -> None:
     held = bundle(tmp_path / "bundle", architecture, tokenizer(), HOSTILE[settings])
-    export_task(held, task, tmp_path / "out", row=INPUTS[0])
-    champion = Predictor.from_bundle(held, device="cpu").predict([task] * len(INPUTS), INPUTS)
-    assert answers(tmp_path / "out") == [one.text for one in champion]
-    facts = json.loads((tmp_path / "out" / TASK_FILE).read_text())
-    assert facts["example"]["as_one_text"]
-    assert facts["labels"] == list(SPEC.task(task).labels or ())
+    parity = export_version(held, tmp_path / "out", Wanted("merged", task), rows(task))
+    assert (parity.rows, parity.different_answers) == (len(INPUTS), 0)
+    assert parity.largest_probability_difference < 1e-5
+    told = facts_of(tmp_path / "out")["tasks"][task]
+    assert told["example"]["as_one_text"]
+    assert told["labels"] == list(SPEC.task(task).labels or ())
 
 
-def test_the_folder_needs_transformers_alone(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("architecture", "tokenizer"), [(llama, byte_level), (gpt2, byte_level), (t5, unigram)])
+def test_one_base_with_a_lora_each_answers_as_the_champion(architecture: Any, tokenizer: Any, tmp_path: Path) -> None:
+    held = bundle(tmp_path / "bundle", architecture, tokenizer(), HOSTILE["samples"])
+    parity = export_version(held, tmp_path / "out", Wanted("peft", fill_rank=True), rows(*SPEC.task_names))
+    assert (parity.rows, parity.different_answers) == (2 * len(INPUTS), 0)
+    assert parity.largest_probability_difference < 1e-5
+    told = facts_of(tmp_path / "out")
+    assert {name: (task["adapter"], task["rank"]) for name, task in told["tasks"].items()} == {
+        name: (f"adapters/{name}", 8) for name in SPEC.task_names
+    }
+    assert told["vllm_max_lora_rank"] == 8
+    assert told["tasks"]["topic"]["example"]["prompt_ids"]
+
+
+def test_a_fresh_process_that_has_no_factory_gives_the_manifests_numbers(tmp_path: Path) -> None:
     held = bundle(tmp_path / "bundle", llama, byte_level(), HOSTILE["samples"])
-    export_task(held, "topic", tmp_path / "out")
-    guard = "import sys; sys.modules['alter_core'] = None\n"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    long = " and ".join(INPUTS)
+    parity = export_version(held, tmp_path / "out", Wanted("peft"), [*rows("topic"), ("topic", long)])
+    assert facts_of(tmp_path / "out")["parity"] == json.loads(json.dumps(asdict(parity)))
+    assert parity.different_answers == 0
+    program = (
+        "import runpy, sys; sys.modules['alter_core'] = None; sys.argv[1:] = ['topic', sys.argv[1]]; "
+        "runpy.run_path('ask.py', run_name='__main__')"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", guard + program(tmp_path / "out")],
-        capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
-    )  # fmt: skip
-    assert done.stdout.strip() == json.loads((tmp_path / "out" / TASK_FILE).read_text())["example"]["answer"]
+        [sys.executable, "-c", program, long], capture_output=True, text=True, check=True, cwd=tmp_path / "out"
+    )
+    (champion,) = Predictor.from_bundle(held, device="cpu").predict(["topic"], [long])
+    assert champion.truncated
+    assert done.stdout == f"{champion.text}  ({champion.score:.4f}, of an input that was cut)\n"
 
 
+def test_an_input_is_cut_where_the_champion_cuts_it() -> None:
+    tokenizer, text = byte_level(), " and ".join(INPUTS)
+    export = object.__new__(ask.Export)
+    export.tokenizer = tokenizer
+    for most in range(1, 60):
+        task = SPEC.task("title").model_copy(update={"max_input_tokens": most})
+        before, after = prompt_text(task, "\0").split("\0")
+        told = {"before_input": before, "after_input": after, "max_input_tokens": most, "max_prompt_tokens": 90}
+        ids, cut = export.prompt(told, text)
+        assert ([ids], [cut]) == encode_prompts(tokenizer, task, [text], 90)
+
+
+def test_an_input_that_spells_out_a_special_token_is_refused() -> None:
+    export = object.__new__(ask.Export)
+    export.tokenizer = byte_level()
+    with pytest.raises(ValueError, match="special tokens"):
+        export.prompt({"before_input": "", "after_input": "", "max_input_tokens": 9, "max_prompt_tokens": 9}, "a <end>")
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_bundle_of_the_first_format_says_so(tmp_path: Path) -> None:
     held = bundle(tmp_path / "bundle", llama, byte_level(), {}, None)
-    export_task(held, "title", tmp_path / "out", row=INPUTS[0])
-    facts = json.loads((tmp_path / "out" / TASK_FILE).read_text())
-    assert facts["prompt_format"] == 1
+    parity = export_version(held, tmp_path / "out", Wanted("merged", "title"), rows("title"))
+    told = facts_of(tmp_path / "out")
+    assert told["prompt_format"] == 1
     [ids], _ = encode_prompts(byte_level(), SPEC.task("title"), INPUTS[:1], None, 1)
-    assert facts["example"]["prompt_ids"] == ids
-    assert "encoded apart" in (tmp_path / "out" / "README.md").read_text()
-    (champion,) = Predictor.from_bundle(held, device="cpu").predict(["title"], INPUTS[:1])
-    assert facts["example"]["answer"] == champion.text
+    assert told["tasks"]["title"]["example"]["prompt_ids"] == ids
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "encoded apart" in page
+    assert f"\n{parity.different_answers} answers differ" in page
+
+
+@pytest.mark.parametrize("wanted", [Wanted("merged"), Wanted("peft", "nothing")])
+def test_a_task_that_is_missing_or_unknown_is_told_with_those_there_are(wanted: Wanted, tmp_path: Path) -> None:
+    held = bundle(tmp_path / "bundle", llama, byte_level(), {})
+    with pytest.raises(MTAError, match="topic, title"):
+        export_version(held, tmp_path / "out", wanted)
+    assert not (tmp_path / "out").exists()

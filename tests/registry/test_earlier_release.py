@@ -114,3 +114,17 @@ def test_the_champion_can_be_rolled_back_and_promoted_again(old: Old, alter: Alt
     assert champion is not None
     assert champion["version"] == 2
     assert "champion" in champion["description"]
+
+
+def test_it_is_exported_as_a_base_with_a_lora_each_that_answer_its_recorded_rows_alike(
+    old: Old, alter: Alter, tmp_path: Path
+) -> None:
+    code, out, err = alter("export", str(old.domain), "--format", "peft", "--to", "exported")
+    assert code == 0, err
+    told = json.loads((tmp_path / "exported" / "alter_export.json").read_text(encoding="utf-8"))
+    assert (told["name"], told["prompt_format"]) == ("tiny version 2", 1)
+    assert {file.name for file in (tmp_path / "exported" / "adapters").iterdir()} == {"colour", "match", "thing"}
+    rows, parity = samples_of(old, "champion"), told["parity"]
+    recorded = [(row["task"], row["input"], row["prediction"]) for row in rows]
+    assert [(row["task"], row["input"], row["champion"]) for row in parity["each"]] == recorded
+    assert f"of {len(rows)} rows {parity['different_answers']} are answered otherwise than by the champion" in out

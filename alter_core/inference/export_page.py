@@ -1,0 +1,119 @@
+"""README.md of an export: what it is, how a prompt is made, and how engines are started with it."""
+
+import json
+import shlex
+from typing import Any
+
+from alter_core.inference.parity import Parity
+
+
+def readme(facts: dict[str, Any], parity: Parity) -> str:
+    """facts: as they stand in alter_export.json."""
+    tasks = facts["tasks"]
+    first = next(iter(tasks))
+    parts = [
+        _HEAD[facts["format"]].format(name=facts["name"], task=first),
+        _tasks(facts),
+        _prompt(facts),
+        _asking(first),
+    ]
+    if facts["format"] == "peft":
+        parts.append(_vllm(facts, first))
+    parts.append(_parity(parity))
+    return "\n".join(parts)
+
+
+_HEAD = {
+    "merged": """# {name}: {task}
+
+A plain transformers model of one task. `generation_config.json` makes `generate()` answer greedily, as the champion
+does.
+""",
+    "peft": """# {name}: one base, and a LoRA for each task
+
+`base/` is a plain transformers model, `adapters/TASK/` a LoRA as peft writes it. Load the base once and one adapter
+for each task; the base alone answers none of them. A task that is added to the same version adds a folder and changes
+neither the base nor the other folders.
+""",
+}
+
+
+def _tasks(facts: dict[str, Any]) -> str:
+    has_rank = facts["format"] == "peft"
+    lines = [f"| task | {'rank | ' if has_rank else ''}answer | tokens of an input | of an answer |"]
+    lines.append("| --- " * (5 if has_rank else 4) + "|")
+    for name, task in facts["tasks"].items():
+        rank = f"{task['rank']} | " if has_rank else ""
+        kind = f"one of {len(task['labels'])} labels" if task["labels"] else "free text"
+        lines.append(f"| {name} | {rank}{kind} | {task['max_input_tokens']} | {task['max_new_tokens']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _prompt(facts: dict[str, Any]) -> str:
+    task = next(iter(facts["tasks"].values()))
+    parts = json.dumps([task["before_input"], "INPUT", task["after_input"]], ensure_ascii=False)
+    joined = (
+        "The prompt is one text, and its ids are those that the tokenizer gives for it."
+        if facts["prompt_format"] > 1
+        else "The model was taught by prompts whose three parts are encoded apart (`prompt_format` 1). Asked as one "
+        "text, which is what engines and `ask.py` do, they give other ids, and answers may differ: see below how much."
+    )
+    return f"""## The prompt
+
+```json
+{parts}
+```
+
+{joined} Of each task, `alter_export.json` has the parts (`before_input`, `after_input`), the labels, their token ids,
+and a row with its prompt, ids and answer. An answer begins with a space and ends with the tokenizer's end token: a
+choice between labels is one between `" label"` with that space. Inputs are Unicode NFC without blanks at their ends, in
+the task's `layout`. The champion reads the first `max_input_tokens` tokens of an input: `ask.py` cuts as it does,
+engines do not. A special token that an input spells out is read as characters by the champion, refused by `ask.py`, and
+read as the token by most engines.
+"""
+
+
+def _asking(task: str) -> str:
+    return f"""## transformers
+
+`ask.py` needs transformers, and peft where there are adapters. Without an input it asks the row in `alter_export.json`.
+
+```bash
+python ask.py {shlex.quote(task)}
+python ask.py {shlex.quote(task)} "INPUT"
+```
+"""
+
+
+def _vllm(facts: dict[str, Any], name: str) -> str:
+    size, task = facts["vllm_max_lora_rank"], facts["tasks"][name]
+    if size is None:
+        return (
+            "## vLLM\n\nIts `--max-lora-rank` ends below the rank of these adapters; `--format merged` serves a task.\n"
+        )
+    modules = " ".join(shlex.quote(f"{one}={about['adapter']}") for one, about in facts["tasks"].items())
+    asked: dict[str, Any] = {"model": name, "prompt": task["example"]["prompt"], "temperature": 0}
+    asked["max_tokens"] = task["max_new_tokens"]
+    if task["labels"]:
+        asked["structured_outputs"] = {"choice": [task["before_answer"] + label for label in task["labels"]]}
+    request = shlex.quote(json.dumps(asked, ensure_ascii=False))
+    return f"""## vLLM
+
+A request names its task as the model. Before 0.12, `structured_outputs` was `guided_choice`, with the list itself.
+
+```bash
+vllm serve base --enable-lora --max-lora-rank {size} --max-loras {len(facts["tasks"])} --lora-modules {modules}
+curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" -d {request}
+```
+
+vLLM has LoRA for a part of its architectures, and reads no encoder-decoder: its list of supported models says which.
+"""
+
+
+def _parity(parity: Parity) -> str:
+    return f"""## How far this is from the champion
+
+{parity.rows} rows were asked of both, in fp32; of this folder by {parity.asked_by}, in a process of its own.
+{parity.different_answers} answers differ; where they are the same, a probability does by at most
+{parity.largest_probability_difference:.1e}. `alter_export.json` has each row.
+"""
