@@ -1,4 +1,4 @@
-"""Tell people when a flow run ends badly, through a notification block of Prefect's own.
+"""Tell people through a notification block of Prefect's own: of a flow run that ends badly, and of news.
 
 ALTER_NOTIFY_BLOCK names the block as TYPE/NAME, such as slack-webhook/platform: any block with `notify`.
 """
@@ -16,7 +16,12 @@ VARIABLE = "ALTER_NOTIFY_BLOCK"
 
 
 def notify(flow: Any, flow_run: Any, state: Any) -> None:
-    """Hook of a flow (Prefect calls it with these names): sends the run's name, its state and the reason.
+    """Hook of a flow (Prefect calls it with these names): sends the run's name, its state and the reason."""
+    send(f"{flow_run.name}: {state.name}", message(flow_run, state))
+
+
+def send(subject: str, text: str) -> None:
+    """Send a message through the block.
 
     Does nothing while ALTER_NOTIFY_BLOCK is unset. What goes wrong here is logged and ends nothing else.
     """
@@ -26,7 +31,7 @@ def notify(flow: Any, flow_run: Any, state: Any) -> None:
     log = get_logger("flows.notify")
     try:
         block = cast(NotificationBlock, Block.load(name))
-        sending: Any = block.notify(message(flow_run, state), subject=f"{flow_run.name}: {state.name}")
+        sending: Any = block.notify(text, subject=subject)
         if iscoroutine(sending):  # a hook that a runner calls stands in an event loop
             run_coro_as_sync(sending)
     except Exception as error:  # whatever a block may raise: the run's own end must not change

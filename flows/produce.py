@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from prefect import flow
 from prefect.runtime import flow_run
 
-from alter_core.errors import AlterError, WorkspaceError
+from alter_core.errors import AlterError, QualityBlocked, WorkspaceError
 from alter_core.spec.load import load_domain
-from flows import artifacts, publish, steps
+from flows import artifacts, news, publish, steps
 from flows.abandoned import close_abandoned
 from flows.notify import notify
 from flows.production.candidate import Candidate
@@ -61,6 +61,7 @@ def produce(
     with _alone(plan), _full_disk_explained(plan):
         stores = Stores(plan.workspace, plan.spec.name)
         close_abandoned(plan, stores.tracker)
+        publish.put_aside(plan, stores)
         outcome = make(Production(plan, stores, steps.prepare_backbone(plan), steps.ingest(plan)), force, processes)
     return replace(outcome, seconds=time.monotonic() - begin)
 
@@ -71,7 +72,11 @@ def make(production: Production, force: bool = False, processes: int = 1) -> Out
     champion = publish.champion(production)
     if not force and (made := publish.already_made(production, champion)):
         return Outcome(name, "unchanged", made["version"], key, aliases=tuple(made["aliases"]))
-    quality = steps.validate(production, champion)
+    try:
+        quality = steps.validate(production, champion)
+    except QualityBlocked as error:
+        news.tell("blocked", name, str(error), by_block=False)
+        raise
     need_disk(production)
     with publish.mlflow_run(production, quality, flow_run.get_id()) as run:
         start, why = first_start(production, champion)

@@ -12,29 +12,39 @@ from prefect.exceptions import TerminationSignal
 from prefect.utilities.urls import url_for
 
 from alter_core.process import Row
-from flows import artifacts
-from flows.production import earlier
+from flows import artifacts, news
+from flows.production import earlier, review
 from flows.production.candidate import Candidate
 from flows.production.code_wheel import build_wheel, serving_requirements
-from flows.production.plan import code_of
+from flows.production.plan import Plan, code_of
 from flows.production.production import Production, Quality
-from flows.production.stores import write_card
+from flows.production.stores import Stores, write_card
 from flows.steps import io_retries, log_line
 from registry.card import CardFacts, render_card
 from registry.errors import AliasConflict, RegistryError
-from registry.models import STARTED_FROM
+from registry.models import REVIEW, STARTED_FROM
 from registry.promotion import Decision
 from registry.scorecard import Sample
 from registry.tracking import WORKSPACE, Tracker
 from registry.verification import verify_in_fresh_process
 from registry.versions import Version
 
-Verdict = Literal["champion", "candidate", "overtaken"]
+Verdict = Literal["champion", "candidate", "waiting", "overtaken"]
 
 
 def champion(production: Production) -> Version | None:
     """The version that users load today; None before the first."""
     return production.stores.models.champion(production.plan.spec.name)
+
+
+def put_aside(plan: Plan, stores: Stores) -> None:
+    """End the wait of a version that nobody decided on in time."""
+    store, name = stores.models, plan.spec.name
+    if waited := review.put_aside(store, name):
+        news.tell("refused", name, "it waited for approval in vain, and is put aside", waited["version"])
+        log_line(f"{name} version {waited['version']} waited for approval in vain, and is put aside")
+        with suppress(RegistryError):  # its files may be gone; its tags tell it
+            write_card(store, name, waited["version"], store.facts(name, waited["version"], plan.workspace.downloads))
 
 
 def already_made(production: Production, now: Version | None) -> Version | None:
@@ -43,7 +53,7 @@ def already_made(production: Production, now: Version | None) -> Version | None:
     now: the champion. A production of it that was killed just before its end is brought there.
     """
     if made := earlier.settled(production):
-        if earlier.stands(made, now):
+        if earlier.stands(made, now, production.plan.spec.promotion.mode == "review"):
             log_line(earlier.said_unchanged(production, made))
             return made
         log_line(
@@ -165,38 +175,51 @@ def verify(candidate: Candidate, version: int) -> dict[str, float]:
 
 @task(name="promote", cache_policy=NO_CACHE, **io_retries)
 def promote(candidate: Candidate, version: int, decision: Decision) -> Verdict:
-    """Move the alias `champion` when the rule holds; otherwise the version waits as `challenger`.
+    """Move the alias `champion` when the rule holds, or put the version up for review where the spec asks for it;
+    otherwise it waits as `challenger`.
 
     Overtaken, and nothing moved, when the champion is no longer the one that the candidate was compared with.
     """
-    store, name = candidate.production.stores.models, candidate.production.plan.spec.name
-    before = candidate.champion
+    production, before = candidate.production, candidate.champion
+    store, name = production.stores.models, production.plan.spec.name
     if before and before["version"] == version:  # made again to the bit: what was decided of it stands
         log_line(f"{name} version {version} is the champion already")
         return "champion"
-    # What a person decided of this version before was against another champion.
-    stale = dict.fromkeys({"promoted_by", "promotion_reason"} & store.get(name, version)["tags"].keys(), "")
+    rule, against = production.plan.spec.promotion, before["version"] if before else None
+    verdict: Verdict = "candidate" if not decision.promote else "waiting" if rule.mode == "review" else "champion"
+    tags = store.get(name, version)["tags"]
     # First: a production that is killed from here on can be brought to its end by what stands there.
     store.tag(
         name,
         version,
         {
-            "champion_before": before["version"] if before else "none",
-            "decision": "promote" if decision.promote else "keep",
+            # What a person decided of this version before was against another champion.
+            **dict.fromkeys(review.OF_PERSONS & tags.keys(), ""),
+            "champion_before": "none" if against is None else against,
+            "decision": {"candidate": "keep", "waiting": "review", "champion": "promote"}[verdict],
             "decision_reason": decision.reason,
-            **stale,
+            **(review.asked(rule, tags, against) if rule.mode == "review" else {}),
         },
     )
-    if not decision.promote:
-        store.set_challenger(name, version)
-    else:
-        try:
-            store.set_champion(name, version, before["version"] if before else None)
-        except AliasConflict as conflict:
-            log_line(f"{conflict}: comparing with the new champion")
-            return "overtaken"
+    waited = store.alias(name, REVIEW)
+    try:
+        if verdict == "candidate":
+            store.set_challenger(name, version)
+        elif verdict == "waiting":
+            store.set_review(name, version, against)
+        else:
+            store.set_champion(name, version, against)
+    except AliasConflict as conflict:
+        log_line(f"{conflict}: comparing with the new champion")
+        return "overtaken"
     log_line(f"{name} version {version}: {decision.reason}")
-    return "champion" if decision.promote else "candidate"
+    if waited and verdict != "candidate" and waited["version"] != version:
+        replaced = f"it waited for approval, and is replaced by version {version}"
+        news.tell("refused", name, replaced, waited["version"])
+        log_line(f"{name} version {waited['version']}: {replaced}")
+        with suppress(RegistryError):  # its files may be gone; its tags tell it
+            write_card(store, name, waited["version"], production.facts_of(waited["version"]))
+    return verdict
 
 
 @task(name="settle", cache_policy=NO_CACHE, **io_retries)
@@ -207,6 +230,7 @@ def settle(production: Production, version: int, facts: CardFacts | None = None)
     registered = facts if facts and facts.get("champion_version") != version else None
     card = write_card(store, name, version, registered or production.facts_of(version))
     create_markdown_artifact(card, key=artifacts.key(production.plan, "card"))
+    news.tell_decided(store.get(name, version))
     store.tag(name, version, {earlier.SETTLED: "yes"})
 
 

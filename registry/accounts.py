@@ -6,7 +6,7 @@ from http import HTTPStatus
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from registry.errors import RegistryError, StoreUnavailable
+from registry.errors import RegistryError, RegistryInputError, StoreUnavailable, reported, without_password
 
 API = "api/2.0/mlflow/users"
 SECONDS = 30.0
@@ -31,6 +31,29 @@ def ensure_account(tracking_uri: str, admin: tuple[str, str], name: str, passwor
             f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {_why(changed, answer)}"
         )
     return False
+
+
+def account(tracking_uri: str) -> str | None:
+    """The caller's account as the server knows it, which it has checked; None where the store has no accounts.
+
+    Raises RegistryInputError for a caller whom the server refuses, StoreUnavailable.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    if not tracking_uri.lower().startswith(("http://", "https://")):
+        return None
+    with reported("read the account", tracking_uri):
+        answer = http_request(get_default_host_creds(tracking_uri), f"/{API}/current", "GET")
+    if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise RegistryInputError(
+            f"the MLflow server at {without_password(tracking_uri)} does not know this caller; set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    try:
+        return str(answer.json()["user"]["username"])
+    except (ValueError, KeyError, TypeError):  # a server without accounts knows no such place
+        return None
 
 
 def _why(status: int, answer: str) -> str:

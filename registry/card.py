@@ -66,6 +66,10 @@ class DecisionFacts(TypedDict):
     person_reason: NotRequired[str]
     rolled_back: NotRequired[str]
     """When a person took that back."""
+    review: NotRequired[str]
+    """In place of "promoted" or "candidate": that it waits for a person's word, or how that ended."""
+    review_detail: NotRequired[str]
+    """Whose word until when, or whose it was."""
 
 
 class Profile(TypedDict):
@@ -115,12 +119,27 @@ def decision_of(tags: Mapping[str, str]) -> DecisionFacts | None:
         return None
     promote = bool(promoted_by) or tags.get("decision") == "promote"
     found: DecisionFacts = {"promote": promote, "reason": tags.get("decision_reason", "the rule was not asked")}
+    if not promote and (review := _review(tags)):
+        found |= {"review": review[0], "review_detail": review[1]}
     if promoted_by:
         found |= {"by": promoted_by, "person_reason": tags.get("promotion_reason", "")}
     rolled_back = tags.get("rolled_back", "")
     if promote and rolled_back > tags.get("promoted", ""):
         found["rolled_back"] = rolled_back
     return found
+
+
+def _review(tags: Mapping[str, str]) -> tuple[str, str] | None:
+    """What a version's tags say of a person's word on it, and what of that; None where none was or is asked for."""
+    if when := tags.get("rejected"):
+        return "Rejected", f"on {when[:10]} by {tags.get('rejected_by', '')}: {tags.get('rejection_reason', '')}"
+    if tags.get("decision") != "review":
+        return None
+    if ended := tags.get("review_ended"):
+        return "Not decided", f"as it was {ended}"
+    whom = tags.get("reviewers", "").replace(",", ", ") or "whoever may move the alias"
+    until = tags.get("review_until", "")[:16].replace("T", " ")
+    return "Waits for approval", f"by {whom} until {until} UTC, with alter promote or alter reject"
 
 
 def decided(facts: CardFacts, tags: Mapping[str, str]) -> CardFacts:
@@ -197,6 +216,8 @@ def _decision(facts: CardFacts) -> str:
     against = facts.get("champion_version")
     than = f" against champion version {against}" if against is not None else ""
     text = f"**{verdict}**{than}: {plain(decision['reason'])}."
+    if review := decision.get("review"):
+        text = f"**{review}** {plain(decision.get('review_detail', ''))}. The rule{than}: {plain(decision['reason'])}."
     if person := decision.get("by"):
         text += f" Decided by {plain(person)}: {plain(decision.get('person_reason', ''))}"
     return text

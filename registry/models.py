@@ -11,6 +11,7 @@ from registry.store import domain_lock
 from registry.versions import Version, is_ours
 
 CHALLENGER = "challenger"
+REVIEW = "review"  # alias of the version that the rule would promote, and that waits for a person's word
 NOTE_SECONDS = 2.0  # that a command which only looks waits to note what it saw
 STARTED_FROM = "started_from"  # tag of a version: the version whose weights training went on from
 
@@ -73,11 +74,7 @@ class ModelStore(Registration):
             current = now["version"] if now else None
             if current == version:
                 return
-            if current != expected_previous:
-                raise AliasConflict(
-                    f"{domain}: version {version} was compared with champion {_shown(expected_previous)}, but the "
-                    f"champion is {_shown(current)} by now: compare them again (`alter promote {domain} {version}`)"
-                )
+            self._need_champion(domain, version, current, expected_previous)
             self.get(domain, version)
             with reported(f"promote {domain} version {version}", self.tracking_uri):
                 order = self.champions(domain)
@@ -85,9 +82,12 @@ class ModelStore(Registration):
                 self.client.set_registered_model_tag(domain, ORDER, written(order, version))
                 self.client.set_registered_model_alias(domain, CHAMPION, str(version))
                 self.client.set_registered_model_tag(domain, ORDER, written([*order, Champion(version)]))
-                challenger = self.alias(domain, CHALLENGER)
-                if challenger and challenger["version"] <= version:
-                    self.client.delete_registered_model_alias(domain, CHALLENGER)
+                for alias in (CHALLENGER, REVIEW):
+                    waiting = self.alias(domain, alias)
+                    if waiting and waiting["version"] <= version:
+                        self.client.delete_registered_model_alias(domain, alias)
+                        if alias == REVIEW and waiting["version"] != version:
+                            self._tag(domain, waiting["version"], review_ended=_replaced(version))
                 self._tag(domain, version, promoted=_now())
 
     def set_challenger(self, domain: str, version: int) -> None:
@@ -95,6 +95,35 @@ class ModelStore(Registration):
         with self._locked(domain), reported(f"name a challenger of {domain}", self.tracking_uri):
             self.get(domain, version)
             self.client.set_registered_model_alias(domain, CHALLENGER, str(version))
+
+    def set_review(self, domain: str, version: int, expected_champion: int | None) -> None:
+        """Name `version` as the one that waits for a person's word; an older one that waits is replaced by it.
+
+        Raises AliasConflict when the champion is not `expected_champion` (None: there is none), which it was held
+        against.
+        """
+        with self._locked(domain), reported(f"put {domain} version {version} up for review", self.tracking_uri):
+            now, waiting = self.alias(domain, CHAMPION), self.alias(domain, REVIEW)
+            self._need_champion(domain, version, now["version"] if now else None, expected_champion)
+            self.client.set_registered_model_alias(domain, REVIEW, str(version))
+            if waiting and waiting["version"] != version:
+                self._tag(domain, waiting["version"], review_ended=_replaced(version))
+
+    def end_waiting(self, domain: str, version: int, tags: Mapping[str, object]) -> None:
+        """Take `version` out of those that wait for a person's word, and say with `tags` how that ended.
+
+        Raises AliasConflict when it waits no longer.
+        """
+        with self._locked(domain), reported(f"end the review of {domain} version {version}", self.tracking_uri):
+            waits = [one for one in (REVIEW, CHALLENGER) if (v := self.alias(domain, one)) and v["version"] == version]
+            if not waits:
+                raise AliasConflict(
+                    f"{domain} version {version} waits for no decision: it was decided or replaced meanwhile; "
+                    "`alter status` tells what waits"
+                )
+            self._tag(domain, version, **tags)
+            for alias in waits:
+                self.client.delete_registered_model_alias(domain, alias)
 
     def rollback(self, domain: str) -> tuple[int, int]:
         """Give the champion's place back to the one before it, whoever made it so; (version that left, champion now).
@@ -134,6 +163,13 @@ class ModelStore(Registration):
         order = self.champions(domain)
         return [one.version for one in order[:-1] if _may_return(one, order, there)]
 
+    def _need_champion(self, domain: str, version: int, current: int | None, expected: int | None) -> None:
+        if current != expected:
+            raise AliasConflict(
+                f"{domain}: version {version} was compared with champion {_shown(expected)}, but the champion is "
+                f"{_shown(current)} by now: compare them again (`alter promote {domain} {version}`)"
+            )
+
     def tag(self, domain: str, version: int, tags: Mapping[str, object]) -> None:
         """Add or replace tags of a version."""
         with reported(f"tag {domain} version {version}", self.tracking_uri):
@@ -155,6 +191,10 @@ def _left_open(domain: str, what: str, order: Sequence[Champion], there: Collect
         f"`alter promote {domain} VERSION --reason TEXT` says it. Champions so far, the newest first: "
         f"{', '.join(map(str, choices))}"
     )
+
+
+def _replaced(version: int) -> str:
+    return f"replaced by version {version} before anybody decided"
 
 
 def _shown(version: int | None) -> str:

@@ -10,6 +10,7 @@ from alter_core.spec.licences import LicencesSpec
 from alter_core.spec.mta import MTAConfig
 from alter_core.spec.schedule import ScheduleSpec
 from alter_core.spec.section import Name, Section, Share, spec_error
+from alter_core.spec.span import Span
 from alter_core.spec.stage import StageSpec, StageTwoSpec
 from alter_core.spec.task import TaskSpec
 from alter_core.whole import digest_of
@@ -70,6 +71,21 @@ class PromotionSpec(Section):
     are, the more often an equally good model falls so far by chance: of 50 rows, one is 0.02."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of the paired bootstrap on the macro score."""
+    mode: Literal["rule", "review"] = "rule"
+    """review: a candidate that the rule would promote waits until a person promotes or rejects it."""
+    reviewers: tuple[str, ...] = ()
+    """Who may, by the name of their account on the MLflow server or, where the store has no accounts, of their user;
+    empty: whoever may move the alias."""
+    wait: Span = "14d"
+    """So long a candidate waits; then it is put aside, and that is told."""
+
+    @model_validator(mode="after")
+    def _somebody_to_review(self) -> "PromotionSpec":
+        if self.reviewers and self.mode != "review":
+            raise ValueError("reviewers decide nothing without `mode: review`: add it, or drop them")
+        if wrong := [name for name in self.reviewers if not name.strip() or "," in name]:
+            raise ValueError(f"reviewers are names of accounts, which are not empty and hold no comma: {wrong}")
+        return self
 
 
 class DomainSpec(Section):
@@ -200,5 +216,8 @@ class DomainSpec(Section):
 
     @property
     def digest(self) -> str:
-        """Of everything that can change a version: not the schedule, the domain's description and what is allowed."""
-        return digest_of(self.model_dump(mode="json", exclude={"schedule", "description", "licences"}))
+        """Of everything that can change a version: not when it is made, who approves it, what is allowed, and what the
+        domain is for."""
+        content = self.model_dump(mode="json", exclude={"schedule", "description", "licences"})
+        content["promotion"] = self.promotion.model_dump(mode="json", include={"max_task_drop", "confidence"})
+        return digest_of(content)

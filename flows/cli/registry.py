@@ -1,28 +1,51 @@
-"""Commands on registered versions: promote, rollback, compare, report, export, gc."""
+"""Commands on registered versions: promote, reject, rollback, compare, report, export, gc."""
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from flows import make_prefect_home
 from flows.cli.options import Domain, Json
+
+if TYPE_CHECKING:
+    from flows.production.decisions import Decided
 
 app = typer.Typer()
 Format = Literal["merged", "peft"]
+Waiting = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="VERSION", help="A version number or an alias; unset: the one that waits, `review` before `challenger`."
+    ),
+]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version number or an alias.")]
 
 
 @app.command()
 def promote(
     domain: Domain,
-    version: Version = "challenger",
-    reason: Annotated[str | None, typer.Option(help="Why, where the promotion rule says no; kept with it.")] = None,
+    version: Waiting = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; kept with it. Needed where the promotion rule says no.")
+    ] = None,
 ) -> None:
     """Make a version the champion that users load."""
     from flows.production import decisions
 
-    typer.echo(decisions.promote(domain, version, reason))
+    _tell(decisions.promote(domain, version, reason))
+
+
+@app.command()
+def reject(
+    domain: Domain, reason: Annotated[str, typer.Option(help="Why; kept with it.")], version: Waiting = None
+) -> None:
+    """Say no to a version that waits for a decision; the champion stays."""
+    from flows.production import decisions
+
+    _tell(decisions.reject(domain, version, reason))
 
 
 @app.command()
@@ -30,7 +53,17 @@ def rollback(domain: Domain) -> None:
     """Give the champion's place back to the version before it; again goes one further back."""
     from flows.production import decisions
 
-    typer.echo(decisions.rollback(domain))
+    _tell(decisions.rollback(domain))
+
+
+def _tell(made: "Decided") -> None:
+    """The person here, and where there is a Prefect server those who listen there."""
+    typer.echo(made.text)
+    if made.news and os.environ.get("PREFECT_API_URL"):
+        make_prefect_home()
+        from flows.news import tell
+
+        tell(made.news, made.domain, made.text, made.version)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from flows.production.outcome import Outcome
+from flows.production.outcome import Outcome, Status
 from registry.card import known_limits, number
 from registry.costs import MEASURES, Cost, share
 from registry.scorecard import Scorecards, macro_of, own_scorecard, score_of, shown_subjects
@@ -19,7 +19,7 @@ def print_outcome(outcome: Outcome, domain: str) -> None:
     out = Console(soft_wrap=True)
     name, version = outcome.domain, outcome.version
     if outcome.status == "unchanged":
-        place = ", ".join(outcome.aliases or ()) or "neither champion nor challenger"
+        place = ", ".join(outcome.aliases or ()) or "under no alias"
         out.print(
             f"{name}: unchanged; version {version} was made of the same, and is {place} ({outcome.seconds:.0f} s)",
             markup=False,
@@ -32,7 +32,7 @@ def print_outcome(outcome: Outcome, domain: str) -> None:
         for limit in known_limits(cards):
             out.print(f"limit: {limit}", markup=False, highlight=False)
         out.print(
-            f"\nregistered {name} version {version} as {outcome.status}: {outcome.reason} ({outcome.seconds:.0f} s)",
+            f"\nregistered {name} version {version}{_became(outcome)}: {outcome.reason} ({outcome.seconds:.0f} s)",
             markup=False,
             highlight=False,
         )
@@ -71,15 +71,27 @@ def stage_two_cost(costs: Mapping[str, Cost]) -> str:
 
 def _next_commands(domain: str, outcome: Outcome) -> str:
     return (
-        f"\nnext:\n{_waiting(domain) if outcome.status == 'candidate' else ''}"
+        f"\nnext:\n{_waiting(domain, outcome.status)}"
         f"  alter predict {domain} --task TASK TEXT     answer with the champion\n"
         f"  alter models {outcome.domain}                   list versions\n"
         "  alter ui                              browse runs, cards and data in MLflow"
     )
 
 
-def _waiting(domain: str) -> str:
-    """What a person may do about a candidate that the promotion rule said no to."""
+def _became(outcome: Outcome) -> str:
+    return ", which waits for approval" if outcome.status == "waiting" else f" as {outcome.status}"
+
+
+def _waiting(domain: str, status: Status) -> str:
+    """What a person may do about a candidate that the promotion rule said no to, or that waits for a word."""
+    if status == "waiting":
+        return (
+            f"  alter compare {domain} champion review      see both side by side\n"
+            f"  alter promote {domain} --reason TEXT        approve it: it is champion then\n"
+            f"  alter reject {domain} --reason TEXT         say no\n"
+        )
+    if status != "candidate":
+        return ""
     return (
         f"  alter compare {domain} champion challenger  see both side by side\n"
         f"  alter promote {domain} --reason TEXT        make it champion all the same\n"

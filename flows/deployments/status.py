@@ -24,8 +24,10 @@ from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.deployments.declarations import domain_tag
 from flows.deployments.deploy import server_errors
+from flows.production import review
 from flows.production.plan import find_domain
 from flows.production.stores import model_store
+from registry.models import REVIEW
 
 LATE = timedelta(minutes=1)  # a worker asks for runs every ten to fifteen seconds
 _ON = ([StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED], [StateType.PENDING])
@@ -56,6 +58,11 @@ class DomainStatus:
     """The champion's macro score."""
     promoted: str | None
     """When it became champion."""
+    waiting: int | None
+    """The version that waits for a person's word."""
+    waiting_until: str | None
+    reviewers: str | None
+    """Who may say it, names with commas; empty: whoever may move the alias."""
 
     @property
     def unknown(self) -> bool:
@@ -82,7 +89,7 @@ def status(domains: Sequence[str]) -> list[DomainStatus]:
                 problem = f"{error.headline}; `alter check {given}` shows them" if error.problems else error.headline
             last = _on(client, name) or _last_ended(client, name)
             coming = _first(client, name, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
-            champion = store.champion(name)
+            champion, waiting = store.champion(name), store.alias(name, REVIEW)
             rows.append(
                 DomainStatus(
                     domain=name,
@@ -97,6 +104,9 @@ def status(domains: Sequence[str]) -> list[DomainStatus]:
                     champion=champion["version"] if champion else None,
                     macro=champion["macro"] if champion else None,
                     promoted=champion["tags"].get("promoted") if champion else None,
+                    waiting=waiting["version"] if waiting else None,
+                    waiting_until=waiting["tags"].get("review_until") if waiting else None,
+                    reviewers=waiting["tags"].get("reviewers") if waiting else None,
                 )
             )
     return rows
@@ -129,8 +139,8 @@ def print_status(rows: Sequence[DomainStatus]) -> None:
             out.print(f"{row.domain}: {row.problem}", markup=False, highlight=False, soft_wrap=True)
         elif row.state in ("Failed", "Crashed", "Cancelled") and row.message:
             out.print(f"{row.run}: {row.message.strip()}", markup=False, highlight=False, soft_wrap=True)
-        if advice := _advice(row):
-            out.print(advice, markup=False, highlight=False, soft_wrap=True)
+        for line in filter(None, (_advice(row), _asked(row))):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _next(row: DomainStatus) -> str:
@@ -149,6 +159,19 @@ def _advice(row: DomainStatus) -> str | None:
             "serve`, plans them"
         )
     return None
+
+
+def _asked(row: DomainStatus) -> str | None:
+    """What waits for a person's word."""
+    if row.waiting is None:
+        return None
+    by = f" by {row.reviewers.replace(',', ', ')}" if row.reviewers else ""
+    over = row.waiting_until and row.waiting_until < review.stamp(review.now())
+    until = f"{'over its limit since' if over else 'until'} {_short(row.waiting_until)}"
+    return (
+        f"{row.domain}: version {row.waiting} waits for approval{by}, {until} (UTC): `alter promote {row.domain} "
+        f"--reason TEXT` or `alter reject {row.domain} --reason TEXT`; its card and `alter compare` tell the scores"
+    )
 
 
 def _on(client: SyncPrefectClient, name: str) -> FlowRun | None:

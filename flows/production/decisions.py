@@ -1,11 +1,10 @@
 """What a person decides about registered versions: promote against the rule with a reason, roll back, compare, tidy."""
 
-import getpass
 import json
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +13,7 @@ from alter_core.errors import AlterError
 from alter_core.spec import PromotionSpec
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
+from flows.production import review
 from flows.production.caches import Cache
 from flows.production.plan import find_domain
 from flows.production.stores import model_name, model_store, write_card
@@ -21,9 +21,24 @@ from registry.card import CardFacts, decided, number
 from registry.comparison import Comparison
 from registry.comparison import compare as compare_cards
 from registry.errors import RegistryError, RegistryInputError
-from registry.models import ModelStore
+from registry.models import CHALLENGER, REVIEW, ModelStore
 from registry.retention import Removal, plan_removals, remove
 from registry.scorecard import Scorecard, own_scorecard
+from registry.versions import Version
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a person decided."""
+
+    domain: str
+    version: int
+    """The champion of now, or the version that is not to be."""
+    text: str
+    """What to tell people."""
+    news: Literal["champion", "refused"] | None = None
+    """None: nothing has changed."""
+
 
 if TYPE_CHECKING:
     from alter_core.inference.export import Format
@@ -36,23 +51,26 @@ def compare(domain: str, first: str, second: str) -> Comparison:
     return _compared(model_store(Workspace.default()), domain, first, second)
 
 
-def promote(domain: str, which: str, reason: str | None) -> str:
-    """Make a version champion; what to tell the person.
+def promote(domain: str, which: str | None, reason: str | None) -> Decided:
+    """Make a version champion. which: None for the one that waits.
 
     Where the promotion rule says no, or cannot be asked, `reason` is needed, and is kept with the version. Raises
-    AlterError without it, and for a version that was never verified; RegistryError where its bundle is gone.
+    AlterError without it, for a person who may not, and for a version that was never verified; RegistryError where its
+    bundle is gone.
     """
     workspace = Workspace.default()
     store, name = model_store(workspace), model_name(domain)
-    version, champion = store.get(name, which), store.champion(name)
+    version, champion = _waiting(store, name, which), store.champion(name)
+    which = which or str(version["version"])
     number = int(version["version"])
     if champion and champion["version"] == number:
-        return f"{name} version {number} is the champion already"
+        return Decided(name, number, f"{name} version {number} is the champion already")
     if "decision_reason" not in version["tags"]:  # which a production writes when the version was verified
         raise AlterError(
             f"{name} version {number} was registered, but its production did not end, so that it was never verified; "
             f"run the domain again, which brings it to its end: alter run {domain}"
         )
+    who = review.decider(store, version)
     store.bundle_path(name, number, workspace.downloads)  # before the alias moves to what nobody could load
     said, agrees = "there was no champion", True
     if champion:
@@ -68,12 +86,40 @@ def promote(domain: str, which: str, reason: str | None) -> str:
         "decision": "promote" if agrees else "keep",
         "decision_reason": said,
     }
-    store.tag(name, number, {**decided_today, "promoted_by": _user(), "promotion_reason": reason or said})
-    return f"{name} version {number} is champion now: {reason or said}{_told_in_card(store, name, number)}"
+    taken_back = dict.fromkeys({"rejected", "rejected_by", "rejection_reason"} & version["tags"].keys(), "")
+    decided_today |= {"promoted_by": who, "promotion_reason": reason or said, **taken_back}
+    store.tag(name, number, decided_today)
+    text = f"{name} version {number} is champion now: {reason or said}{_told_in_card(store, name, number)}"
+    return Decided(name, number, text, "champion")
 
 
-def rollback(domain: str) -> str:
-    """Give the champion's place back to the one before; what to tell the person.
+def reject(domain: str, which: str | None, reason: str) -> Decided:
+    """Say no to a version that waits. which: None for the one that waits.
+
+    Raises AlterError for a person who may not and without a reason, AliasConflict where it does not wait.
+    """
+    if not reason.strip():
+        raise AlterError("say why with --reason TEXT: it is kept with the version")
+    store, name = model_store(Workspace.default()), model_name(domain)
+    version = _waiting(store, name, which)
+    number, who = version["version"], review.decider(store, version)
+    said = {"rejected": review.stamp(review.now()), "rejected_by": who, "rejection_reason": reason}
+    store.end_waiting(name, number, said)
+    text = f"{name} version {number} is rejected: {reason}{_told_in_card(store, name, number)}"
+    return Decided(name, number, text, "refused")
+
+
+def _waiting(store: ModelStore, name: str, which: str | None) -> Version:
+    """The version that a person means; of those that wait, the one that the rule would promote."""
+    found = store.get(name, which) if which else store.alias(name, REVIEW) or store.alias(name, CHALLENGER)
+    if found is None:
+        store.versions(name)  # a domain that has none says so
+        raise RegistryInputError(f"no version of {name} waits for a decision; `alter models {name}` lists all")
+    return found
+
+
+def rollback(domain: str) -> Decided:
+    """Give the champion's place back to the one before.
 
     Raises RegistryInputError where there is none before or it cannot be told which, and RegistryError where its bundle
     is gone.
@@ -97,10 +143,10 @@ def rollback(domain: str) -> str:
     else:
         beside = ""
     if any(row["version"] == left for row in store.versions(name)):
-        return f"{name} version {back} is champion again; version {left} stays registered{beside}" + _told_in_card(
-            store, name, left
-        )
-    return f"{name} version {back} is champion again; version {left}, which was champion, was deleted"
+        became = f" stays registered{beside}{_told_in_card(store, name, left)}"
+    else:
+        became = ", which was champion, was deleted"
+    return Decided(name, back, f"{name} version {back} is champion again; version {left}{became}", "champion")
 
 
 def plan_gc(keep: int) -> list[Removal]:
@@ -209,10 +255,3 @@ def _rule(domain: str) -> PromotionSpec:
         return load_domain(find_domain(domain)).promotion
     except AlterError:
         return PromotionSpec()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have a number and no name
-        return f"user {os.getuid()}"

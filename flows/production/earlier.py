@@ -32,15 +32,20 @@ def settled(production: Production) -> Version | None:
     return None
 
 
-def stands(version: Version, champion: Version | None) -> bool:
+def stands(version: Version, champion: Version | None, review: bool = False) -> bool:
     """Whether what was decided of a settled version holds today, so that there is nothing to do.
 
     It does not where the champion is gone, or is one that this version was never compared with: a spec or its rows may
-    have been changed, produced, and changed back.
+    have been changed, produced, and changed back. review: whether the spec asks a person, as the version may have been.
     """
+    tags = version["tags"]
+    if review and tags.get("decision") == "review" and not tags.get("review_ended", "").startswith("replaced"):
+        if tags.get("champion_before") == (str(champion["version"]) if champion else "none"):
+            return True
+    if tags.get("rejected"):  # by a person, who knows why
+        return True
     if champion is None:
         return False
-    tags = version["tags"]
     return (
         version["version"] == champion["version"]
         or tags.get("rolled_back", "") > tags.get("promoted", "")  # by a person, who knows why

@@ -9,7 +9,7 @@ from registry.card import known_limits
 from registry.costs import Cost
 from registry.scorecard import Scorecards
 
-Status = Literal["champion", "candidate", "unchanged"]
+Status = Literal["champion", "candidate", "waiting", "unchanged"]
 
 
 @dataclass(frozen=True)

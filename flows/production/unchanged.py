@@ -13,6 +13,7 @@ from flows.production.earlier import said_unchanged, settled, stands
 from flows.production.outcome import Outcome
 from flows.production.plan import Plan
 from flows.production.production import Backbone, Production, Rows
+from flows.production.review import is_overdue
 from flows.production.stores import Stores
 
 
@@ -33,7 +34,8 @@ def unchanged(plan: Plan) -> Outcome | None:
         stores = Stores(plan.workspace, plan.spec.name)
         production = Production(plan, stores, Backbone.read(folder), Rows.of(rows))
         made = settled(production)
-        if made is None or not stands(made, stores.models.champion(plan.spec.name)):
+        champion, asks = stores.models.champion(plan.spec.name), plan.spec.promotion.mode == "review"
+        if made is None or is_overdue(made) or not stands(made, champion, asks):
             return None
         if shown := display.current():
             shown.note(said_unchanged(production, made))

@@ -18,7 +18,7 @@ import pytest
 from alter_core.errors import WorkspaceError
 from registry.champions import CHAMPION
 from registry.errors import RegistryInputError
-from registry.models import CHALLENGER, ModelStore
+from registry.models import CHALLENGER, REVIEW, ModelStore
 from stack import manager, steps
 from stack.place import Place
 from stack.programs import postgres_folder
@@ -135,6 +135,22 @@ def test_a_reader_promotes_and_changes_nothing(place: Place, domain: str, monkey
     assert store.versions("tiny") == [before]
     as_account(monkeypatch, place, "factory").set_challenger("tiny", 1)  # who made it may
     assert store.alias("tiny", CHALLENGER) is not None
+
+
+def test_a_candidate_is_decided_by_the_account_that_its_spec_names_whatever_a_person_is_called_at_a_machine(
+    place: Place, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = as_account(monkeypatch, place, "factory")
+    store.tag("tiny", 1, {"decision": "review", "reviewers": "factory"})
+    store.set_review("tiny", 1, 1)
+    monkeypatch.setenv("LOGNAME", "factory")
+    refused = alter(place, "reject", domain, "--reason", "no", account="reader")
+    assert (refused.returncode, store.alias("tiny", REVIEW) is None) == (2, False)
+    assert "is for factory to decide on (promotion > reviewers), and this is reader" in refused.stderr
+    done = alter(place, "reject", domain, "--reason", "it invents dates")
+    assert done.stdout.startswith("tiny version 1 is rejected: it invents dates"), done.stderr
+    assert store.alias("tiny", REVIEW) is None
+    assert store.get("tiny", 1)["tags"]["rejected_by"] == "factory"
 
 
 def test_a_domain_that_was_never_made_has_no_champion(

@@ -95,7 +95,7 @@ def test_with_a_reason_a_champion_that_cannot_be_compared_any_more_is_replaced(s
     with pytest.raises(AlterError, match=r"cannot compare them: tiny version 1 .* was deleted in MLflow.*--reason"):
         decisions.promote("tiny", "2", None)
     assert champion(store) == 1
-    assert decisions.promote("tiny", "2", "files are gone") == "tiny version 2 is champion now: files are gone"
+    assert decisions.promote("tiny", "2", "files are gone").text == "tiny version 2 is champion now: files are gone"
     assert champion(store) == 2
     assert "it cannot compare them" in verdict(store, 2)  # though the run that made it was deleted
 
@@ -107,7 +107,9 @@ def test_where_the_card_of_a_version_cannot_be_written_anew_the_decision_stands_
     made(0.7, "promote")
     store.models.client.delete_logged_model(store.models.get("tiny", 2)["model_id"])
     told = decisions.rollback("tiny")
-    assert told.startswith("tiny version 1 is champion again; version 2 stays registered (the card of version 2 stays")
+    assert told.text.startswith(
+        "tiny version 1 is champion again; version 2 stays registered (the card of version 2 stays"
+    )
     assert champion(store) == 1
 
 
@@ -122,7 +124,7 @@ def test_a_card_tells_of_the_champion_that_a_person_replaced_and_of_the_rollback
     assert text.endswith(": the support team prefers it")
     tags = store.models.get("tiny", 2)["tags"]
     assert (tags["champion_before"], tags["decision"]) == ("3", "keep")
-    assert decisions.rollback("tiny") == "tiny version 3 is champion again; version 2 stays registered"
+    assert decisions.rollback("tiny").text == "tiny version 3 is champion again; version 2 stays registered"
     assert verdict(store, 2).startswith("**Rolled back on 20")
     assert "it had been promoted to champion** against champion version 3: " in verdict(store, 2)
     decisions.promote("tiny", "2", "after all")
