@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from alter_core.errors import AlterError
 from flows import make_prefect_home
 from flows.cli.options import Domain, Json
 
@@ -71,15 +72,41 @@ def compare(
     domain: Domain,
     first: Annotated[str, typer.Argument(metavar="FIRST", help="A version number or an alias.")],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="The one that the rule is asked about.")],
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="LOG", help="Ask both what came, from the log of `alter endpoint --log`, instead."),
+    ] = None,
+    to_label: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="With --replay: rows that they answer otherwise, as JSONL."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Two versions side by side, per task, and what the promotion rule says of the second."""
+    """Two versions side by side, per task, and what the promotion rule says of the second; or on what really came."""
     from flows.production import decisions
     from flows.production.stores import need_versions
 
+    if to_label is not None and replay is None:
+        raise AlterError("--to-label goes with --replay LOG: which rows differ is known of those that were asked")
     need_versions(domain, (first, second))
+    if replay is not None:
+        return _replay(domain, first, second, replay, to_label, as_json)
     found = decisions.compare(domain, first, second)
     typer.echo(json.dumps(found, indent=2)) if as_json else decisions.print_comparison(found, first, second)
+
+
+def _replay(domain: str, first: str, second: str, log: Path, to_label: Path | None, as_json: bool) -> None:
+    from flows.production.display import console_display
+    from flows.serving import replay
+
+    with console_display(quiet=as_json).shown() as display:
+        found = replay.replay(domain, first, second, log, display)
+    typer.echo(json.dumps(found.json(), indent=2)) if as_json else replay.print_replay(found, first, second)
+    if to_label is not None:
+        found.write(to_label)
+        typer.echo(
+            f"wrote {to_label}: {len(found.to_label)} rows; fill in `target`, then name it as a source", err=True
+        )
 
 
 @app.command()

