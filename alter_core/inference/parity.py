@@ -26,7 +26,8 @@ class Answered:
     champion: str
     champion_probability: float
     export: str
-    export_probability: float
+    export_probability: float | None
+    """None where its engine does not tell."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Parity:
 
 
 def measure_parity(
-    folder: Path, rows: Sequence[tuple[str, str]], champion: Sequence[Prediction], adapters: bool
+    folder: Path, rows: Sequence[tuple[str, str]], champion: Sequence[Prediction], engines: Sequence[str]
 ) -> Parity:
-    """Ask the export in `folder` for `rows` of task and input. adapters: it takes peft.
+    """Ask the export in `folder` for `rows` of task and input. engines: the libraries by which it answers.
 
     Raises BundleError with the program's own words where it fails.
     """
@@ -53,9 +54,12 @@ def measure_parity(
         Answered(task, text, own.text, own.score, other["answer"], other["probability"])
         for (task, text), own, other in zip(rows, champion, got, strict=True)
     )
-    gaps = [abs(row.champion_probability - row.export_probability) for row in each if row.champion == row.export]
-    named = ", ".join(f"{name} {version(name)}" for name in ("transformers", *(["peft"] if adapters else [])))
-    return Parity(len(each), len(each) - len(gaps), max(gaps, default=0.0), named, each)
+    alike = [row for row in each if row.champion == row.export]
+    gaps = [
+        abs(row.champion_probability - row.export_probability) for row in alike if row.export_probability is not None
+    ]
+    named = ", ".join(f"{name} {version(name)}" for name in engines)
+    return Parity(len(each), len(each) - len(alike), max(gaps, default=0.0), named, each)
 
 
 def asked_in_fresh_process(program: Path, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flows.production.decisions import Decided
 
 app = typer.Typer()
-Format = Literal["merged", "peft"]
+Format = Literal["merged", "peft", "gguf"]
 Waiting = Annotated[
     str | None,
     typer.Argument(
@@ -137,12 +137,15 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="merged: one task as a plain transformers model. peft: one base, and a LoRA for each task.",
+            help="merged: one task as a plain transformers model. peft: one base, and a LoRA for each task. gguf: the "
+            "same for llama.cpp, or the task that is named alone.",
         ),
     ] = "merged",
-    task: Annotated[str | None, typer.Option(help="Which of the domain's tasks; unset: all, where peft.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which of the domain's tasks; unset: all.")] = None,
     version: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
-    approximate: Annotated[bool, typer.Option("--approximate", help="merged: allow a fold that is not exact.")] = False,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Of one task: allow a fold that is not exact.")
+    ] = False,
     fill_rank: Annotated[
         bool, typer.Option("--fill-rank", help="peft: fill ranks with zeros up to a size that vLLM takes.")
     ] = False,
@@ -154,11 +157,14 @@ def export(
     from flows.production import decisions
 
     parity = decisions.export(domain, version, to, form, task, approximate, fill_rank)
-    typer.echo(
-        f"wrote {to}, whose README.md says how to ask it; of {parity.rows} rows {parity.different_answers} are "
-        f"answered otherwise than by the {version}, and a probability differs by at most "
-        f"{parity.largest_probability_difference:.1e}"
-    )
+    typer.echo(f"wrote {to}, whose README.md says how to ask it")
+    if parity is None:
+        typer.echo("its answers were not compared: that takes llama.cpp, `pip install xllamacpp`", err=True)
+    else:
+        typer.echo(
+            f"of {parity.rows} rows {parity.different_answers} are answered otherwise than by the {version}, and a "
+            f"probability differs by at most {parity.largest_probability_difference:.1e}"
+        )
 
 
 @app.command()

@@ -172,8 +172,9 @@ def report(domain: str, which: str) -> str:
 
 def export(
     domain: str, which: str, target: Path, form: "Format", task: str | None, approximate: bool, fill_rank: bool
-) -> "Parity":
-    """Write a version as `alter_core.inference.export` does; how the folder answers the version's recorded samples.
+) -> "Parity | None":
+    """Write a version as `alter_core.inference.export` does; how the folder answers the version's recorded samples, or
+    None where no engine is there to ask it.
 
     Raises AlterError for settings of another format, MTAError, RegistryInputError, BundleError.
     """
@@ -181,8 +182,9 @@ def export(
 
     if target.exists():  # told before the model is loaded, which takes seconds
         raise AlterError(f"{target} exists already; name a folder that is not there yet")
-    if (approximate and form != "merged") or (fill_rank and form != "peft"):
-        raise AlterError("--approximate belongs to --format merged, and --fill-rank to --format peft")
+    wanted = Wanted(form, task, approximate, fill_rank)
+    if (approximate and not wanted.folds) or (fill_rank and form != "peft"):
+        raise AlterError("--approximate belongs to one task as a plain model, and --fill-rank to --format peft")
     workspace = Workspace.default()
     store, name = model_store(workspace), model_name(domain)
     number = store.get(name, which)["version"]
@@ -192,7 +194,7 @@ def export(
     except RegistryInputError:  # registered without its facts
         samples = ()
     rows = [(row["task"], row["input"]) for row in samples]
-    return export_version(bundle, target, Wanted(form, task, approximate, fill_rank), rows, f"{name} version {number}")
+    return export_version(bundle, target, wanted, rows, f"{name} version {number}")
 
 
 def print_comparison(found: Comparison, first: str, second: str) -> None:

@@ -2,6 +2,8 @@
 settings."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alter_core.errors import MTAError
 from alter_core.inference import ask
 from alter_core.inference.export import FACTS, Wanted, export_version
+from alter_core.inference.gguf_file import write_model
 from alter_core.inference.predict import Predictor
 from alter_core.mta import inject, save_bundle
 from alter_core.prompts import encode_prompts, prompt_text
@@ -76,7 +80,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asks exports here, and not in a process each, which takes seconds to start."""
 
     def asked(program: Path, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        export = ask.Export(program.parent)
+        export = ask.opened(program.parent)
         return [
             dict(zip(("answer", "probability", "cut"), export.answer(task, text), strict=True)) for task, text in rows
         ]
@@ -111,6 +115,7 @@ def test_plain_generate_answers_as_the_champion(
 ) -> None:
     held = bundle(tmp_path / "bundle", architecture, tokenizer(), HOSTILE[settings])
     parity = export_version(held, tmp_path / "out", Wanted("merged", task), rows(task))
+    assert parity
     assert (parity.rows, parity.different_answers) == (len(INPUTS), 0)
     assert parity.largest_probability_difference < 1e-5
     told = facts_of(tmp_path / "out")["tasks"][task]
@@ -123,6 +128,7 @@ def test_plain_generate_answers_as_the_champion(
 def test_one_base_with_a_lora_each_answers_as_the_champion(architecture: Any, tokenizer: Any, tmp_path: Path) -> None:
     held = bundle(tmp_path / "bundle", architecture, tokenizer(), HOSTILE["samples"])
     parity = export_version(held, tmp_path / "out", Wanted("peft", fill_rank=True), rows(*SPEC.task_names))
+    assert parity
     assert (parity.rows, parity.different_answers) == (2 * len(INPUTS), 0)
     assert parity.largest_probability_difference < 1e-5
     told = facts_of(tmp_path / "out")
@@ -137,6 +143,7 @@ def test_a_fresh_process_that_has_no_factory_gives_the_manifests_numbers(tmp_pat
     held = bundle(tmp_path / "bundle", llama, byte_level(), HOSTILE["samples"])
     long = " and ".join(INPUTS)
     parity = export_version(held, tmp_path / "out", Wanted("peft"), [*rows("topic"), ("topic", long)])
+    assert parity
     assert facts_of(tmp_path / "out")["parity"] == json.loads(json.dumps(asdict(parity)))
     assert parity.different_answers == 0
     program = (
@@ -153,7 +160,7 @@ def test_a_fresh_process_that_has_no_factory_gives_the_manifests_numbers(tmp_pat
 
 def test_an_input_is_cut_where_the_champion_cuts_it() -> None:
     tokenizer, text = byte_level(), " and ".join(INPUTS)
-    export = object.__new__(ask.Export)
+    export: Any = object.__new__(ask.ByTransformers)
     export.tokenizer = tokenizer
     for most in range(1, 60):
         task = SPEC.task("title").model_copy(update={"max_input_tokens": most})
@@ -164,10 +171,52 @@ def test_an_input_is_cut_where_the_champion_cuts_it() -> None:
 
 
 def test_an_input_that_spells_out_a_special_token_is_refused() -> None:
-    export = object.__new__(ask.Export)
+    export: Any = object.__new__(ask.ByTransformers)
     export.tokenizer = byte_level()
     with pytest.raises(ValueError, match="special tokens"):
         export.prompt({"before_input": "", "after_input": "", "max_input_tokens": 9, "max_prompt_tokens": 9}, "a <end>")
+
+
+@pytest.mark.parametrize("shape", [{"num_attention_heads": 4, "num_key_value_heads": 2}, {"tie_word_embeddings": True}])
+def test_transformers_reads_the_gguf_file_of_a_base_as_the_model_that_it_was(
+    shape: dict[str, Any], tmp_path: Path
+) -> None:
+    tokenizer = byte_level(begins=True)
+    model = llama(tokenizer, bos_token_id=tokenizer.bos_token_id, **shape)
+    write_model(model, tokenizer, tmp_path / "base.gguf", "base")
+    read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="base.gguf").eval()
+    ids = torch.tensor([tokenizer("the red ball is in the garden")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(read(ids).logits, model(ids).logits)
+    words = AutoTokenizer.from_pretrained(tmp_path, gguf_file="base.gguf")
+    assert words(INPUTS)["input_ids"] == tokenizer(INPUTS)["input_ids"]
+
+
+@pytest.mark.parametrize("task", [None, "topic"])
+def test_llama_cpp_answers_gguf_files_as_the_champion(task: str | None, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    held = bundle(tmp_path / "bundle", llama, byte_level(), HOSTILE["samples"])
+    long = " and ".join(INPUTS)
+    asked = [*rows(*SPEC.task_names), ("topic", long)]
+    parity = export_version(held, tmp_path / "out", Wanted("gguf", task), asked)
+    assert parity
+    assert (parity.rows, parity.different_answers) == (len(INPUTS) * (1 if task else 2) + 1, 0)
+    assert parity.largest_probability_difference < 1e-5
+    page = (tmp_path / "out" / "README.md").read_text()
+    (shown,) = re.findall(r"/completion -d (.*)", page)
+    export: Any = ask.opened(tmp_path / "out")
+    said = export._get("/completion", **json.loads(shlex.split(shown)[0]))["content"]
+    assert any(label.startswith(said.strip()) for label in SPEC.task("topic").labels or ())
+    files = {file.name for file in (tmp_path / "out").rglob("*.*") if file.is_file()}
+    assert {"Modelfile.topic", "topic.gbnf"} <= files
+    assert ({"model.gguf"} if task else {"base.gguf", "topic.gguf", "title.gguf"}) <= files
+
+
+def test_what_no_gguf_file_is_written_of_is_refused_with_each_reason_and_the_other_way(tmp_path: Path) -> None:
+    held = bundle(tmp_path / "bundle", gpt2, byte_level(prefix_space=True), {})
+    with pytest.raises(MTAError, match=r"(?s)architecture gpt2.*splits words.*convert_hf_to_gguf"):
+        export_version(held, tmp_path / "out", Wanted("gguf"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("in_process")
@@ -180,6 +229,7 @@ def test_a_bundle_of_the_first_format_says_so(tmp_path: Path) -> None:
     assert told["tasks"]["title"]["example"]["prompt_ids"] == ids
     page = (tmp_path / "out" / "README.md").read_text()
     assert "encoded apart" in page
+    assert parity
     assert f"\n{parity.different_answers} answers differ" in page
 
 
