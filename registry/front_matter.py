@@ -6,9 +6,9 @@ from registry.card import CardFacts
 from registry.scorecard import own_scorecard
 
 
-def front_matter(facts: CardFacts) -> str:
-    """licence, base model, tags and scores, as the Hugging Face hub has them: a licence that has no SPDX name is
-    `other`, with its words beside it."""
+def front_matter(facts: CardFacts, only: str | None = None) -> str:
+    """Licence, base model, tags and scores, as the Hugging Face hub has them: a licence that has no SPDX name is
+    `other`, with its words beside it. only: the task whose scores are given; unset: all."""
     from huggingface_hub import EvalResult, ModelCardData  # half a second to import
 
     backbone, own = facts.get("backbone", {}), facts["scorecards"][own_scorecard(facts["scorecards"])]
@@ -26,6 +26,7 @@ def front_matter(facts: CardFacts) -> str:
             metric_value=round(score["metrics"][score["metric"]]["value"], 4),
         )
         for task, score in own["tasks"].items()
+        if only in (None, task)
     ]
     data = ModelCardData(
         license=licence,

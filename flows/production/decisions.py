@@ -21,6 +21,7 @@ from registry.card import CardFacts, decided, number
 from registry.comparison import Comparison
 from registry.comparison import compare as compare_cards
 from registry.errors import RegistryError, RegistryInputError
+from registry.front_matter import front_matter
 from registry.models import CHALLENGER, REVIEW, ModelStore
 from registry.retention import Removal, plan_removals, remove
 from registry.scorecard import Scorecard, own_scorecard
@@ -190,11 +191,15 @@ def export(
     number = store.get(name, which)["version"]
     bundle = store.bundle_path(name, number, workspace.downloads)
     try:
-        samples = _own_card(store.facts(name, number, workspace.downloads)).get("samples", ())
+        facts = store.facts(name, number, workspace.downloads)
     except RegistryInputError:  # registered without its facts
-        samples = ()
-    rows = [(row["task"], row["input"]) for row in samples]
-    return export_version(bundle, target, wanted, rows, f"{name} version {number}")
+        facts = None
+    rows = [(row["task"], row["input"]) for row in _own_card(facts).get("samples", ())] if facts else []
+    parity = export_version(bundle, target, wanted, rows, f"{name} version {number}")
+    if facts:
+        page = target / "README.md"
+        page.write_text(front_matter(facts, task) + page.read_text(encoding="utf-8"), encoding="utf-8")
+    return parity
 
 
 def print_comparison(found: Comparison, first: str, second: str) -> None:

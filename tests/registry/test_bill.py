@@ -47,5 +47,7 @@ def test_a_card_for_a_hub_opens_with_its_licence_base_model_and_scores() -> None
     assert {
         (result["dataset"]["type"], result["metrics"][0]["type"]) for result in header["model-index"][0]["results"]
     } == {("intent", "accuracy"), ("title", "rouge_l"), ("due", "token_f1")}
+    one = yaml.safe_load(front_matter(facts, "title").strip().strip("-"))
+    assert [result["dataset"]["type"] for result in one["model-index"][0]["results"]] == ["title"]
     other = yaml.safe_load(front_matter(with_licences("our own terms", "", "", "")).strip().strip("-"))
     assert (other["license"], other["license_name"]) == ("other", "our own terms")

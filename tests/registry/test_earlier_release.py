@@ -123,6 +123,9 @@ def test_it_is_exported_as_a_base_with_a_lora_each_that_answer_its_recorded_rows
     assert code == 0, err
     told = json.loads((tmp_path / "exported" / "alter_export.json").read_text(encoding="utf-8"))
     assert (told["name"], told["prompt_format"]) == ("tiny version 2", 1)
+    header, page = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8").split("\n---\n", 1)
+    assert "model-index:" in header
+    assert page.startswith("#")  # the page for people
     assert {file.name for file in (tmp_path / "exported" / "adapters").iterdir()} == {"colour", "match", "thing"}
     rows, parity = samples_of(old, "champion"), told["parity"]
     recorded = [(row["task"], row["input"], row["prediction"]) for row in rows]
