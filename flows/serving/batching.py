@@ -100,8 +100,7 @@ class Batcher:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if self._waiting:
                     until = self._waiting[0].since + self._gather_seconds
-                    enough = lambda: self._rows() >= self._batch_rows or self._closing  # noqa: E731
-                    self._changed.wait_for(enough, timeout=max(0.0, until - time.monotonic()))
+                    self._changed.wait_for(self._enough, timeout=max(0.0, until - time.monotonic()))
                 self._drop_cancelled()
                 batch = self._next() if self._waiting else []
                 self._metrics.waiting.set(self._rows())
@@ -110,6 +109,10 @@ class Batcher:
             if batch:
                 self._metrics.batch_rows.observe(sum(len(part.tasks) for part in batch))
                 self._answer(batch)
+                batch.clear()  # else it holds its version in memory until the next one
+
+    def _enough(self) -> bool:
+        return self._rows() >= self._batch_rows or self._closing
 
     def _next(self) -> list[_Part]:
         """The next batch: of the version that is longest asked for, a share of each request, then what there is room

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from registry.versions import Version
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 60.0  # before a version that could not be loaded is tried again
+STOP_SECONDS = 5.0  # that the end waits for a look, which may be at a server that does not answer
 VERIFY_ROWS = 8  # at a time, so that requests get their turn in between
 
 
@@ -48,6 +50,7 @@ class Champions:
         self._workspace = Workspace.default()
         self._store = model_store(self._workspace)
         self._followed: dict[str, _Followed] = {}
+        self._left: list[weakref.ref[Predictor]] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
         wrong: list[AlterError] = []
@@ -80,14 +83,17 @@ class Champions:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
 
     def _follow(self) -> None:
         while not self._stopped.wait(LOOK_SECONDS):
             for domain in self.domains:
-                self.look(domain)
+                self._look(domain)
+            self._left = [one for one in self._left if one() is not None]
+            if self._left:
+                gc.collect()  # a version that left, once its last batch is answered: it holds itself in circles
 
-    def look(self, domain: str) -> None:
+    def _look(self, domain: str) -> None:
         """Make the champion the one that answers, if it is another."""
         state = self._followed[domain]
         try:
@@ -98,11 +104,11 @@ class Champions:
                 self._tell(state, None)
             elif now["version"] != state.failed or time.monotonic() >= state.again:
                 state.failed, state.again = now["version"], time.monotonic() + AGAIN_SECONDS
-                state.served = self._loaded(now)
-                state.failed = None
-                self._took_over(state.served)
+                served = self._loaded(now)
+                self._left.append(weakref.ref(state.served.predictor))
+                state.served, state.failed = served, None
+                self._took_over(served)
                 self._tell(state, None)
-                gc.collect()  # the version before holds itself in circles
         except AlterError as error:
             if error.transient:
                 state.failed = None
