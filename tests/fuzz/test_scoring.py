@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import invocations
 
-from registry.store import open_client
 from tests.fuzz.conftest import no_hang
-from tests.registry.conftest import EXAMPLE, Store, make_bundle
+from tests.registry.conftest import EXAMPLE, Store, empty_store, make_bundle
+
+__all__ = ["empty_store"]  # a fixture
 
 texts = st.text(max_size=60) | st.sampled_from(
     [
@@ -44,11 +45,10 @@ likely = st.fixed_dictionaries({"task": tasks, "input": texts})
 
 
 @pytest.fixture(scope="module")
-def model(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def model(tiny_backbone: Path, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A registered model as a scoring server loads it."""
     folder = tmp_path_factory.mktemp("scoring")
-    open_client(f"sqlite:///{folder / 'empty.db'}")
-    store = Store(folder / "mlflow", folder / "empty.db")
+    store = Store(folder / "mlflow", empty_store)
     version = store.register(make_bundle(tiny_backbone, folder / "bundle"), "key", example=EXAMPLE)
     place = store.models.logged_model(store.models.get("tiny", version)).artifact_location
     shutil.rmtree(folder / "bundle")

@@ -1,5 +1,6 @@
 """A real MLflow store on SQLite for each test, and a real, tiny bundle to register."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from alter_core.mta import MTAConfig, inject, save_bundle
 from alter_core.spec import DomainSpec
@@ -20,9 +22,15 @@ EXAMPLE = {"task": "colour", "input": "the red ball is in the hall"}
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with MLflow's tables: making them takes seconds, copying the file does not."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_client(f"sqlite:///{file}")
+    """An SQLite file with MLflow's tables, one for all workers: making them takes seconds, copying does not."""
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder of its own in that of the session
+        session = session.parent
+    file, making = session / "empty.db", session / "being-made.db"
+    with FileLock(session / "empty.lock"):
+        if not file.exists():
+            open_client(f"sqlite:///{making}")
+            shutil.copy(making, file)
     return file
 
 
