@@ -118,7 +118,7 @@ def _scored(candidate: Candidate, champion: Version | None) -> Candidate:
     """The candidate with scorecards of all that is compared, `champion` among them."""
     production = candidate.production
     baselines = production.plan.spec.evaluation.baselines
-    bundles: dict[str, str | None] = {"zero_shot": None} if "zero_shot" in baselines else {}
+    bundles: dict[str, str | None] = {one: None for one in ("zero_shot", "bag_of_words") if one in baselines}
     bundles |= {name: str(stage.bundle) for name, stage in candidate.stages.items()}
     if there := bundle_to_compare(production, champion):
         bundles["champion"] = there

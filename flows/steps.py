@@ -38,6 +38,7 @@ from registry.scorecard import Scorecard
 from registry.versions import Version
 
 LOG_SECONDS = 5.0
+BAG_OF_WORDS = "bag_of_words"
 
 
 def _heals(_task: Any, _run: Any, state: Any) -> bool:
@@ -201,13 +202,15 @@ def _logged(log: Callable[[list[Row]], None] | None, rows: list[Row]) -> bool:
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[str, Scorecard]:
-    """Score each bundle (None: the backbone as it is) on the test rows; scorecards by name.
+    """Score each bundle (None: the backbone as it is, or a bag of words) on the test rows; scorecards by name.
 
-    All that have no scorecard yet are scored in one process. Raises TrainingError.
+    A bag of words depends on the rows alone, whatever the backbone. All that have no scorecard yet are scored in one
+    process. Raises TrainingError.
     """
     plan, rows, backbone = production.plan, production.rows, production.backbone
+    alone = {BAG_OF_WORDS: BAG_OF_WORDS}
     keys = {
-        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else backbone.digest, rows.digest)
+        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else alone.get(name, backbone.digest), rows.digest)
         for name, bundle in bundles.items()
     }
     folders = {name: plan.run_folder(f"score-{key}") for name, key in keys.items()}
@@ -217,7 +220,12 @@ def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[
         job = EvaluationJob(
             dataset=str(rows.path),
             spec=plan.spec.with_labels(rows.labels),
-            subjects=tuple(Subject(name=n, bundle=bundles[n], output=str(folders[n])) for n in missing),
+            subjects=tuple(
+                Subject(
+                    name=n, bundle=bundles[n], output=str(folders[n]), kind="bag_of_words" if n in alone else "model"
+                )
+                for n in missing
+            ),
             backbone=str(backbone.path),
             split="test",
             answers=plan.answers_folder,

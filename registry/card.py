@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 from registry.costs import MEASURES, Cost, share
-from registry.scorecard import Scorecards, macro_of, own_scorecard, score_of, shown_subjects
+from registry.scorecard import (
+    Scorecards,
+    against_bag_of_words,
+    macro_of,
+    own_scorecard,
+    score_of,
+    shown_subjects,
+)
 
 FEW_ROWS = 30
 """Below, resampled rows do not show how far a score may be off: 5 of 5 right would be 1.000 to 1.000."""
@@ -245,7 +252,8 @@ def _scores(facts: CardFacts) -> str:
     totals = [number(macro_of(cards, one.key)) for one in others]
     interval = f"{macro['low']:.3f} to {macro['high']:.3f}"
     rows.append(["**macro**", "mean of the above", "", *totals, f"**{macro['value']:.3f}**", interval])
-    return "## Scores on held-out rows\n\n" + table(header, rows, left=2)
+    against = against_bag_of_words(cards) or "What a bag of words would score was not recorded."
+    return f"## Scores on held-out rows\n\n{table(header, rows, left=2)}\n\n{plain(against)}"
 
 
 def _use(facts: CardFacts) -> str:
@@ -338,9 +346,9 @@ def _costs(facts: CardFacts) -> str:
 def known_limits(scorecards: Scorecards) -> list[str]:
     """What this model's scorecard says against it, one sentence each.
 
-    A task is named when its score, with its interval, is not wholly above that of the backbone alone, or of always
-    giving the commonest label: the promotion rule compares with the champion, which may be as bad, and a task that the
-    champion does not have with nothing.
+    A task is named when its score, with its interval, is not wholly above that of the backbone alone, of always giving
+    the commonest label, or of a bag of words or a copy: the promotion rule compares with the champion, which may be as
+    bad, and a task that the champion does not have with nothing.
     """
     sentences = []
     baselines = {"zero_shot": "the backbone alone", "majority": "always giving the commonest label"}
@@ -348,15 +356,19 @@ def known_limits(scorecards: Scorecards) -> list[str]:
     for name, task in scorecards[own_scorecard(scorecards)]["tasks"].items():
         score = task["metrics"][task["metric"]]
         others = {baselines[key]: score_of(scorecards, key, name) for key in baselines if key in there}
+        measured = f"{task['metric']} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})."
+        instead = scorecards["bag_of_words"]["tasks"].get(name) if "bag_of_words" in scorecards else None
+        if instead and (by := instead.get("by")) and (value := score_of(scorecards, "bag_of_words", name)) is not None:
+            if value > score["value"]:
+                sentences.append(f"{by[0].upper()}{by[1:]} is ahead on {name} ({value:.3f}): {measured}")
+            else:
+                others[by] = value
         if task["rows"] < FEW_ROWS:
             sentences.append(f"{name} was scored on {task['rows']} test rows: its interval is too narrow.")
         if unbeaten := [
             f"{other} ({value:.3f})" for other, value in others.items() if value is not None and score["low"] <= value
         ]:
-            sentences.append(
-                f"{name} is not shown to do better than {' or '.join(unbeaten)}: "
-                f"{task['metric']} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})."
-            )
+            sentences.append(f"{name} is not shown to do better than {' or '.join(unbeaten)}: {measured}")
     return sentences
 
 

@@ -34,6 +34,8 @@ class TaskScore(TypedDict):
     majority: NotRequired[float | None]
     """Score of always giving the commonest training target; label tasks only."""
     confusion: NotRequired[Confusion | None]
+    by: NotRequired[str | None]
+    """What answered where it was no model, such as "a bag of words"."""
 
 
 class Sample(TypedDict):
@@ -75,6 +77,7 @@ class Subject:
 SUBJECTS = (
     Subject("majority", "majority", "#c9ccd1"),
     Subject("zero_shot", "zero-shot", "#8a8f98"),
+    Subject("bag_of_words", "bag of words or copy", "#cc79a7"),
     Subject("stage_one", "stage one", "#56b4e9"),
     Subject("champion", "champion then", "#e69f00"),
     Subject("stage_two", "stage two", "#0072b2"),
@@ -112,6 +115,22 @@ def macro_of(scorecards: Scorecards, subject: str) -> float | None:
         return None
     card, own = scorecards[subject], scorecards[own_scorecard(scorecards)]
     return float(card["macro"]["value"]) if card["tasks"].keys() == own["tasks"].keys() else None
+
+
+def against_bag_of_words(scorecards: Scorecards) -> str:
+    """On which tasks the model is ahead of what a user would take instead of one; empty where that was not scored."""
+    if "bag_of_words" not in scorecards:
+        return ""
+    names = list(scorecards[own_scorecard(scorecards)]["tasks"])
+    level: list[str] = []
+    behind: list[str] = []
+    for name in names:
+        ours, theirs = (score_of(scorecards, key, name) for key in (own_scorecard(scorecards), "bag_of_words"))
+        if theirs is not None and ours is not None and theirs >= ours:
+            (level if theirs == ours else behind).append(name)
+    ahead = len(names) - len(level) - len(behind)
+    lost = [f"{word} on {', '.join(found)}" for word, found in (("level", level), ("behind", behind)) if found]
+    return "; ".join([f"Ahead of a bag of words or copy on {ahead} of {len(names)} tasks", *lost]) + "."
 
 
 def _has_majority(card: Scorecard) -> bool:

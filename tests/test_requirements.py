@@ -18,7 +18,6 @@ PROJECT = tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))["
 ROOMS = ("alter_core", "registry", "flows", "stack")
 NOT_IMPORTED = {
     "fastapi": "a bound on what Prefect and MLflow serve with",
-    "scikit-learn": "the embedded domain reads its docstrings",
     "sentencepiece": "transformers imports it for tokenizers that come without tokenizer.json",
 }
 OTHER_HALVES = {"pydantic-core", "markupsafe"}  # of pydantic and Jinja2, which bring them

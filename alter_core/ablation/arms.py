@@ -20,7 +20,8 @@ from alter_core.mta.injection import mta_blocks
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training.stages import count_all_steps
 
-Family = Literal["mta", "baseline"]
+Family = Literal["mta", "baseline", "instead"]
+"""instead: what a user would take instead of a model; it is told beside the best baseline, never as it."""
 Parts = Mapping[str, Any]
 """Parts of a spec as a person writes them; the spec's own check tells what is wrong with them."""
 SOFT_KEEP = 0.5
@@ -96,6 +97,7 @@ def make_arms(
     ranks = {"lora": budget // max(linear, 1) or 1, "poly": budget // max(linear * count, 1) or 1}
     arms = [
         Arm("zero_shot", "backbone, zero-shot", "baseline", None),
+        Arm("bag_of_words", "bag of words or copy", "instead", None),
         arm(
             "plain_multi_task",
             "plain multi-task",
@@ -127,7 +129,7 @@ def make_arms(
         ),
         Arm("peft_poly", "Poly (peft)", "baseline", poly_spec, PeftChoice("poly", ranks["poly"])),
     ]
-    found = [found for found in arms if found.spec or found.name == "zero_shot"]
+    found = [found for found in arms if found.spec or found.name in ("zero_shot", "bag_of_words")]
     return tuple([*found, *(_variant(spec, name, parts) for name, parts in (variants or {}).items())])
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 What = Literal["macro", "difference"]
-_COLOURS = {"mta": "#0b6e4f", "baseline": "#5b6472"}
+_COLOURS = {"mta": "#0b6e4f", "baseline": "#5b6472", "instead": "#cc79a7"}
 
 
 def draw(table: Table) -> "Figure":

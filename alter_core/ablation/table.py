@@ -196,7 +196,22 @@ def to_markdown(table: Table) -> str:
         if arm.diverged
     ]
     lines += ["Seconds are those of one training's steps.", "", reading(table)]
+    lines += ["", ahead] if (ahead := ahead_instead(table)) else []
     return "\n".join(lines) + "\n"
+
+
+def ahead_instead(table: Table) -> str:
+    """On which tasks the best MTA arm trails what a user would take instead; empty where one of them is not there."""
+    ours, instead = _best(_whole(table.arms), "mta"), _best(table.arms, "instead")
+    if not ours or not instead:
+        return ""
+    lost = [
+        f"{task} ({theirs.value:.3f} for {ours.tasks[task].value:.3f})"
+        for task, theirs in instead.tasks.items()
+        if theirs.value > ours.tasks[task].value
+    ]
+    where = f"ahead of {ours.title} on {', '.join(lost)}" if lost else f"ahead of {ours.title} on no task"
+    return f"A {instead.title} is {where}."
 
 
 def reading(table: Table) -> str:

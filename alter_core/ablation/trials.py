@@ -16,7 +16,8 @@ from alter_core.ablation.peft_arms import ADAPTERS, PeftHandle, PeftKind
 from alter_core.backbone import backbone_digest, load_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.errors import Diverged
-from alter_core.evaluation.job import chosen_rows
+from alter_core.evaluation.baselines import BagOfWordsOrCopy
+from alter_core.evaluation.rows import chosen_rows
 from alter_core.evaluation.scorecard import Scorecard, score
 from alter_core.inference.predict import Predictor
 from alter_core.job import Log, StopAsked
@@ -122,7 +123,11 @@ class Trial:
         kept = self.spec.model_dump(mode="json", include={"mta", "precision", "evaluation", "seed"})
         kept["tasks"] = [task.content for task in self.spec.tasks]
         stages = self.spec.model_dump(mode="json", include={"stage_one", "stage_two"}) if rate is not None else None
-        self.key = digest_of(kept, stages, peft, bench.dataset.digest, backbone_digest(bench.backbone), bench.code)
+        if arm.family == "instead":  # whatever the backbone, and whatever trains beside it
+            kept = {part: kept[part] for part in ("tasks", "evaluation")}
+            self.key = digest_of(arm.name, kept, bench.dataset.digest, bench.code)
+        else:
+            self.key = digest_of(kept, stages, peft, bench.dataset.digest, backbone_digest(bench.backbone), bench.code)
         self.folder = bench.folder / "trials" / self.key
 
     def has(self, split: Split) -> bool:
@@ -218,9 +223,12 @@ class Trial:
         answers = predictor.predict(
             tasks, inputs, lambda done, total: self.bench.log(phase=f"score {split}", done=done, total=total)
         )
-        return score(answers, rows, self.bench.spec, seed=self.seed)
+        by = predictor.by if isinstance(predictor, BagOfWordsOrCopy) else None
+        return score(answers, rows, self.bench.spec, seed=self.seed, by=by)
 
-    def _predictor(self) -> Predictor:
+    def _predictor(self) -> Predictor | BagOfWordsOrCopy:
+        if self.arm.family == "instead":
+            return BagOfWordsOrCopy(self.bench.dataset, self.bench.spec)
         if self.rate is None:
             model, tokenizer = load_backbone(self.bench.backbone)
             return Predictor.placed(model, tokenizer, self.bench.spec, None)

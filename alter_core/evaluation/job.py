@@ -4,20 +4,20 @@ One process, because imports and prompts are paid once; a process of its own, so
 job and not the flow that started it.
 """
 
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from alter_core import job as jobs
 from alter_core.errors import Stopped
+from alter_core.evaluation.rows import Row, chosen_rows
 from alter_core.spec import DomainSpec
 from alter_core.whole import written_whole
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # torch comes in where a job is run, not where one is describ
     from alter_core.evaluation.scorecard import Scorecard
     from alter_core.inference.predict import Prediction
 
-Row = Mapping[str, Any]
 WRITE_SECONDS = 0.5
 
 
@@ -38,6 +37,8 @@ class Subject(BaseModel):
     """How progress rows call it."""
     bundle: str | None = None
     """Folder of a bundle; null: the backbone as it is, zero-shot."""
+    kind: Literal["model", "bag_of_words"] = "model"
+    """bag_of_words: no model, but what a user would take instead of one, as `BagOfWordsOrCopy` says."""
     output: str
     """Folder that gets scorecard.json and predictions.jsonl."""
 
@@ -69,10 +70,10 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
     """
     # Heavy, and late for speed: a flow describes jobs, and a wrong job file is told at once.
     from alter_core.data.dataset import TaskDataset
-    from alter_core.evaluation.baselines import majority_targets
+    from alter_core.evaluation.baselines import BagOfWordsOrCopy, majority_targets
     from alter_core.evaluation.kept import KeptAnswers
     from alter_core.evaluation.model import Model
-    from alter_core.evaluation.scorecard import SCORECARD_FILE, Sample, score
+    from alter_core.evaluation.scorecard import Sample, score
     from alter_core.inference.together import Together
 
     dataset = TaskDataset.open(Path(job.dataset))
@@ -80,7 +81,16 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
     labelled = [task.name for task in job.spec.tasks if task.task_type.labelled]
     wanted = labelled if "majority" in job.spec.evaluation.baselines else []
     majority = majority_targets({name: dataset.rows("train", name)["target"] for name in wanted})
-    models = {each.name: Model.of(each.bundle, Path(job.backbone), job.spec) for each in job.subjects}
+    scorecards = {}
+    for subject in (each for each in job.subjects if each.kind == "bag_of_words"):
+        instead = BagOfWordsOrCopy(dataset, job.spec)
+        predictions = instead.predict([row["task"] for row in rows], [row["input"] for row in rows])
+        scorecards[subject.name] = score(predictions, rows, job.spec, majority, job.spec.seed, instead.by)
+        _write(Path(subject.output), rows, predictions, scorecards[subject.name])
+    subjects = [each for each in job.subjects if each.kind == "model"]
+    if not subjects:
+        return scorecards
+    models = {each.name: Model.of(each.bundle, Path(job.backbone), job.spec) for each in subjects}
     together, kept = Together([model.predictor for model in models.values()]), KeptAnswers(job.answers)
     own = {name: [row for row in rows if row["task"] in model.tasks] for name, model in models.items()}
     tell = _reporter(log, stop_asked, sum(map(len, own.values())))
@@ -97,8 +107,7 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
             for key, answers in zip(keys, found, strict=True):
                 kept.add(key, dict(zip(texts, answers, strict=True)))
         kept.write()
-    scorecards = {}
-    for subject in job.subjects:
+    for subject in subjects:
         model, mine = models[subject.name], own[subject.name]
         by_task = {name: [row["input"] for row in mine if row["task"] == name] for name in job.spec.task_names}
         answered = {name: iter(kept.of(model.key(name), texts)) for name, texts in by_task.items() if texts}
@@ -112,33 +121,21 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
             samples = tuple(Sample.of(asdict(row), answer) for row, answer in zip(shown, again, strict=True))
             scorecard = replace(scorecard, samples=samples)
         scorecards[subject.name] = scorecard
-        folder = Path(subject.output)
-        write_predictions(folder / "predictions.jsonl", mine, predictions)
-        scorecard.write(folder / SCORECARD_FILE)
+        _write(Path(subject.output), mine, predictions, scorecard)
     return scorecards
 
 
-def chosen_rows(dataset: Any, spec: DomainSpec, split: str, limit: int | None) -> list[Row]:
-    """Rows of a split, at most `limit` a task, chosen by hash of their ids: a fair choice that stays as data grow."""
-    chosen: list[Row] = []
-    for task in spec.tasks:
-        table = dataset.rows(split, task.name)
-        places = list(range(len(table)))
-        if limit is not None and limit < len(table):
-            digests = [hashlib.sha256(str(row).encode()).digest() for row in table["id"]]
-            places = sorted(sorted(places, key=digests.__getitem__)[:limit])
-        chosen += list(table.select(places))
-    return chosen
+def _write(folder: Path, rows: Sequence[Row], predictions: "Sequence[Prediction]", scorecard: "Scorecard") -> None:
+    """The scorecard and, before it, one JSON line per row: task, id, target, prediction, score, truncated."""
+    from alter_core.evaluation.scorecard import SCORECARD_FILE  # late as in `run`
 
-
-def write_predictions(path: Path, rows: Sequence[Row], predictions: "Sequence[Prediction]") -> None:
-    """One JSON line per row: task, id, target, prediction, score, truncated."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / "predictions.jsonl"
     with written_whole(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         for row, answer in zip(rows, predictions, strict=True):
             kept = {key: row[key] for key in ("task", "id", "target")}
             line = {**kept, "prediction": answer.text, "score": answer.score, "truncated": answer.truncated}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    scorecard.write(folder / SCORECARD_FILE)
 
 
 def _reporter(log: jobs.Log, stop_asked: jobs.StopAsked, total: int) -> Callable[[str, int], None]:

@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 
 _CHARACTER = regex.compile(rf"([{UNSPACED}]\p{{M}}*)")
 # Words of any alphabet. Marks belong to their letter: without its vowel signs, a word of Hindi is another word.
-_WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|(?:[^\W_{UNSPACED}]\p{{M}}*)+")
+WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|(?:[^\W_{UNSPACED}]\p{{M}}*)+")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _token_f1(prediction: str, target: str) -> float:
 
 
 def _rouge_l(prediction: str, target: str) -> float:
-    if not _WORD.search(prediction) and not _WORD.search(target):
+    if not WORD.search(prediction) and not WORD.search(target):
         return float(prediction == target)
     return float(_rouge().score(target, prediction)["rougeL"].fmeasure)
 
@@ -107,7 +107,7 @@ class _Words:
     """The package's own tokenizer drops every letter that is not ASCII; on ASCII text this one agrees with it."""
 
     def tokenize(self, text: str) -> list[str]:
-        return list(_WORD.findall(text.lower()))
+        return list(WORD.findall(text.lower()))
 
 
 @cache

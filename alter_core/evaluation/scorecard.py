@@ -68,6 +68,8 @@ class TaskScore:
     """Score of always giving the commonest training target; label tasks only."""
     confusion: Confusion | None = None
     """Label tasks with few labels only."""
+    by: str | None = None
+    """What answered where it was no model, such as "a bag of words"."""
 
     @property
     def score(self) -> float:
@@ -92,10 +94,12 @@ def score(
     spec: DomainSpec,
     majority: Mapping[str, str] | None = None,
     seed: int = 0,
+    by: Mapping[str, str] | None = None,
 ) -> Scorecard:
     """Score `predictions` of `rows` (mappings with task, id, input, target), which go together one by one.
 
-    majority: label task -> its commonest training target. Intervals come from resampling rows within each task.
+    majority: label task -> its commonest training target. by: task -> what answered, where it was no
+    model. Intervals come from resampling rows within each task.
     Raises DataError when there are no rows, or a row's task is not in the spec.
     """
     if not rows:
@@ -131,6 +135,7 @@ def score(
             truncated=sum(predictions[i].truncated for i in places),
             majority=None if common is None else measure(first, [common] * len(targets), targets, picks[:1])[0],
             confusion=_confusion(task.labels, answers, targets),
+            by=(by or {}).get(task.name),
         )
         each = row_scores(first, answers, targets)
         by_row[task.name] = {str(rows[i]["id"]): float(s) for i, s in zip(places, each, strict=True)}

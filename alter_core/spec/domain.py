@@ -59,8 +59,10 @@ class EvaluationSpec(Section):
     """At most so many test rows a task, chosen by hash; unset: all."""
     max_validation_rows: int | None = Field(default=None, ge=1)
     """At most so many validation rows a task while training; unset: all."""
-    baselines: tuple[Literal["zero_shot", "majority"], ...] = ("zero_shot", "majority")
-    """Scored beside the model in every run."""
+    baselines: tuple[Literal["zero_shot", "majority", "bag_of_words"], ...] = ("zero_shot", "majority", "bag_of_words")
+    """Scored beside the model in every run: the backbone as it came, the commonest label, and what a user could have in
+    seconds: for label tasks logistic regression over a bag of words (TF-IDF), for the others a copy of the input's
+    first sentence or of all of it."""
 
 
 class PromotionSpec(Section):

@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 
 from alter_core.data.dataset import TaskDataset
 from alter_core.errors import SpecError
-from alter_core.evaluation.job import chosen_rows
+from alter_core.evaluation.rows import chosen_rows
 from alter_core.evaluation.scorecard import score
 from alter_core.inference.predict import Predictor
 from alter_core.job import Log

@@ -65,8 +65,8 @@ def ablate(
         list[str] | None,
         typer.Option(
             "--arm",
-            help="An arm to run: zero_shot, plain_multi_task, mta_two_stages, mta_stage_one, mta_one_stage, "
-            "peft_lora, single_task, peft_poly or a variant's name; unset: all.",
+            help="An arm to run: zero_shot, bag_of_words, plain_multi_task, mta_two_stages, mta_stage_one, "
+            "mta_one_stage, peft_lora, single_task, peft_poly or a variant's name; unset: all.",
         ),
     ] = None,
     rows: Annotated[

@@ -10,7 +10,7 @@ from rich.table import Table
 from flows.production.outcome import Outcome, Status
 from registry.card import known_limits, number
 from registry.costs import MEASURES, Cost, share
-from registry.scorecard import Scorecards, macro_of, own_scorecard, score_of, shown_subjects
+from registry.scorecard import Scorecards, against_bag_of_words, macro_of, own_scorecard, score_of, shown_subjects
 from registry.versions import Version
 
 
@@ -27,6 +27,8 @@ def print_outcome(outcome: Outcome, domain: str) -> None:
     else:
         cards = outcome.scorecards
         out.print(_score_table(cards))
+        if line := against_bag_of_words(cards):
+            out.print(line, markup=False, highlight=False)
         if line := stage_two_cost(outcome.costs or {}):
             out.print(line, highlight=False)
         for limit in known_limits(cards):

@@ -92,6 +92,7 @@ def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[T
     arms = {arm.name: arm for arm in table.arms}
     assert list(arms) == [
         "zero_shot",
+        "bag_of_words",
         "plain_multi_task",
         "mta_two_stages",
         "mta_stage_one",
@@ -104,9 +105,10 @@ def test_every_arm_is_in_the_table_with_what_a_reader_asks_for(finished: tuple[T
     for arm in arms.values():
         assert arm.macro.low <= arm.macro.value <= arm.macro.high
         assert arm.macro.value == pytest.approx(np.mean([task.value for task in arm.tasks.values()]))
-        assert arm.seeds == ((0,) if arm.name == "zero_shot" else (0, 1))
-        assert (arm.trained_parameters > 0) == (arm.name != "zero_shot")
-        assert arm.precision == (() if arm.name == "zero_shot" else ("fp32",))
+        untrained = arm.name in ("zero_shot", "bag_of_words")
+        assert arm.seeds == ((0,) if untrained else (0, 1))
+        assert (arm.trained_parameters > 0) == (not untrained)
+        assert arm.precision == (() if untrained else ("fp32",))
     assert json.loads((folder / "ablation.json").read_text()) == json.loads(json.dumps(table.to_json()))
     assert Table.read(folder / "ablation.json") == table
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
@@ -123,7 +125,7 @@ def summary(ready: dict[str, Any], **given: tuple[int, float, float]) -> Table:
     for name, (seeds, score, validation) in given.items():
         rows = {task: dict.fromkeys("abc", score) for task in ready["spec"].task_names}
         for seed in range(seeds):
-            rate = None if name == "zero_shot" else 1e-3
+            rate = None if name in ("zero_shot", "bag_of_words") else 1e-3
             check = Check(name, rate, seed, Macro(validation), TrialCost({}), "fp32")
             card = Scorecard({}, Interval(score, score, score), rows)
             trials[name].append(
@@ -154,6 +156,15 @@ def test_an_arm_with_fewer_seeds_than_others_is_not_compared_yet(ready: dict[str
         "mta_two_stages": 0.1,
         "mta_one_stage": None,
     }
+
+
+def test_a_bag_of_words_is_named_where_it_is_ahead_and_is_never_the_best_baseline(ready: dict[str, Any]) -> None:
+    table = summary(ready, bag_of_words=(1, 0.9, 0.9), plain_multi_task=(2, 0.5, 0.5), mta_two_stages=(2, 0.6, 0.6))
+    assert table.comparison
+    assert table.comparison.baseline == "plain_multi_task"
+    assert "A bag of words or copy is ahead of MTA, two stages on colour (0.900 for 0.600), " in to_markdown(table)
+    behind = summary(ready, bag_of_words=(1, 0.1, 0.1), mta_two_stages=(2, 0.6, 0.6))
+    assert "A bag of words or copy is ahead of MTA, two stages on no task." in to_markdown(behind)
 
 
 def test_the_plot_spans_the_arms_that_were_trained(ready: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.errors import Stopped
 from alter_core.evaluation.baselines import majority_targets
-from alter_core.evaluation.job import EvaluationJob, chosen_rows, main
+from alter_core.evaluation.job import EvaluationJob, main
 from alter_core.evaluation.job import run as run_job
+from alter_core.evaluation.rows import chosen_rows
 from alter_core.evaluation.scorecard import SCORECARD_FILE, Scorecard
 from alter_core.inference.predict import Predictor
 from alter_core.inference.together import Together
@@ -75,6 +76,22 @@ def test_every_subject_gets_its_scorecard_and_predictions(ready: dict[str, Any],
         assert {json.loads(line)["id"] for line in lines} == {row for rows in card.row_scores.values() for row in rows}
     assert cards["zero_shot"].row_scores.keys() == cards["stage_one"].row_scores.keys()
     assert cards["zero_shot"].tasks["colour"].majority is not None
+
+
+def test_a_bag_of_words_is_scored_on_the_same_rows_by_the_same_metrics(ready: dict[str, Any], tmp_path: Path) -> None:
+    subjects = [
+        {"name": "bag", "kind": "bag_of_words", "output": str(tmp_path)},
+        {"name": "z", "output": str(tmp_path)},
+    ]
+    cards = run(job_for(ready, tmp_path, subjects=subjects))
+    bag, model = cards["bag"], cards["z"]
+    assert {task: rows.keys() for task, rows in bag.row_scores.items()} == {
+        task: rows.keys() for task, rows in model.row_scores.items()
+    }
+    assert {task: found.metric for task, found in bag.tasks.items()} == {t: f.metric for t, f in model.tasks.items()}
+    assert bag.tasks["colour"].by == "a bag of words"
+    assert {found.by for found in model.tasks.values()} == {None}
+    assert run(job_for(ready, tmp_path, subjects=subjects[:1])) == {"bag": bag}
 
 
 def test_samples_are_what_the_bundle_answers_when_asked_for_them_alone(ready: dict[str, Any], tmp_path: Path) -> None:

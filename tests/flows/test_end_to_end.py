@@ -64,7 +64,7 @@ def versions(alter: Alter) -> list[dict[str, Any]]:
 
 def test_a_run_registers_the_champion_with_a_score_for_each_task(first: dict[str, Any], alter: Alter) -> None:
     assert first["status"] == "champion"
-    assert set(first["scorecards"]) == {"zero_shot", "stage_one", "stage_two"}
+    assert set(first["scorecards"]) == {"zero_shot", "bag_of_words", "stage_one", "stage_two"}
     for card in first["scorecards"].values():
         assert set(card["tasks"]) == set(TEST_ROWS)
     (row,) = versions(alter)
@@ -75,7 +75,7 @@ def test_a_run_registers_the_champion_with_a_score_for_each_task(first: dict[str
 
 def test_models_are_scored_on_the_test_rows(works: Factory) -> None:
     files = list((works.home / "alter" / "runs" / "tiny").glob("score-*/scorecard.json"))
-    assert len(files) == 3
+    assert len(files) == 4
     for file in files:
         tasks = json.loads(file.read_text(encoding="utf-8"))["tasks"]
         assert {task: found["rows"] for task, found in tasks.items()} == TEST_ROWS
@@ -172,7 +172,7 @@ def test_a_stage_two_setting_reuses_stage_one(alter: Alter, works: Factory, tiny
     assert "stage_two: reused" not in err
     outcome = json.loads(out)
     assert outcome["version"] == 2
-    assert set(outcome["scorecards"]) == {"zero_shot", "stage_one", "stage_two", "champion"}
+    assert set(outcome["scorecards"]) == {"zero_shot", "bag_of_words", "stage_one", "stage_two", "champion"}
     client = works.store.client
     runs = [client.get_model_version("tiny", number).run_id for number in ("1", "2")]
     told = [[(m.step, m.value) for m in client.get_metric_history(run, "stage_one.loss")] for run in runs]

@@ -54,7 +54,13 @@ def test_a_champion_that_was_made_meanwhile_is_scored_and_decided_against(
         return "overtaken" if len(calls) == 3 else "champion"
 
     def evaluate(_: object, bundles: dict[str, Any]) -> dict[str, Any]:
-        assert bundles == {"zero_shot": None, "stage_one": ANY, "stage_two": ANY, "champion": str(bundle)}
+        assert bundles == {
+            "zero_shot": None,
+            "bag_of_words": None,
+            "stage_one": ANY,
+            "stage_two": ANY,
+            "champion": str(bundle),
+        }
         return {"stage_two": scorecard(0.7, 4), "champion": scorecard(next(levels), 1)}
 
     def step(name: str, gives: Any = None) -> Any:

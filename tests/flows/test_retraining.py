@@ -52,7 +52,7 @@ def test_other_rows_warm_start_from_the_champion_and_are_held_against_its_own(do
     outcome, said = domain.do("run")
     assert "training starts from version" in said
     assert "stage_one: reused" not in said
-    assert set(outcome["scorecards"]) == {"zero_shot", "stage_one", "stage_two", "champion"}
+    assert set(outcome["scorecards"]) == {"zero_shot", "bag_of_words", "stage_one", "stage_two", "champion"}
     reports = (domain.works.home / "alter" / "runs" / "tiny").glob("quality-*/quality.json")
     warnings = [text for report in reports for text in json.loads(report.read_text(encoding="utf-8"))["warnings"]]
     assert any("champion's training rows" in text for text in warnings)

@@ -105,6 +105,23 @@ def test_a_task_that_learnt_nothing_is_named_among_the_limits() -> None:
     assert known_limits({"stage_two": card_facts(level=0.7)["scorecards"]["stage_two"]}) == []
 
 
+def test_a_bag_of_words_that_is_ahead_is_named_and_one_that_was_not_scored_is_told() -> None:
+    facts = card_facts(level=0.7)
+    assert "What a bag of words would score was not recorded." in render_card(facts)
+    instead: Any = scorecard(0.75, 5)
+    instead["tasks"]["intent"] |= {"metrics": {"accuracy": {"value": 0.6, "low": 0.5, "high": 0.7}}}
+    for name, task in instead["tasks"].items():
+        task["by"] = "a bag of words" if name == "intent" else "a copy of the input"
+    facts["scorecards"]["bag_of_words"] = instead  # type: ignore[index]
+    card = render_card(facts)
+    assert "Ahead of a bag of words or copy on 1 of 3 tasks; behind on title, due." in card
+    assert "| bag of words or copy |" in card
+    assert [line.split(":")[0] for line in known_limits(facts["scorecards"])] == [
+        "A copy of the input is ahead on title (0.800)",
+        "A copy of the input is ahead on due (0.850)",
+    ]
+
+
 def test_only_domain_tasks_and_scorecards_are_needed() -> None:
     whole = card_facts()
     facts: CardFacts = {
