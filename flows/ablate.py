@@ -1,8 +1,7 @@
 """The flow that compares a domain's model with its baselines: the same rows, the same budget, several seeds."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from alter_core.ablation.job import AblationJob
-from alter_core.errors import SpecError, WorkspaceError
+from alter_core.ablation.table import Table
+from alter_core.errors import SpecError, TrainingError, WorkspaceError
 from alter_core.process import Row, end_leftovers, module_command, run_job
 from alter_core.spec.yaml_text import read_mapping
 from flows import artifacts, steps
@@ -33,6 +33,15 @@ def read_variants(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+@dataclass(frozen=True)
+class Ablated:
+    """What an ablation left."""
+
+    folder: Path
+    """With ablation.json, ablation.md and ablation.png."""
+    table: Table
+
+
 @flow(name="ablate", flow_run_name="ablate {domain}", persist_result=False, validate_parameters=False)
 def ablate(
     domain: str,
@@ -45,8 +54,8 @@ def ablate(
     steps_factor: float = 1.0,
     patience: int | None = None,
     at_once: int = 1,
-) -> dict[str, Any]:
-    """Run the ablation of `domain`; gives its table and the folder with ablation.json, ablation.md and ablation.png.
+) -> Ablated:
+    """Run the ablation of `domain`, on all rows or fewer.
 
     rows: at most so many of each source. variants: a YAML file of further MTA arms, as AblationJob.variants. rates: all
     that an arm is tried at; unset, a grid that is widened. at_once: trials side by side. Trials that are there already
@@ -67,40 +76,40 @@ def ablate(
     tags = {"domain": plan.spec.name, "data_digest": production.rows.digest, "code": code_of("ablation trial")}
     run = Run(tracker.start_run(f"ablation of {plan.spec.name}", {**settings, "rows": rows}, tags), tracker)
     with ended(run):
-        folder = run_ablation(production, settings)
-        table: dict[str, Any] = json.loads((Path(folder) / "ablation.json").read_text(encoding="utf-8"))
-        record(run, table, Path(folder), tags)
-    return {"folder": folder, "table": table}
+        found = run_ablation(production, settings)
+        record(run, found, tags)
+    return found
 
 
-def record(run: Run, table: Mapping[str, Any], folder: Path, tags: Mapping[str, str]) -> None:
+def record(run: Run, ablated: Ablated, tags: Mapping[str, str]) -> None:
     """Log an ablation's files and its comparison in `run`, and each arm in a run nested in it."""
     for file in ("ablation.json", "ablation.md", "ablation.png"):
-        run.tracker.log_file(run.id, folder / file)
-    found = table["comparison"]
-    if found:
-        run.tracker.set_tags(run.id, {"mta": found["mta"], "baseline": found["baseline"]})
-        difference = {f"difference.{name}": found[name] for name in ("value", "low", "high")}
+        run.tracker.log_file(run.id, ablated.folder / file)
+    table = ablated.table
+    if found := table.comparison:
+        run.tracker.set_tags(run.id, {"mta": found.mta, "baseline": found.baseline})
+        difference = {f"difference.{name}": getattr(found, name) for name in ("value", "low", "high")}
         run.tracker.log_metrics(run.id, [{"step": 0, "metrics": difference}])
-    for arm in table["arms"]:
-        kept = ("name", "title", "family", "seeds", "rate", "rate_at_edge", "grid", "trained_parameters", "cost")
-        params = {name: arm[name] for name in kept} | {"metrics": table["metrics"]}
-        own = run.tracker.start_run(arm["name"], params, {**tags, "mlflow.parentRunId": run.id})
+    for arm in table.arms:
+        kept = ("name", "title", "family", "seeds", "rate", "rate_at_edge", "grid", "trained_parameters")
+        params = {name: getattr(arm, name) for name in kept} | {"cost": arm.cost.to_json(), "metrics": table.metrics}
+        own = run.tracker.start_run(arm.name, params, {**tags, "mlflow.parentRunId": run.id})
         with ended(Run(own, run.tracker)):
-            means = {f"test.{name}": task["value"] for name, task in arm["tasks"].items()}
-            means |= {"macro_low": arm["macro"]["low"], "macro_high": arm["macro"]["high"]}
-            means |= {"validation_macro": arm["validation"], "seconds": arm["seconds"]}
+            means = {f"test.{name}": task.value for name, task in arm.tasks.items()}
+            means |= {"macro_low": arm.macro.low, "macro_high": arm.macro.high}
+            means |= {"validation_macro": arm.validation, "seconds": arm.seconds}
+            means |= {f"{split}_loss": value for split, value in (arm.losses.mean if arm.losses else {}).items()}
             rows: list[StepMetrics] = [
                 {"step": seed, "metrics": {"macro_of_seed": value}}
-                for seed, value in zip(arm["seeds"], arm["macro_by_seed"], strict=True)
+                for seed, value in zip(arm.seeds, arm.macro_by_seed, strict=True)
             ]
-            last: StepMetrics = {"step": arm["seeds"][-1], "metrics": {"macro": arm["macro"]["value"], **means}}
+            last: StepMetrics = {"step": arm.seeds[-1], "metrics": {"macro": arm.macro.value, **means}}
             run.tracker.log_metrics(own, [*rows, last])
 
 
 @task(name="ablation", cache_policy=NO_CACHE)
-def run_ablation(production: Production, settings: Mapping[str, Any]) -> str:
-    """The ablation in a process of its own; folder of its results. settings: of AblationJob. Raises TrainingError."""
+def run_ablation(production: Production, settings: Mapping[str, Any]) -> Ablated:
+    """The ablation in a process of its own. settings: of AblationJob. Raises TrainingError."""
     plan = production.plan
     folder = plan.run_folder("ablation")
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +124,7 @@ def run_ablation(production: Production, settings: Mapping[str, Any]) -> str:
         ) from None
 
 
-def _run_ablation(production: Production, settings: Mapping[str, Any], folder: Path) -> str:
+def _run_ablation(production: Production, settings: Mapping[str, Any], folder: Path) -> Ablated:
     plan, rows = production.plan, production.rows
     job = AblationJob(
         spec=plan.spec.with_labels(rows.labels),
@@ -130,10 +139,14 @@ def _run_ablation(production: Production, settings: Mapping[str, Any], folder: P
     follower = artifacts.Follower(plan, "ablation")
 
     def on_row(row: Row) -> None:
+        if row.get("phase") == "shared":
+            steps.log_line(row["text"])
         if row.get("phase") == "ablate":
             follower(row["done"], row["total"], seconds_left=row["seconds_left"], text=row["text"])
 
     run_job(module_command("alter_core.ablation.job"), job, folder, on_row)
     text = (folder / "ablation.md").read_text(encoding="utf-8")
     create_markdown_artifact(text, key=artifacts.key(plan, "ablation"))
-    return str(folder)
+    if not (table := Table.read(folder / "ablation.json")):
+        raise TrainingError(f"the ablation left no whole table in {folder}: remove it, and run again")
+    return Ablated(folder, table)

@@ -4,7 +4,7 @@ Every trained arm gets the domain's two-stage model's number of trained paramete
 the same number of optimizer steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,14 +60,21 @@ class Arm:
 
 
 def make_arms(
-    spec: DomainSpec, backbone: Path, train_rows: int, variants: Mapping[str, Parts] | None = None
+    spec: DomainSpec,
+    backbone: Path,
+    train_rows: int,
+    variants: Mapping[str, Parts] | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[Arm, ...]:
-    """The arms for `spec`, most telling first, so that an interrupted ablation leaves a useful part.
+    """The arms for `spec` (`names`: of these), most telling first: an interrupted ablation leaves a useful part.
 
     backbone: folder of the converted backbone. train_rows: what epochs count. variants: further MTA arms, as name ->
     parts of a domain spec that replace the domain's (mta, stage_one, stage_two), each part by whole keys.
-    Raises SpecError for a variant that is no spec.
+    Raises SpecError for a variant that is no spec, and with every name that no arm has.
     """
+    made = {name: _variant(spec, name, parts) for name, parts in (variants or {}).items()}
+    if names and set(names) <= made.keys():  # the others need their parameters counted, which takes seconds
+        return tuple(arm for name, arm in made.items() if name in names)
     one = spec.stage_one
     whole = {"steps": count_all_steps(spec, train_rows), "epochs": None}
     shapes = _Shapes(backbone, spec)
@@ -130,7 +137,11 @@ def make_arms(
         Arm("peft_poly", "Poly (peft)", "baseline", poly_spec, PeftChoice("poly", ranks["poly"])),
     ]
     found = [found for found in arms if found.spec or found.name in ("zero_shot", "bag_of_words")]
-    return tuple([*found, *(_variant(spec, name, parts) for name, parts in (variants or {}).items())])
+    found += made.values()
+    known = [arm.name for arm in found]
+    if unknown := [name for name in names or () if name not in known]:
+        raise SpecError(f"no such arm: {', '.join(unknown)}; arms are {', '.join(known)}")
+    return tuple(arm for arm in found if names is None or arm.name in names)
 
 
 def _variant(spec: DomainSpec, name: str, parts: Parts) -> Arm:

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,18 +18,28 @@ from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks
 from alter_core.numerics import dtype_of
 from alter_core.prompts import encode_prompts
+from alter_core.training.result import RESULT_FILE, StageResult
 from alter_core.training.stages import count_steps, scores_due
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Seconds that a trial of an arm takes."""
+
+    validation: float
+    """Of training, and scoring validation rows."""
+    test: float
+    """Of scoring test rows."""
+    first: float
+    """Of training stage one, which is in `validation`."""
+
 
 Step = tuple[str, Split, float | None]
 """An arm, a split that its trial is scored on, and which trial: its rate for `validation`, its seed for `test`."""
 
 
-def expected_seconds(
-    bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]
-) -> dict[str, dict[Split, float]]:
+def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]) -> dict[str, Guess]:
     """A first guess of what each arm's trial takes, from one timed forward of the backbone over a few rows.
-
-    Returns arm -> seconds of training and scoring validation rows, and of scoring test rows.
 
     A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
     the trunk three times (forward and backward); scoring costs one forward, a stage that may stop early scores the
@@ -50,11 +62,11 @@ def expected_seconds(
     tokens = sum(map(len, prompts)) / len(prompts)
     blocks = find_blocks(model, find_architecture(model))
     rows = {split: sum(of.values()) for split, of in counts.items()}
-    expected: dict[str, dict[Split, float]] = {}
+    expected: dict[str, Guess] = {}
     for arm in arms:
         # Reading the prompt, and about as much again for writing.
         validation, test = (2.0 * rows[split] * tokens for split in ("validation", "test"))
-        work = validation
+        work, first = validation, 0.0
         if arm.spec:
             chosen = mta_blocks(blocks, arm.spec.mta)
             top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
@@ -65,42 +77,92 @@ def expected_seconds(
                 scores += 2 if (gate, stage.gate) == ("hard", "soft") else 0
                 work += steps * stage.rows_per_step * tokens * (3 * top) + scores * validation
                 gate = stage.gate
-        expected[arm.name] = {"validation": work * per_token, "test": test * per_token}
+                first = first or work - validation
+        expected[arm.name] = Guess(work * per_token, test * per_token, first * per_token)
     return expected
 
 
-def tuning_steps(trials: Sequence[Trial], guess: Mapping[Split, float]) -> dict[Step, float]:
-    """A grid's steps with the seconds that each will take; none where its result is there. guess: of one trial."""
+def tuning_steps(trials: Sequence[Trial], guess: Guess, begun: set[Path] | None = None) -> dict[Step, float]:
+    """A grid's steps with the seconds that each will take; none where its result is there. guess: of one trial.
+
+    begun: stage ones that trials before these train; those of these trials are added.
+    """
+    begun = set() if begun is None else begun
     return {
-        (trial.arm.name, "validation", trial.rate): 0.0 if trial.has("validation") else guess["validation"]
+        (trial.arm.name, "validation", trial.rate): 0.0 if trial.has("validation") else _training(trial, guess, begun)
         for trial in trials
     }
 
 
+def _training(trial: Trial, guess: Guess, begun: set[Path]) -> float:
+    """Seconds until a trial has its validation score; without stage one, where that is there or begun before."""
+    shared = trial.shared
+    known = shared is not None and (shared in begun or StageResult.read(shared / RESULT_FILE) is not None)
+    begun |= {shared} if shared else set()
+    return guess.validation - (guess.first if known else 0.0)
+
+
+def what_is_shared(
+    bench: Bench, arms: Sequence[Arm], rate: float, guesses: Mapping[str, Guess], rows: int
+) -> list[str]:
+    """Which arms begin with the same stage one, and what one more that does would cost; a line each.
+
+    rate: any that arms are tried at. rows: training rows of all tasks.
+    """
+    groups: dict[Path, list[Trial]] = {}
+    for trial in (Trial(bench, arm, rate, bench.spec.seed) for arm in arms if arm.spec):
+        if trial.shared:
+            groups.setdefault(trial.shared, []).append(trial)
+    lines = []
+    for trials in groups.values():
+        one, *others = trials
+        titles = ", ".join(trial.arm.title for trial in trials)
+        stage, guess = one.spec.stage_one, guesses[one.arm.name]
+        steps = [count_steps(stage, rows) for stage in one.spec.stages.values()]
+        after = guess.validation - guess.first
+        lines.append(
+            f"{titles}: {'one stage one for all' if others else 'a stage one of its own'} at each rate and seed, "
+            f"{_cost(steps[0], stage.rows_per_step, guess.first)}; one more variant that begins with it costs a trial "
+            f"{_cost(sum(steps[1:]), stage.rows_per_step, after)} with its validation score, and "
+            f"{(after + guess.test) / 60:.1f} minutes with its test score too"
+        )
+    return lines
+
+
+def _cost(steps: int, rows: int, seconds: float) -> str:
+    return f"{steps:,} steps of {rows} rows, about {seconds / 60:.1f} minutes"
+
+
 def all_steps(
-    bench: Bench, arm: Arm, rates: Sequence[float], max_rates: int, seeds: Sequence[int], guess: Mapping[Split, float]
+    bench: Bench,
+    arm: Arm,
+    rates: Sequence[float],
+    max_rates: int,
+    seeds: Sequence[int],
+    guess: Guess,
+    begun: set[Path],
 ) -> dict[Step, float]:
     """Every step of an arm, as `tuning_steps` gives them; how far its grid will be widened is known once it was.
 
-    rates, max_rates: as AblationJob has them. seeds: the first one is that which the rate is chosen by.
+    rates, max_rates: as AblationJob has them. seeds: the first one is that which the rate is chosen by; for others,
+    arms that share stage one are taken to choose the same. begun: as `tuning_steps` has it.
     """
     steps: dict[Step, float] = {}
     tried: dict[float, float] = {}
     while arm.spec and (more := rates_to_try(tried, rates, max_rates)):
         trials = [Trial(bench, arm, rate, seeds[0]) for rate in more]
-        steps |= tuning_steps(trials, guess)
+        steps |= tuning_steps(trials, guess, begun)
         if not all(trial.has("validation") for trial in trials):
-            return steps | {(arm.name, "test", seed): _seed_seconds(seed == seeds[0], guess) for seed in seeds}
+            for seed in seeds:
+                training = 0.0 if seed == seeds[0] else _training(Trial(bench, arm, rates[0], seed), guess, begun)
+                steps[arm.name, "test", seed] = guess.test + training
+            return steps
         tried |= {rate: trial.score() for rate, trial in zip(more, trials, strict=True)}
     for seed in seeds if arm.spec else seeds[:1]:
         trial = Trial(bench, arm, best_rate(tried) if tried else None, seed)
-        trained = arm.spec is None or trial.has("validation")
-        steps[arm.name, "test", seed] = 0.0 if trial.has("test") else _seed_seconds(trained, guess)
+        training = 0.0 if arm.spec is None or trial.has("validation") else _training(trial, guess, begun)
+        steps[arm.name, "test", seed] = 0.0 if trial.has("test") else guess.test + training
     return steps
-
-
-def _seed_seconds(trained: bool, guess: Mapping[Split, float]) -> float:
-    return guess["test"] + (0.0 if trained else guess["validation"])
 
 
 class Sayer:

@@ -25,9 +25,14 @@ Variance = tuple[float, float]
 
 def row_table(cards: Sequence[Scorecard]) -> dict[str, Float[ndarray, "seed row"]]:
     """Row scores of several scorecards of the same rows, by task; rows in the order of their ids."""
+    return seed_table([card.row_scores for card in cards])
+
+
+def seed_table(by_seed: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Float[ndarray, "seed row"]]:
+    """Task -> row id -> value of each seed as one table a task; rows in the order of their ids."""
     return {
-        task: np.array([[card.row_scores[task][row] for row in sorted(first)] for card in cards])
-        for task, first in cards[0].row_scores.items()
+        task: np.array([[of[task][row] for row in sorted(first)] for of in by_seed])
+        for task, first in by_seed[0].items()
     }
 
 
@@ -46,6 +51,13 @@ def paired_difference(ours: Scores, theirs: Scores) -> Interval:
     """Macro difference, ours less theirs, and its interval: rows are paired, seeds are each arm's own."""
     rows = {task: (ours[task].mean(0) - theirs[task].mean(0))[None] for task in ours}
     return _interval(macro(ours) - macro(theirs), [_of_rows(rows), _of_seeds(ours), _of_seeds(theirs)])
+
+
+def paired_by_seed(ours: Scores, theirs: Scores) -> Interval:
+    """Macro difference, ours less theirs, of the same seeds on the same rows. Arms of a seed see rows in one order, and
+    many begin with the same stage one: that luck is in both, and leaves the difference."""
+    found = {task: ours[task] - theirs[task] for task in ours}
+    return _interval(macro(found), [_of_rows(found), _of_seeds(found)])
 
 
 def _interval(value: float, parts: list[Variance]) -> Interval:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from alter_core import job as jobs
 from alter_core.ablation.arms import Arm, Parts, make_arms
-from alter_core.ablation.duration import Sayer, Step, all_steps, expected_seconds, tuning_steps
+from alter_core.ablation.duration import Guess, Sayer, Step, all_steps, expected_seconds, tuning_steps, what_is_shared
 from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
 from alter_core.ablation.plot import draw
 from alter_core.ablation.pool import SideBySide
@@ -68,8 +68,8 @@ class AblationJob(jobs.Job):
     trunk_cache: Path
     """Folder of trunk caches."""
     metrics: Path
-    """JSON lines, appended: phase `ablate` (done, total, seconds_left, text), and what each training tells, with its
-    `arm`."""
+    """JSON lines, appended: phase `shared` (text: which arms begin with the same stage one), phase `ablate` (done,
+    total, seconds_left, text), and what each training tells, with its `arm`."""
     seeds: int = Field(default=3, ge=1)
     """Seeds of every arm; the first one also chooses the arm's rate."""
     rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3, 2e-3, 4e-3), min_length=1)
@@ -109,7 +109,8 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
             f"{spec.name}: an ablation chooses rates by validation rows, and there are none: raise split > validation"
         )
     variants = {name: _lengthened_parts(parts, job) for name, parts in job.variants.items()}
-    arms = chosen_arms(make_arms(spec, job.backbone, sum(counts["train"].values()), variants), job.arms)
+    names = (job.only.arm,) if job.only else job.arms
+    arms = make_arms(spec, job.backbone, sum(counts["train"].values()), variants, names)
     sayer = Sayer(log, job.at_once)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     if job.only:
@@ -119,9 +120,12 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     guesses = expected_seconds(bench, arms, counts)
     seeds = range(spec.seed, spec.seed + job.seeds)
     steps: dict[Step, float] = {}
+    begun: set[Path] = set()
     for arm in arms:
-        steps |= all_steps(bench, arm, job.rates, job.max_rates, seeds, guesses[arm.name])
+        steps |= all_steps(bench, arm, job.rates, job.max_rates, seeds, guesses[arm.name], begun)
     sayer.plan(len(arms), steps)
+    for line in what_is_shared(bench, arms, job.rates[0], guesses, sum(counts["train"].values())):
+        log(phase="shared", text=line)
     beside = SideBySide(job.at_once, stop_asked)
 
     tuned: dict[str, Tuned] = {}
@@ -171,7 +175,7 @@ def _tune(
     arm: Arm,
     job: AblationJob,
     sayer: Sayer,
-    guess: Mapping[Split, float],
+    guess: Guess,
     reach: Callable[[Trial, Split], None],
 ) -> tuple[Trial, Tuned]:
     """The arm's best trial on validation rows, and the grid that it was found on."""
@@ -269,15 +273,6 @@ def _longer(stage: Parts, factor: float) -> dict[str, float]:
     if isinstance(steps, int):
         longer["steps"] = max(1, round(steps * factor))
     return longer
-
-
-def chosen_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]:
-    """Those of `names`, or all without any. Raises SpecError with every name that no arm has."""
-    known = [arm.name for arm in arms]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise SpecError(f"no such arm: {', '.join(unknown)}; arms are {', '.join(known)}")
-    return tuple(arm for arm in arms if names is None or arm.name in names)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

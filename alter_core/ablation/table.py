@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 
 from alter_core.ablation.arms import Arm, Family
-from alter_core.ablation.intervals import Scores, macro, macro_interval, paired_difference, row_table
-from alter_core.ablation.trials import Trial, WrittenCost
+from alter_core.ablation.intervals import (
+    Scores,
+    macro,
+    macro_interval,
+    paired_by_seed,
+    paired_difference,
+    row_table,
+    seed_table,
+)
+from alter_core.ablation.losses import RowLosses
+from alter_core.ablation.trials import SPLITS, Split, Trial, WrittenCost
 from alter_core.evaluation.metrics import Interval, of_rows
 from alter_core.spec import DomainSpec
 from alter_core.whole import Result
@@ -36,6 +45,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class LossTable:
+    """An arm's loss on the rows that it is scored on, in nats: the mean over tasks of that of their rows."""
+
+    mean: Mapping[Split, float]
+    against: Mapping[str, Mapping[Split, Interval]]
+    """Arm -> how much larger this one's loss is, paired by seed and row: below zero is better."""
+
+
+@dataclass(frozen=True)
 class ArmRow:
     """An arm's row in the table, over its seeds."""
 
@@ -48,23 +66,26 @@ class ArmRow:
     validation: float
     """Macro score on validation rows."""
     seeds: tuple[int, ...]
-    diverged: tuple[int, ...]
-    """Seeds that gave no score."""
     rate: float | None
     """None for an arm that trains nothing."""
     rate_at_edge: bool
     grid: Mapping[str, float | None]
     """As Tuned has it."""
     trained_parameters: int
-    rows: int
-    """Trained on, at the first seed; likewise the cost."""
     seconds: float
     """Of one training's steps."""
     cost: WrittenCost
+    """At the first seed."""
     precision: tuple[str, ...]
     """Those that trials computed in."""
+    diverged: tuple[int, ...] = ()
+    """Seeds that gave no score."""
+    rows: int | None = None
+    """Trained on, at the first seed; None where an earlier release did not say."""
     difference: Interval | None = None
     """To the best baseline, paired; of arms that have all seeds."""
+    losses: LossTable | None = None
+    """None for an arm that trains nothing, and where an earlier release did not take them."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +165,7 @@ def summarise(
         )
     metrics = {task.name: of_rows(task.effective_metrics[0]) for task in spec.tasks}
     whole = _whole(tables)
-    ours, theirs = _best(whole, "mta"), _best(whole, "baseline")
+    ours, theirs = best_of(whole, "mta"), best_of(whole, "baseline")
     differences = {
         row.name: paired_difference(scores[row.name], scores[theirs.name])
         for row in whole
@@ -153,8 +174,38 @@ def summarise(
     comparison = None
     if ours and theirs:
         comparison = Comparison(**asdict(differences[ours.name]), mta=ours.name, baseline=theirs.name)
-    rows = tuple(replace(row, difference=differences.get(row.name)) for row in tables)
+    losses = _losses({row.name: trials[row.name] for row in tables}, theirs, tables)
+    rows = tuple(replace(row, difference=differences.get(row.name), losses=losses.get(row.name)) for row in tables)
     return Table(spec.name, settings, metrics, rows, comparison)
+
+
+def _losses(
+    trials: Mapping[str, Sequence[Trial]], baseline: ArmRow | None, rows: Sequence[ArmRow]
+) -> dict[str, LossTable]:
+    """Of each arm that has them, against the best baseline and against the first MTA arm, which is the domain's own."""
+    by_seed: dict[str, dict[int, dict[Split, RowLosses]]] = {}
+    for name, of in trials.items():
+        for trial in of:
+            found = {split: losses for split in SPLITS if (losses := trial.losses(split))}
+            if len(found) == len(SPLITS):
+                by_seed.setdefault(name, {})[trial.seed] = found
+    ours = next((row.name for row in rows if row.family == "mta" and row.name in by_seed), None)
+    others = [name for name in (baseline and baseline.name, ours) if name in by_seed]
+
+    def table(name: str, split: Split, seeds: Sequence[int]) -> Scores:
+        return seed_table([by_seed[name][seed][split].tasks for seed in seeds])
+
+    def against(name: str, other: str) -> dict[Split, Interval]:
+        seeds = sorted(by_seed[name].keys() & by_seed[other].keys())
+        return {s: paired_by_seed(table(name, s, seeds), table(other, s, seeds)) for s in SPLITS if seeds}
+
+    return {
+        name: LossTable(
+            {split: macro(table(name, split, sorted(by_seed[name]))) for split in SPLITS},
+            {str(other): against(name, str(other)) for other in dict.fromkeys(others) if other != name},
+        )
+        for name in by_seed
+    }
 
 
 def to_markdown(table: Table) -> str:
@@ -171,7 +222,7 @@ def to_markdown(table: Table) -> str:
                 [
                     arm.title,
                     f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})",
-                    _signed(arm.difference) if arm.difference else "",
+                    signed(arm.difference) if arm.difference else "",
                     *[f"{arm.tasks[task].value:.3f}" for task in tasks if task in arm.tasks],
                     str(len(arm.seeds)),
                     rate,
@@ -195,14 +246,34 @@ def to_markdown(table: Table) -> str:
         for arm in table.arms
         if arm.diverged
     ]
-    lines += ["Seconds are those of one training's steps.", "", reading(table)]
+    lines += ["Seconds are those of one training's steps.", *_loss_lines(table), "", reading(table)]
     lines += ["", ahead] if (ahead := ahead_instead(table)) else []
     return "\n".join(lines) + "\n"
 
 
+def _loss_lines(table: Table) -> list[str]:
+    """The losses as a table of their own."""
+    titles = {arm.name: arm.title for arm in table.arms}
+    held = [(arm.title, arm.losses) for arm in table.arms if arm.losses]
+    others = list(dict.fromkeys(other for _, losses in held for other in losses.against))
+    if not held:
+        return []
+    head = ["arm", *(f"loss, {s} rows" for s in SPLITS), *(f"against {titles[o]}, {s}" for o in others for s in SPLITS)]
+    lines = ["", _row(head), _row(["---"] * len(head))]
+    for title, losses in held:
+        cells = [losses.against.get(other, {}).get(split) for other in others for split in SPLITS]
+        means = [f"{losses.mean[split]:.4f}" for split in SPLITS]
+        lines.append(_row([title, *means, *(signed(cell, 4) if cell else "" for cell in cells)]))
+    about = (
+        "Losses are nats a row (the mean over its target's tokens), means of tasks; less is better. Differences are "
+        "paired by row and seed: they tell arms apart where scores cannot, and scores decide."
+    )
+    return [*lines, "", about]
+
+
 def ahead_instead(table: Table) -> str:
     """On which tasks the best MTA arm trails what a user would take instead; empty where one of them is not there."""
-    ours, instead = _best(_whole(table.arms), "mta"), _best(table.arms, "instead")
+    ours, instead = best_of(_whole(table.arms), "mta"), best_of(table.arms, "instead")
     if not ours or not instead:
         return ""
     lost = [
@@ -221,7 +292,7 @@ def reading(table: Table) -> str:
         return "No comparison yet: an MTA arm and a baseline are needed."
     titles = {arm.name: arm.title for arm in table.arms}
     ours, theirs = titles[found.mta], titles[found.baseline]
-    span = f"{_signed(found)} macro, paired"
+    span = f"{signed(found)} macro, paired"
     if found.low > 0:
         return f"{ours} is ahead of the best baseline, {theirs}: {span}."
     if found.high < 0:
@@ -247,7 +318,9 @@ def _others(settings: Settings, arms: Sequence[ArmRow]) -> str:
     wanted = settings.steps * settings.rows_per_step
     if settings.patience:  # each stops where it stops
         return ""
-    other = [arm for arm in arms if arm.rate is not None and abs(arm.rows - wanted) > 0.01 * wanted]
+    other = [
+        arm for arm in arms if arm.rate is not None and arm.rows is not None and abs(arm.rows - wanted) > 0.01 * wanted
+    ]
     named = ", ".join(f"{arm.title} ({arm.rows:,} rows in all for {wanted:,})" for arm in other)
     return f"But {named}. " if named else ""
 
@@ -261,8 +334,9 @@ def _choice_of_rate(settings: Settings) -> str:
     return f"Its rate is the best on validation rows at the first seed, of {source}."
 
 
-def _signed(value: Interval) -> str:
-    return f"{value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
+def signed(value: Interval, digits: int = 3) -> str:
+    """A difference with its interval."""
+    return f"{value.value:+.{digits}f} ({value.low:+.{digits}f} to {value.high:+.{digits}f})"
 
 
 def _whole(tables: Sequence[ArmRow]) -> list[ArmRow]:
@@ -271,7 +345,8 @@ def _whole(tables: Sequence[ArmRow]) -> list[ArmRow]:
     return [arm for arm in tables if len(arm.seeds) == most or arm.rate is None]
 
 
-def _best(tables: Sequence[ArmRow], family: Family) -> ArmRow | None:
+def best_of(tables: Sequence[ArmRow], family: Family) -> ArmRow | None:
+    """The arm of a family with the best validation score."""
     own = [arm for arm in tables if arm.family == family]
     return max(own, key=lambda arm: arm.validation) if own else None
 

@@ -2,20 +2,23 @@
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import BeforeValidator
 
 from alter_core.ablation.arms import Arm
 from alter_core.ablation.intervals import macro, row_table
+from alter_core.ablation.losses import RowLosses, row_losses
 from alter_core.ablation.peft_arms import ADAPTERS, PeftHandle, PeftKind
 from alter_core.backbone import backbone_digest, load_backbone
 from alter_core.data.dataset import TaskDataset
-from alter_core.errors import Diverged
+from alter_core.errors import Diverged, Stopped
 from alter_core.evaluation.baselines import BagOfWordsOrCopy
 from alter_core.evaluation.rows import chosen_rows
 from alter_core.evaluation.scorecard import Scorecard, score
@@ -24,11 +27,13 @@ from alter_core.job import Log, StopAsked
 from alter_core.spec import DomainSpec
 from alter_core.training.order import TrainingJob
 from alter_core.training.result import RESULT_FILE, StageCost, StageResult, trained_in_all
-from alter_core.training.run import run
+from alter_core.training.run import job_key, run
 from alter_core.training.subject import BUNDLE, MTAKind
 from alter_core.whole import Result, digest_of, write_json
 
 Split = Literal["validation", "test"]
+SPLITS: tuple[Split, ...] = ("validation", "test")
+LOCK_SECONDS = 0.5  # between looks at whether to stop, while another process trains what this one needs
 _TOTALS = ("trained_parameters", "seconds")
 
 
@@ -59,7 +64,8 @@ def _without_totals(cost: object) -> object:
     """What `TrialCost.to_json` gave, as the fields of one."""
     if not isinstance(cost, dict):
         return cost
-    return {"stages": {name: held for name, held in cost.items() if name not in _TOTALS}}
+    stages = {name: {"trained_parts": {}, **held} for name, held in cost.items() if name not in _TOTALS}
+    return {"stages": stages}  # an earlier release did not say which parts
 
 
 WrittenCost = Annotated[TrialCost, BeforeValidator(_without_totals)]
@@ -130,6 +136,16 @@ class Trial:
             self.key = digest_of(kept, stages, peft, bench.dataset.digest, backbone_digest(bench.backbone), bench.code)
         self.folder = bench.folder / "trials" / self.key
 
+    @cached_property
+    def shared(self) -> Path | None:
+        """Folder of a stage one that every arm with the same one begins with; None where stage one is all, and for
+        models of peft."""
+        if self.rate is None or self.arm.peft or self.spec.stages_end_with("stage_one"):
+            return None
+        job = self._job("stage_one", self.folder, None)
+        key = digest_of(job_key(job, self.spec.stage_one, self.bench.dataset.digest), self.bench.code)
+        return self.bench.folder / "stages" / key
+
     def has(self, split: Split) -> bool:
         """Tell whether the result on `split` is there already."""
         kind: type[Result] = Check if split == "validation" else Scorecard
@@ -179,8 +195,12 @@ class Trial:
         write_json(self.folder / "test.json", kept)
         return replace(card, samples=())
 
+    def losses(self, split: Split) -> RowLosses | None:
+        """Of the rows that were scored; None where nothing trains. They are there once the split's result is."""
+        return RowLosses.read(self.folder / f"losses-{split}.json")
+
     def drop_weights(self) -> None:
-        """Free the disk; the results stay."""
+        """Free the disk; the results stay, and so does a stage one that other arms may begin with."""
         for name in self.spec.stages:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
@@ -200,21 +220,42 @@ class Trial:
         kind = PeftKind(self.arm.peft) if self.arm.peft else MTAKind()
         start = None
         for stage in self.spec.stages:
-            job = TrainingJob(
-                stage=stage,
-                spec=self.spec,
-                dataset=self.bench.dataset.path,
-                backbone=self.bench.backbone,
-                start=start,
-                output=self.folder / stage,
-                checkpoints=self.folder / stage / "checkpoints",
-                trunk_cache=self.bench.trunk_cache,
-                metrics=self.folder / "metrics.jsonl",
-                seed=self.seed,
-            )
-            results[stage] = run(job, self.bench.log, self.bench.stop_asked, kind)
-            start = self.folder / stage / BUNDLE
+            shared = self.shared if stage == "stage_one" else None
+            output = shared or self.folder / stage
+            job = self._job(stage, output, start)
+            with self._alone(output) if shared else nullcontext():
+                results[stage] = run(job, self.bench.log, self.bench.stop_asked, kind)
+            start = output / BUNDLE
         return results
+
+    def _job(self, stage: Literal["stage_one", "stage_two"], output: Path, start: Path | None) -> TrainingJob:
+        return TrainingJob(
+            stage=stage,
+            spec=self.spec,
+            dataset=self.bench.dataset.path,
+            backbone=self.bench.backbone,
+            start=start,
+            output=output,
+            checkpoints=output / "checkpoints",
+            trunk_cache=self.bench.trunk_cache,
+            metrics=self.folder / "metrics.jsonl",
+            seed=self.seed,
+        )
+
+    @contextmanager
+    def _alone(self, output: Path) -> Iterator[None]:
+        """Hold a shared stage: of trials side by side one trains it, the others wait. Raises Stopped when asked to."""
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output.with_suffix(".lock"), is_singleton=False)
+        while not lock.is_locked:
+            if self.bench.stop_asked():
+                raise Stopped("asked to stop while another process trained the stage one that this trial begins with")
+            with suppress(Timeout):
+                lock.acquire(timeout=LOCK_SECONDS)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _score(self, split: str, limit: int | None) -> Scorecard:
         predictor = self._predictor()
@@ -224,6 +265,8 @@ class Trial:
             tasks, inputs, lambda done, total: self.bench.log(phase=f"score {split}", done=done, total=total)
         )
         by = predictor.by if isinstance(predictor, BagOfWordsOrCopy) else None
+        if self.rate is not None and isinstance(predictor, Predictor):
+            row_losses(predictor, rows).write(self.folder / f"losses-{split}.json")
         return score(answers, rows, self.bench.spec, seed=self.seed, by=by)
 
     def _predictor(self) -> Predictor | BagOfWordsOrCopy:

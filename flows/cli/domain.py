@@ -116,17 +116,14 @@ def ablate(
             patience,
             at_once,
         )
-    folder = Path(found["folder"])
-    typer.echo(
-        json.dumps(found["table"], indent=2) if as_json else (folder / "ablation.md").read_text(encoding="utf-8")
-    )
-    typer.echo(f"all of it is in {folder}", err=True)
+    text = (found.folder / "ablation.md").read_text(encoding="utf-8")
+    typer.echo(json.dumps(found.table.to_json(), indent=2) if as_json else text)
+    typer.echo(f"all of it is in {found.folder}", err=True)
 
 
 def _check_arms(plan: "Plan", arms: Sequence[str], variants: Path | None) -> None:
     """Raises SpecError for variants that cannot be read or are no specs, and with every arm that is not there."""
     from alter_core.ablation.arms import make_arms
-    from alter_core.ablation.job import chosen_arms
     from alter_core.backbone import resolve_backbone
     from flows.ablate import read_variants
 
@@ -135,4 +132,4 @@ def _check_arms(plan: "Plan", arms: Sequence[str], variants: Path | None) -> Non
         backbone = resolve_backbone(plan.spec.backbone, plan.workspace, base=plan.folder)
     except BackboneError:
         return  # the run's own step tells it, and tries again where that may help
-    chosen_arms(make_arms(plan.spec, backbone, 1, further), arms)  # whatever number of rows
+    make_arms(plan.spec, backbone, 1, further, arms or None)  # whatever number of rows

@@ -15,6 +15,7 @@ from alter_core.ablation.duration import expected_seconds
 from alter_core.ablation.intervals import macro, macro_interval, paired_difference
 from alter_core.ablation.job import AblationJob
 from alter_core.ablation.job import run as run_job
+from alter_core.ablation.overview import overview, read_tables
 from alter_core.ablation.peft_arms import PeftHandle
 from alter_core.ablation.plot import draw
 from alter_core.ablation.table import Comparison, Settings, Table, Tuned, reading, summarise, to_markdown
@@ -22,12 +23,13 @@ from alter_core.ablation.trials import Bench, Check, Macro, Trial, TrialCost
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
-from alter_core.errors import Diverged, SpecError, Stopped, TrainingError
+from alter_core.errors import DataError, Diverged, SpecError, Stopped, TrainingError
 from alter_core.evaluation.metrics import Interval
 from alter_core.evaluation.scorecard import Scorecard
 from alter_core.job import Log, StopAsked
 from alter_core.mta import inject
 from alter_core.spec import StageSpec
+from alter_core.spec.domain import EvaluationSpec
 from alter_core.spec.load import load_domain
 from alter_core.training.result import StageResult
 from alter_core.training.stages import enter_stage
@@ -135,6 +137,7 @@ def summary(ready: dict[str, Any], **given: tuple[int, float, float]) -> Table:
                     test=lambda card=card: card,
                     validation=lambda check=check: check,
                     score=lambda value=validation: value,
+                    losses=lambda _: None,
                 )
             )
     return summarise(ready["spec"], arms, trials, {name: Tuned(1e-3, {}, False) for name in trials}, SETTINGS)
@@ -196,6 +199,73 @@ def test_the_arms_that_are_compared_are_best_on_validation_rows_and_not_on_test_
     assert table.comparison.value == pytest.approx(0.1)
 
 
+def test_arms_that_differ_in_stage_two_train_their_stage_one_once(ready: dict[str, Any], tmp_path: Path) -> None:
+    log, spec = Told(), ready["spec"]
+    variants = {"long": {"stage_two": {"steps": 5}}, "other": {"stage_one": {"steps": 7}}}
+    job = job_for(ready, tmp_path, variants=variants, arms=("mta_two_stages", *variants), seeds=1, max_rates=1)
+    table = run(job, log, log.stopped)
+    begun = [row["text"].split()[0] for row in log.of("start")]
+    assert sorted(begun) == ["stage_one"] * 2 + ["stage_two"] * 3
+    assert [[cost.steps for cost in arm.cost.stages.values()] for arm in table.arms] == [[6, 3], [6, 5], [7, 3]]
+    together, alone = (row["text"] for row in log.of("shared"))
+    assert together.startswith(
+        f"{table.arms[0].title}, MTA, long: one stage one for all at each rate and seed, 6 steps of"
+    )
+    assert "one more variant that begins with it costs a trial 3 steps" in together
+    assert alone.startswith("MTA, other: a stage one of its own")
+    later = {"later": {"stage_two": {"steps": 2}}}
+    run(job.model_copy(update={"variants": later, "arms": ("later",)}), log, log.stopped)
+    assert [row["text"].split()[0] for row in log.of("start")[5:]] == ["stage_two"]
+    assert all(task.name in table.metrics for task in spec.tasks)
+
+
+def test_losses_of_the_same_rows_and_seeds_are_compared_beside_scores(finished: tuple[Table, Path, Told]) -> None:
+    table, folder, _ = finished
+    arms = {arm.name: arm for arm in table.arms}
+    assert {name for name, arm in arms.items() if arm.losses is None} == {"zero_shot", "bag_of_words"}
+    assert table.comparison
+    references = {table.comparison.baseline, "mta_two_stages"} - {"zero_shot"}
+    for name, arm in arms.items():
+        if arm.losses:
+            assert set(arm.losses.against) == references - {name}
+    ours, theirs = arms["mta_stage_one"].losses, arms["mta_two_stages"].losses
+    assert ours
+    assert theirs
+    for split in ("validation", "test"):
+        found = ours.against["mta_two_stages"][split]
+        assert found.low <= found.value <= found.high
+        assert found.value == pytest.approx(ours.mean[split] - theirs.mean[split])
+    assert "| loss, validation rows | loss, test rows | against " in (folder / "ablation.md").read_text()
+
+
+def test_a_trials_loss_is_the_validation_loss_that_training_takes(ready: dict[str, Any], tmp_path: Path) -> None:
+    told = Told()
+    spec = ready["spec"].model_copy(update={"evaluation": EvaluationSpec()})  # all rows, which training looks at too
+    trial = Trial(bench(ready, tmp_path, spec=spec, log=told), Arm("two", "two", "mta", spec), 1e-3, 0)
+    trial.validation()
+    (after,) = [row["losses"] for row in told.of("validate") if row["when"] == "after"][1:]
+    losses = trial.losses("validation")
+    assert losses
+    assert {task: np.mean(list(rows.values())) for task, rows in losses.tasks.items()} == pytest.approx(after, abs=1e-5)
+
+
+def test_a_readers_table_has_a_row_for_each_ablation(ready: dict[str, Any]) -> None:
+    table = summary(ready, bag_of_words=(1, 0.4, 0.4), plain_multi_task=(2, 0.5, 0.5), mta_two_stages=(2, 0.6, 0.6))
+    head, _, row, again = overview([table, table]).splitlines()
+    assert head.startswith("| domain | best baseline | bag of words | stage one | two stages |")
+    assert row == again
+    assert row.startswith("| tiny | 0.500 (plain multi-task) | 0.400 |  |")
+
+
+@pytest.mark.parametrize("name", ["ablation", "ablation-scholarly", "ablation-clinical"])
+def test_tables_of_earlier_releases_are_read(name: str) -> None:
+    (table,) = read_tables([Path("benchmarks/results") / f"{name}.json"])
+    assert table.comparison
+    assert table.comparison.mta == "mta_two_stages"
+    with pytest.raises(DataError, match=r"nothing\.json"):
+        read_tables([Path("nothing.json")])
+
+
 def test_a_longer_ablation_lengthens_variants_too(ready: dict[str, Any], tmp_path: Path) -> None:
     variants = {"short": {"stage_one": {"steps": 2}, "stage_two": {"steps": 1}}}
     job = job_for(ready, tmp_path, variants=variants, arms=("short",), seeds=1, steps_factor=3.0)
@@ -217,9 +287,11 @@ def test_what_stays_of_a_trial_holds_no_text_of_rows(finished: tuple[Table, Path
     assert not [text for text in kept if "kitchen" in text or "cellar" in text]
 
 
-def test_weights_do_not_stay_on_disk(finished: tuple[Table, Path, Told]) -> None:
-    assert list(finished[1].rglob("*.json"))
-    assert not list(finished[1].rglob("*.safetensors"))
+def test_weights_do_not_stay_on_disk_but_for_a_stage_one_that_others_may_begin_with(
+    finished: tuple[Table, Path, Told],
+) -> None:
+    kept = {file.relative_to(finished[1]).parts[0] for file in finished[1].rglob("*.safetensors")}
+    assert kept == {"stages"}
 
 
 def test_a_second_run_trains_nothing(finished: tuple[Table, Path, Told], ready: dict[str, Any]) -> None:
@@ -342,9 +414,8 @@ def test_tasks_of_macro_f1_are_compared_by_accuracy_and_the_table_says_so(
 def test_arms_that_train_on_other_numbers_of_rows_are_named(finished: tuple[Table, Path, Told]) -> None:
     table = finished[0]
     assert "But " not in to_markdown(table)
-    first, second, *others = table.arms
-    longer = replace(second, rows=2 * second.rows)
-    told = to_markdown(replace(table, arms=(first, longer, *others)))
+    arms = [replace(arm, rows=144) if arm.name == "plain_multi_task" else arm for arm in table.arms]
+    told = to_markdown(replace(table, arms=tuple(arms)))
     assert "But plain multi-task (144 rows in all for 72)." in told
 
 
@@ -576,7 +647,7 @@ def test_the_expected_duration_counts_the_scores_of_early_stopping(ready: dict[s
         stage = ready["spec"].stage_one.model_copy(update={"steps": 40, "patience": patience})
         arms = [Arm("long", "long", "mta", ready["spec"].model_copy(update={"stage_one": stage}))]
         (guess,) = expected_seconds(bench(ready, tmp_path), arms, counts).values()
-        return guess["validation"] / guess["test"] - 1
+        return guess.validation / guess.test - 1
 
     assert training(patience=3) == pytest.approx(training(patience=None) + 10)
 
@@ -591,7 +662,7 @@ def test_the_expected_duration_counts_the_scores_beside_the_opening_of_gates(
     ]
     arms = [Arm(str(number), "", "mta", spec) for number, spec in enumerate(specs)]
     guesses = expected_seconds(bench(ready, tmp_path), arms, counts).values()
-    hard_first, soft_first = (guess["validation"] / guess["test"] for guess in guesses)
+    hard_first, soft_first = (guess.validation / guess.test for guess in guesses)
     assert hard_first == pytest.approx(soft_first + 2)
 
 

@@ -1,0 +1,64 @@
+"""Loss by row: how far a model is from the right answers, where scores only tell whether it gave them.
+
+Arms differ in it by far less than noise on the same rows: what cannot be told by scores is screened by it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from alter_core.evaluation.rows import Row
+from alter_core.inference.predict import Predictor
+from alter_core.mta.modes import evaluating
+from alter_core.prompts import encode_prompts, encode_targets
+from alter_core.training.batches import EncodedRows, Ragged, collate
+from alter_core.training.forward import TargetForward
+from alter_core.training.trainable import Trainable
+from alter_core.training.trunk_cache import TOKENS_PER_BATCH
+from alter_core.whole import Result
+
+
+@dataclass(frozen=True)
+class RowLosses(Result):
+    """What losses-SPLIT.json holds."""
+
+    tasks: Mapping[str, Mapping[str, float]]
+    """Task -> row id -> mean over the tokens of the row's target, in nats."""
+
+
+@torch.no_grad()
+def row_losses(predictor: Predictor, rows: Sequence[Row]) -> RowLosses:
+    """Of a model with adapters, in the precision that it answers in. `rows` have targets."""
+    forward = TargetForward(cast(Trainable, predictor.mta))
+    tasks, tokenizer = list(forward.mta.tasks), predictor.tokenizer
+    prompts: list[Any] = [None] * len(rows)
+    targets: list[Any] = [None] * len(rows)
+    for name in tasks:
+        task, places = predictor.spec.task(name), [place for place, row in enumerate(rows) if row["task"] == name]
+        texts = [rows[place]["input"] for place in places], [rows[place]["target"] for place in places]
+        read = encode_prompts(tokenizer, task, texts[0], None, predictor.prompt_format)[0]
+        for place, prompt, target in zip(
+            places, read, encode_targets(tokenizer, task, texts[1], predictor.prompt_format), strict=True
+        ):
+            prompts[place], targets[place] = prompt, target
+    numbers = np.array([tasks.index(row["task"]) for row in rows], dtype=np.int64)
+    encoded = EncodedRows(numbers, Ragged.of(prompts), Ragged.of(targets))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    found = np.zeros(len(rows))
+    lengths = encoded.prompts.lengths + encoded.targets.lengths
+    waiting, device = np.argsort(-lengths, kind="stable"), next(predictor.model.parameters()).device
+    with evaluating(predictor.model):
+        while len(waiting):
+            count = max(1, TOKENS_PER_BATCH // int(lengths[waiting[0]]))
+            batch = collate(encoded, waiting[:count], pad, forward.decoder_start).to(device)
+            losses = F.cross_entropy(forward.logits(batch).float(), batch.targets, reduction="none") * batch.weights
+            found[batch.rows] = losses.new_zeros(len(batch.rows)).index_add_(0, batch.at[:, 0], losses).cpu().numpy()
+            waiting = waiting[count:]
+    by_task: dict[str, dict[str, float]] = {}
+    for row, loss in zip(rows, found.tolist(), strict=True):
+        by_task.setdefault(row["task"], {})[str(row["id"])] = loss
+    return RowLosses(by_task)
