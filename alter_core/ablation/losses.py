@@ -56,7 +56,8 @@ def row_losses(predictor: Predictor, rows: Sequence[Row]) -> RowLosses:
             count = max(1, TOKENS_PER_BATCH // int(lengths[waiting[0]]))
             batch = collate(encoded, waiting[:count], pad, forward.decoder_start).to(device)
             losses = F.cross_entropy(forward.logits(batch).float(), batch.targets, reduction="none") * batch.weights
-            found[batch.rows] = losses.new_zeros(len(batch.rows)).index_add_(0, batch.at[:, 0], losses).cpu().numpy()
+            owners = np.repeat(batch.rows, encoded.targets.lengths[batch.rows])
+            np.add.at(found, owners, losses.double().cpu().numpy())
             waiting = waiting[count:]
     by_task: dict[str, dict[str, float]] = {}
     for row, loss in zip(rows, found.tolist(), strict=True):
