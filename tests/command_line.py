@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,6 +34,19 @@ def options_of(word: str) -> set[str] | None:
     if command is None:
         return None
     return {"--help", *(option for one in command.params for option in (*one.opts, *one.secondary_opts))}
+
+
+def in_terminal(alter: Alter, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """As `alter`, its stderr a terminal of 120 columns."""
+    ours, theirs = os.openpty()
+    with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+        shown = pool.submit(read_terminal, ours)
+        with open(theirs, "w") as terminal:
+            for name, value in (("TERM", "xterm"), ("COLUMNS", "120")):
+                patch.setenv(name, value)
+            patch.setattr(sys, "stderr", terminal)
+            code, out, _ = alter(*arguments)
+        return code, out, shown.result().decode()
 
 
 def read_terminal(descriptor: int) -> bytes:

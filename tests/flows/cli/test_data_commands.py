@@ -1,11 +1,8 @@
 """`alter data` and `alter new` as a person types them: exit codes, what is told, and what lies there afterwards."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 from alter_core.data.ingest import ingest
 from flows.many import read_plans
 from flows.production.plan import Plan
-from tests.command_line import Alter, caller, read_terminal
+from tests.command_line import Alter, caller, in_terminal
 from tests.conftest import tiny_rows, tiny_spec, write_domain
 
 Rows = dict[str, list[dict[str, str]]]
@@ -200,23 +197,12 @@ def test_a_quality_report_is_of_what_was_left_out_too_and_of_the_tokenizer(
     assert key(repeat=4) != key()  # the same rows are kept, and three quarters were duplicates
 
 
-def test_a_terminal_shows_progress(domain: Callable[..., str], tmp_path: Path) -> None:
-    ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from flows.cli.app import main; main()", "data", domain("fine")],
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        cwd=tmp_path,
-        env={**os.environ, "ALTER_HOME": str(tmp_path / "home"), "PYTHONPATH": os.getcwd(), "COLUMNS": "120",
-             "TERM": "xterm"},
-    )  # fmt: skip
-    os.close(theirs)
-    shown = read_terminal(ours)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, shown.decode()
-    assert re.search(r"fine: ingest .*3/3", shown.decode())
-    assert re.search(r"fine: validate .*3/3", shown.decode())
-    assert b"the data passes" in out
+def test_a_terminal_shows_progress(alter: Alter, domain: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, shown = in_terminal(alter, monkeypatch, "data", domain("fine"))
+    assert code == 0, shown
+    assert re.search(r"fine: ingest .*3/3", shown)
+    assert re.search(r"fine: validate .*3/3", shown)
+    assert "the data passes" in out
 
 
 def test_a_new_domain_passes_the_check_and_its_data_is_read(alter: Alter, tiny_backbone: Path, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 
 from alter_core.inference import answer_file
 from alter_core.inference.predict import Predictor
-from tests.command_line import Alter, caller, read_terminal
+from tests.command_line import Alter, caller, in_terminal
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
 
@@ -191,22 +189,13 @@ def test_one_text_is_answered_as_before(alter: Alter, rows: Rows, wanted: list[t
     assert (code, out.strip()) == (0, text), err
 
 
-def test_a_terminal_shows_progress_with_the_time_left(home: Path, tmp_path: Path, rows: Rows) -> None:
+def test_a_terminal_shows_progress_with_the_time_left(
+    alter: Alter, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    command = "from flows.cli.app import main; main()"
-    arguments = ["predict", "tiny", "--file", "rows.jsonl", "--out", "answers.csv"]
-    ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        cwd=tmp_path,
-        env={**os.environ, "ALTER_HOME": str(home), "PYTHONPATH": os.getcwd(), "COLUMNS": "120", "TERM": "xterm"},
-    )
-    os.close(theirs)
-    shown = read_terminal(ours)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, shown.decode()
-    assert f"{len(rows)}/{len(rows)}" in shown.decode()
-    assert "0:00 left" in shown.decode()
-    assert b"wrote answers.csv" in out
+    arguments = ("predict", "tiny", "--file", "rows.jsonl", "--out", "answers.csv")
+    code, out, shown = in_terminal(alter, monkeypatch, *arguments)
+    assert code == 0, shown
+    assert f"{len(rows)}/{len(rows)}" in shown
+    assert "0:00 left" in shown
+    assert "wrote answers.csv" in out
