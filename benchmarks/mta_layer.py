@@ -105,8 +105,8 @@ def variants(backbone: Callable[[], nn.Module], dtype: torch.dtype, device: str,
     order.shuffle(tasks)
     found: dict[str, Any] = {}
     settings = {
-        "weight": {"mixing": "weight"},
-        "output": {"mixing": "output"},
+        "weight": {"mixing": "weight", "adapter": "ffn", "shared_adapters": 0},
+        "output": {"mixing": "output", "adapter": "ffn", "shared_adapters": 0},
         "lora": {"adapter": "lora", "shared_adapters": 1, "shared_adapter": "ffn", "shared_place": "beneath"},
     }
     for name, chosen in settings.items():

@@ -21,7 +21,6 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numpy as np
-import peft
 import torch
 from torch.nn import functional as F
 
@@ -105,6 +104,8 @@ def peft_arm(
     folder: Path, rows: EncodedRows, device: torch.device, dtype: torch.dtype, top: int | None, parameters: int
 ) -> Arm:
     """peft LoRA on the FFN linears of the top blocks, or of all, as its users run it: labels and the model's loss."""
+    import peft  # the only part that needs it
+
     torch.manual_seed(0)
     model, _ = load_backbone(folder, dtype)
     config = model.config

@@ -316,7 +316,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`, but for the task ids."""
-        moved: dict[str, Any] = {k: part.to(device) for k, part in vars(self).items() if isinstance(part, Tensor)}
+        moved: dict[str, Any] = {
+            name: part.to(device, non_blocking=True)  # no wait for what the device does
+            for name, part in vars(self).items()
+            if isinstance(part, Tensor)
+        }
         return replace(self, **moved | {"task_ids": self.task_ids})
 
 

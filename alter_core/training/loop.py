@@ -187,7 +187,7 @@ def _validation_batches(job: Training, forward: TargetForward) -> Iterator[Batch
 
 
 def _logits(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:
-    states = cache.states(batch).to(batch.inputs.device) if cache else None
+    states = cache.states(batch).to(batch.inputs.device, non_blocking=True) if cache else None
     autocast: AbstractContextManager[Any] = (
         torch.autocast(job.accelerator.device.type, torch.bfloat16) if job.autocast else nullcontext()
     )
