@@ -181,7 +181,7 @@ class Runs:
     def _start(name: str) -> Any:
         from prefect.deployments import run_deployment
 
-        from flows.deployments.declarations import full_name
+        from flows.deployments.names import full_name
 
         run: Any = run_deployment(full_name(name), timeout=0, as_subflow=False)
         return run.id

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alter_core.errors import AlterError
-from flows.deployments.declarations import domain_tag, full_name
+from flows.deployments.names import domain_tag, full_name
 from flows.deployments.status import is_late
 from flows.deployments.zombies import TAG
 from flows.production.ending import explained
@@ -34,6 +34,7 @@ class Parameters(TypedDict, total=False):
     force: bool
     processes: int
     added: str | None
+    why: str | None
 
 
 POLL_SECONDS = 2.0

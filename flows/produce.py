@@ -47,17 +47,24 @@ def _run_name() -> str:
     on_cancellation=[notify],
 )
 def produce(
-    domain: str, data_root: str | None = None, force: bool = False, processes: int = 1, added: str | None = None
+    domain: str,
+    data_root: str | None = None,
+    force: bool = False,
+    processes: int = 1,
+    added: str | None = None,
+    why: str | None = None,
 ) -> Outcome:
     """Produce `domain` (a name, a folder or a domain.yaml) and register the model.
 
     data_root: folder that relative source paths may also lie under. force: run even when nothing has changed.
     processes: of training; one per GPU where there are several. added: train this task alone, onto the champion, whose
-    other tasks stay as they are to the bit.
+    other tasks stay as they are to the bit. why: what started it, where no person did.
     Raises AlterError subclasses for wrong input and failed jobs; nothing is registered then.
     """
     begin = time.monotonic()
     plan = Plan.read(domain, Path(data_root) if data_root else None, added)
+    if why:
+        steps.log_line(f"started because {why}")
     with _alone(plan), _full_disk_explained(plan):
         stores = Stores(plan.workspace, plan.spec.name)
         close_abandoned(plan, stores.tracker)

@@ -9,6 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from alter_core.process import Row
@@ -95,6 +96,7 @@ def mlflow_run(production: Production, quality: Quality, flow_run_id: str | None
         "data_digest": rows.digest,
         "backbone": production.backbone.source,
         "code": code_of("run"),
+        "why": str(flow_run.get_parameters().get("why") or ""),
         "flow_run": (flow_run_id and (url_for("flow-run", obj_id=flow_run_id) or flow_run_id)) or "",
     }
     run = Run(tracker.start_run(f"{name} {run_key}", plan.spec.model_dump(mode="json"), tags), tracker)

@@ -105,6 +105,8 @@ class CardFacts(TypedDict, total=False):
     """stage -> what it took"""
     opening: Mapping[str, float]
     """Macro scores on validation rows right "before" the gates open and with them "opened"; empty where none do."""
+    stale: str
+    """Since when and why a champion is stale; empty where it is not."""
     decision: DecisionFacts | None
     """None before the rule was asked."""
     versions: Mapping[str, str]
@@ -154,6 +156,7 @@ def decided(facts: CardFacts, tags: Mapping[str, str]) -> CardFacts:
     again keeps the facts of its first time."""
     found: CardFacts = {**facts}
     found["decision"] = decision_of(tags)
+    found["stale"] = tags.get("stale", "")
     if (before := tags.get("champion_before")) is not None:
         champion = int(before) if before.isdecimal() else None
         if champion != facts.get("champion_version"):
@@ -227,6 +230,8 @@ def _decision(facts: CardFacts) -> str:
         text = f"**{review}** {plain(decision.get('review_detail', ''))}. The rule{than}: {plain(decision['reason'])}."
     if person := decision.get("by"):
         text += f" Decided by {plain(person)}: {plain(decision.get('person_reason', ''))}"
+    if stale := facts.get("stale"):
+        text += f"\n\n**Stale** {plain(stale)}."
     return text
 
 

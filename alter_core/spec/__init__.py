@@ -6,6 +6,7 @@ from alter_core.spec.schedule import ScheduleSpec
 from alter_core.spec.source import SOURCE_KINDS, SourceSpec
 from alter_core.spec.stage import StageSpec
 from alter_core.spec.task import ExpectationSpec, QualitySpec, TaskSpec
+from alter_core.spec.trigger import TriggerSpec
 
 __all__ = [
     "SOURCE_KINDS",
@@ -21,4 +22,5 @@ __all__ = [
     "SplitSpec",
     "StageSpec",
     "TaskSpec",
+    "TriggerSpec",
 ]

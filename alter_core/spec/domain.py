@@ -13,6 +13,7 @@ from alter_core.spec.section import Name, Section, Share, spec_error
 from alter_core.spec.span import Span
 from alter_core.spec.stage import StageSpec, StageTwoSpec
 from alter_core.spec.task import TaskSpec
+from alter_core.spec.trigger import TriggerSpec
 from alter_core.whole import digest_of
 
 
@@ -120,6 +121,10 @@ class DomainSpec(Section):
     its backbone, tasks, split and `mta` are the same."""
     schedule: ScheduleSpec | None = None
     """When the domain is produced unattended; unset: only by hand."""
+    trigger: TriggerSpec | None = Field(default=None, json_schema_extra={"examples": ["data"]})
+    """What else starts a run: `data`, or a section, for rows that changed; unset: nothing."""
+    freshness: Span | None = None
+    """An older champion, or one whose rows changed, is told as stale; unset: none is."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto takes bf16 where a short measurement at start shows that the processor gains from it."""
     trunk_cache: bool = True
@@ -174,6 +179,11 @@ class DomainSpec(Section):
                 raise spec_error([(("leaves",), "no stage comes after this one: drop it, or say it in stage_one")])
         return value
 
+    @field_validator("trigger", mode="before")
+    @classmethod
+    def _data_for_short(cls, value: object) -> object:
+        return {} if value == "data" else value
+
     @field_validator("warm_start")
     @classmethod
     def _keeps_what_it_starts_from(cls, value: str, info: ValidationInfo) -> str:
@@ -220,6 +230,6 @@ class DomainSpec(Section):
     def digest(self) -> str:
         """Of everything that can change a version: not when it is made, who approves it, what is allowed, and what the
         domain is for."""
-        content = self.model_dump(mode="json", exclude={"schedule", "description", "licences"})
+        content = self.model_dump(mode="json", exclude={"schedule", "trigger", "freshness", "description", "licences"})
         content["promotion"] = self.promotion.model_dump(mode="json", include={"max_task_drop", "confidence"})
         return digest_of(content)

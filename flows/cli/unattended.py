@@ -1,4 +1,4 @@
-"""Commands for domains that run by themselves: deploy, serve, status."""
+"""Commands for domains that run by themselves: deploy, serve, watch, status."""
 
 import os
 from contextlib import nullcontext
@@ -80,6 +80,33 @@ def serve(
 
         typer.echo(f"serving {', '.join(names)}; Prefect's UI is {url.removesuffix('/api')}; Ctrl-C stops", err=True)
         serve_deployments(names, data_root, limit)
+
+
+@app.command()
+def watch(domains: Domains = None, data_root: DataRoot = None) -> None:
+    """Look whether changed rows call for a run, where a spec has a trigger, and run the domains that are due."""
+    make_prefect_home()
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    from flows import many
+    from flows.deployments.watch import tell_news
+    from flows.production.watch import is_alone, watch
+
+    plans, ended = many.read_plans(all_or(domains), data_root)
+    for plan in plans:
+        due: list[str] = []
+        try:
+            verdict = watch(plan, not is_alone(plan), due.append)
+        except AlterError as error:
+            ended.append(many.Ended(plan.spec.name, None, str(error), error.exit_code))
+            continue
+        tell_news(plan.spec.name, verdict)
+        typer.echo(f"{plan.spec.name}: {'a run is due' if due else 'nothing to do'}: {verdict.why}")
+        if due:
+            parameters: many.Parameters = {"why": verdict.why, "data_root": str(data_root) if data_root else None}
+            ended += many.produce_each([plan], parameters, lambda _: None)
+    if ended:
+        many.print_ended(ended)
+    raise typer.Exit(many.exit_code(ended))
 
 
 @app.command()

@@ -20,14 +20,17 @@ from alter_core.errors import AlterError, SpecError
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
-from flows.deployments.schedules import Schedule, staggered
+from flows.deployments.names import FLOW, domain_tag
+from flows.deployments.schedules import STAGGER_MINUTES, Schedule, shifted, staggered
 from flows.deployments.zombies import HEARTBEAT_SECONDS, TAG
 from flows.production.plan import domain_folders, find_domain, named_once
 
-FLOW = "produce"
 ENTRYPOINT = "flows.produce.produce"
 DEFAULT_POOL = "alter"
 """Made as a pool of processes where it is missing."""
+WATCH = ("watch", "flows.deployments.watch.watch")
+"""Flow and entrypoint of the look at a domain's rows, where its spec has a trigger or a freshness."""
+WATCHED_AT = {"15m": "*/15 * * * *", "1h": "7 * * * *", "6h": "7 */6 * * *", "1d": "7 6 * * *"}
 SLUG = "spec"
 """Of the schedule that comes from the spec; schedules that people add under other names are left alone."""
 
@@ -39,6 +42,17 @@ class Declared:
     name: str
     fields: Mapping[str, Any]
     schedule: Schedule | None
+    flow: str = FLOW
+
+    @property
+    def full_name(self) -> str:
+        """How Prefect calls it."""
+        return f"{self.flow}/{self.name}"
+
+    @property
+    def title(self) -> str:
+        """How people are told of it."""
+        return self.name if self.flow == FLOW else f"{self.name} ({self.flow})"
 
     @property
     def limit(self) -> ConcurrencyLimitConfig:
@@ -50,6 +64,7 @@ def declare(
     domains: Sequence[str], work_pool: str | None, data_root: Path | None = None, pool_type: str = "process"
 ) -> list[Declared]:
     """Deployments of the domains (names, folders or spec files). Raises AlterError with every wrong spec."""
+    from flows.deployments.watch import watch
     from flows.produce import produce
 
     specs: dict[str, DomainSpec] = {}
@@ -73,28 +88,31 @@ def declare(
             wrong.append(SpecError(f"{found[name]}: {error}"))
     if wrong:
         raise AlterError("\n".join(map(str, wrong)))
-    schema = parameter_schema(produce).model_dump(exclude_unset=True)
     root = {"data_root": str(data_root.absolute())} if data_root else {}
-    return [
-        Declared(
-            name,
-            {
-                "description": spec.description,
-                "tags": [TAG, domain_tag(name)],
-                "parameters": {"domain": _reference(found[name]), **root},
-                "parameter_openapi_schema": schema,
-                "enforce_parameter_schema": True,
-                "paused": False,
-                "concurrency_limit": 1,
-                "concurrency_options": {"collision_strategy": ConcurrencyLimitStrategy.CANCEL_NEW.value},
-                "entrypoint": ENTRYPOINT,
-                "work_pool_name": work_pool,
-                "job_variables": {"env": environment(pool_type)} if work_pool else {},
-            },
-            schedules.get(name),
-        )
-        for name, spec in sorted(specs.items())
-    ]
+
+    def fields(name: str, flow: Any, entrypoint: str, tag: str) -> dict[str, Any]:
+        return {
+            "description": specs[name].description,
+            "tags": [TAG, tag],
+            "parameters": {"domain": _reference(found[name]), **root},
+            "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
+            "enforce_parameter_schema": True,
+            "paused": False,
+            "concurrency_limit": 1,
+            "concurrency_options": {"collision_strategy": ConcurrencyLimitStrategy.CANCEL_NEW.value},
+            "entrypoint": entrypoint,
+            "work_pool_name": work_pool,
+            "job_variables": {"env": environment(pool_type)} if work_pool else {},
+        }
+
+    declared = []
+    for place, (name, spec) in enumerate(sorted(specs.items())):
+        declared.append(Declared(name, fields(name, produce, ENTRYPOINT, domain_tag(name)), schedules.get(name)))
+        if spec.trigger or spec.freshness:  # not with the domain's tag, by which its runs are found
+            cron = WATCHED_AT[spec.trigger.every if spec.trigger else "1d"]
+            when = Schedule(shifted(cron, place * STAGGER_MINUTES), "UTC", True)
+            declared.append(Declared(name, fields(name, watch, WATCH[1], f"watch:{name}"), when, WATCH[0]))
+    return declared
 
 
 def _found() -> dict[str, DomainSpec]:
@@ -110,11 +128,6 @@ def _found() -> dict[str, DomainSpec]:
 def own_schedule(schedule: Schedule) -> DeploymentScheduleCreate:
     """The schedule that a deployment has from its spec."""
     return DeploymentScheduleCreate(schedule=schedule.of_prefect(), active=schedule.active, slug=SLUG)
-
-
-def domain_tag(name: str) -> str:
-    """Tag of a domain's flow runs and of its deployment."""
-    return f"domain:{name}"
 
 
 def environment(pool_type: str = "process") -> dict[str, str]:
@@ -155,11 +168,6 @@ def prefect_yaml(domains: Sequence[str], work_pool: str, data_root: Path | None 
     return head + yaml.safe_dump(
         {"name": "alter-factory", "pull": [], "deployments": deployments}, sort_keys=False, width=120
     )
-
-
-def full_name(name: str) -> str:
-    """How Prefect calls a domain's deployment."""
-    return f"{FLOW}/{name}"
 
 
 def _reference(file: Path) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,10 @@ from alter_core.spec.load import load_domain
 from flows.deployments.declarations import (
     DEFAULT_POOL,
     ENTRYPOINT,
-    FLOW,
     SLUG,
+    WATCH,
     Declared,
     declare,
-    full_name,
     own_schedule,
 )
 from flows.deployments.schedules import Schedule
@@ -68,6 +67,7 @@ def deploy(
             changes.append(change)
         declared = declare(domains, work_pool, data_root, pool_type)
         changes += [_apply(client, one) for one in declared]
+        changes += _unwatched(client, declared)
         if whole:
             changes += _orphans(client, {one.name for one in declared}, prune)
         changes.append(Change("automation", apply_automation(client, zombie_automation())))
@@ -131,12 +131,12 @@ def ensure_pool(client: SyncPrefectClient, name: str) -> tuple[Change, str]:
 def _apply(client: SyncPrefectClient, one: Declared) -> Change:
     schedule = own_schedule(one.schedule) if one.schedule else None
     try:
-        known = client.read_deployment_by_name(full_name(one.name))
+        known = client.read_deployment_by_name(one.full_name)
     except ObjectNotFound:
-        flow_id = client.create_flow_from_name(FLOW)
+        flow_id = client.create_flow_from_name(one.flow)
         fields = {**one.fields, "concurrency_options": ConcurrencyOptions(**one.fields["concurrency_options"])}
         client.create_deployment(flow_id, one.name, schedules=[schedule] if schedule else None, pull_steps=[], **fields)
-        return Change(one.name, "created", _when(one.schedule))
+        return Change(one.title, "created", _when(one.schedule))
     now = _fields(known)
     differing = [key for key, value in one.fields.items() if now[key] != value]
     if differing:
@@ -144,8 +144,19 @@ def _apply(client: SyncPrefectClient, one: Declared) -> Change:
     if _reschedule(client, known, one.schedule):
         differing.append("schedule")
     if not differing:
-        return Change(one.name, "unchanged", _when(one.schedule))
-    return Change(one.name, "changed", f"{', '.join(differing)}; {_when(one.schedule)}")
+        return Change(one.title, "unchanged", _when(one.schedule))
+    return Change(one.title, "changed", f"{', '.join(differing)}; {_when(one.schedule)}")
+
+
+def _unwatched(client: SyncPrefectClient, declared: Sequence[Declared]) -> list[Change]:
+    """Remove the looks at domains whose specs have neither a trigger nor a freshness any more."""
+    watched = {one.name for one in declared if one.flow == WATCH[0]}
+    changes = []
+    for name in sorted({one.name for one in declared} - watched):
+        with suppress(ObjectNotFound):
+            client.delete_deployment(client.read_deployment_by_name(f"{WATCH[0]}/{name}").id)
+            changes.append(Change(f"{name} ({WATCH[0]})", "removed", "its spec has no trigger and no freshness"))
+    return changes
 
 
 def _fields(known: DeploymentResponse) -> dict[str, Any]:
@@ -188,7 +199,7 @@ def _orphans(client: SyncPrefectClient, names: set[str], prune: bool) -> list[Ch
     changes = []
     for known in ours:
         given = str(known.parameters.get("domain"))
-        if known.name in names or known.entrypoint != ENTRYPOINT or _has_spec(given, known.name):
+        if known.name in names or known.entrypoint not in (ENTRYPOINT, WATCH[1]) or _has_spec(given, known.name):
             continue
         gone = f"{given} holds no spec of that name"
         if prune:

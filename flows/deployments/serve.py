@@ -60,6 +60,8 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
 
     from flows.deployments.declarations import declare, environment, own_schedule
     from flows.deployments.deploy import deploy
+    from flows.deployments.names import FLOW
+    from flows.deployments.watch import watch
     from flows.produce import produce
 
     os.environ.update(environment())  # of the processes that the runner starts
@@ -68,7 +70,7 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
     for one in declare(domains, None, data_root):
         deployments.append(
             RunnerDeployment.from_flow(
-                produce,
+                produce if one.flow == FLOW else watch,
                 one.name,
                 schedules=[own_schedule(one.schedule)] if one.schedule else None,
                 paused=False,

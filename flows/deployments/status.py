@@ -20,14 +20,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from alter_core.errors import AlterError
+from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
-from flows.deployments.declarations import domain_tag
 from flows.deployments.deploy import server_errors
+from flows.deployments.names import domain_tag
 from flows.production import review
 from flows.production.plan import find_domain
 from flows.production.stores import model_store
+from flows.production.watch import STALE, stale
 from registry.models import REVIEW
+from registry.versions import Version
 
 LATE = timedelta(minutes=1)  # a worker asks for runs every ten to fifteen seconds
 _ON = ([StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED], [StateType.PENDING])
@@ -58,11 +61,13 @@ class DomainStatus:
     """The champion's macro score."""
     promoted: str | None
     """When it became champion."""
-    waiting: int | None
+    waiting: int | None = None
     """The version that waits for a person's word."""
-    waiting_until: str | None
-    reviewers: str | None
+    waiting_until: str | None = None
+    reviewers: str | None = None
     """Who may say it, names with commas; empty: whoever may move the alias."""
+    stale: str | None = None
+    """Why the champion is, where its spec asks."""
 
     @property
     def unknown(self) -> bool:
@@ -81,7 +86,7 @@ def status(domains: Sequence[str]) -> list[DomainStatus]:
     rows = []
     with server_errors(), get_client(sync_client=True) as client:
         for given in domains:
-            name, problem, scheduled = given, None, False
+            name, problem, scheduled, spec = given, None, False, None
             try:
                 spec = load_domain(find_domain(given))
                 name, scheduled = spec.name, spec.schedule is not None and spec.schedule.active
@@ -107,6 +112,7 @@ def status(domains: Sequence[str]) -> list[DomainStatus]:
                     waiting=waiting["version"] if waiting else None,
                     waiting_until=waiting["tags"].get("review_until") if waiting else None,
                     reviewers=waiting["tags"].get("reviewers") if waiting else None,
+                    stale=_stale(champion, spec),
                 )
             )
     return rows
@@ -139,7 +145,7 @@ def print_status(rows: Sequence[DomainStatus]) -> None:
             out.print(f"{row.domain}: {row.problem}", markup=False, highlight=False, soft_wrap=True)
         elif row.state in ("Failed", "Crashed", "Cancelled") and row.message:
             out.print(f"{row.run}: {row.message.strip()}", markup=False, highlight=False, soft_wrap=True)
-        for line in filter(None, (_advice(row), _asked(row))):
+        for line in filter(None, (_advice(row), _asked(row), _told_stale(row))):
             out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -159,6 +165,17 @@ def _advice(row: DomainStatus) -> str | None:
             "serve`, plans them"
         )
     return None
+
+
+def _stale(champion: Version | None, spec: DomainSpec | None) -> str | None:
+    """As the last look at its rows left it or, where none was made, by its age alone."""
+    if champion is None or spec is None or spec.freshness is None:
+        return None
+    return champion["tags"].get(STALE) or stale(champion, spec, None, review.now()) or None
+
+
+def _told_stale(row: DomainStatus) -> str | None:
+    return f"{row.domain}: version {row.champion} is stale: {row.stale}" if row.stale else None
 
 
 def _asked(row: DomainStatus) -> str | None:

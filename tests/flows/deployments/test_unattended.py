@@ -17,7 +17,8 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Running
 
-from flows.deployments.declarations import SLUG, domain_tag, full_name, prefect_yaml
+from flows.deployments.declarations import SLUG, prefect_yaml
+from flows.deployments.names import domain_tag, full_name
 from flows.deployments.zombies import apply_automation, zombie_automation
 from tests.conftest import tiny_spec, write_domain
 from tests.flows.server import Factory, end, factory, listener, wait_for

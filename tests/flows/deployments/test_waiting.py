@@ -17,8 +17,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Pending, Running, Scheduled
 
 from flows.abandoned import close_abandoned, workspace_tag
-from flows.deployments.declarations import full_name
 from flows.deployments.deploy import deploy
+from flows.deployments.names import full_name
 from flows.deployments.status import status
 from flows.many import produce_deployed
 from flows.production.plan import Plan
