@@ -1,7 +1,8 @@
 """Asks what `alter export` wrote, which has a copy of this program: by transformers (and peft), or by llama.cpp.
 
 python ask.py TASK [INPUT]     the answer and its probability; without INPUT, to the row in alter_export.json
-python ask.py < rows.jsonl     lines {"task": ..., "input": ...}; a line {"answer", "probability", "cut"} for each
+python ask.py < rows.jsonl     lines {"task": ..., "input": ...}; a line {"answer", "probability", "cut"} for each,
+                               whose answer is null where an input cannot be read as the text that it is
 
 GGUF files are read by the package xllamacpp, or by the llama-server at the address LLAMA_SERVER.
 """
@@ -11,6 +12,7 @@ import math
 import os
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -37,10 +39,10 @@ class Export:
         *_, bare = self.encode(before + after)
         while True:
             ids, places, special = self.encode(before + kept + after)
-            if special > bare:
-                raise ValueError(
-                    "the input spells out one of the tokenizer's special tokens, which it would be read as"
-                )
+            if special > bare:  # the input spells out a special token: it is read as the characters that it is
+                ids, places, special = self.encode(before + kept + after, spelt=True)
+            if special != bare:
+                raise ValueError("the input spells out a special token of the tokenizer, and would be read as that")
             end = len(before) + len(kept)
             inside = [begin for begin, stop in places if begin < end and stop > len(before)]
             most = task["max_input_tokens"]
@@ -51,8 +53,8 @@ class Export:
             shorter = kept[: max(0, inside[most] - len(before))].rstrip()
             kept = shorter if len(shorter) < len(kept) else kept[:-1]
 
-    def encode(self, text: str) -> Encoded:
-        """A text as it is read."""
+    def encode(self, text: str, spelt: bool = False) -> Encoded:
+        """A text as it is read; spelt: without the special tokens that it spells out."""
         raise NotImplementedError
 
     def write(self, name: str, ids: list[int]) -> tuple[str, float | None]:
@@ -87,8 +89,8 @@ class ByTransformers(Export):
 
                 self.model = PeftModel.from_pretrained(self.model, place, adapter_name=name)
 
-    def encode(self, text: str) -> Encoded:
-        found = self.tokenizer(text, return_offsets_mapping=True)
+    def encode(self, text: str, spelt: bool = False) -> Encoded:
+        found = self.tokenizer(text, return_offsets_mapping=True, split_special_tokens=spelt)
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         return found["input_ids"], found["offset_mapping"], sum(token in special for token in found["input_ids"])
 
@@ -154,7 +156,7 @@ class ByLlama(Export):
         with urlopen(Request(self.at + path, body, {"Content-Type": "application/json"})) as answer:
             return json.load(answer)
 
-    def encode(self, text: str) -> Encoded:
+    def encode(self, text: str, spelt: bool = False) -> Encoded:
         found = self._get("/tokenize", content=text, with_pieces=True, parse_special=False)["tokens"]
         ends, size = [], 0
         for token in found:
@@ -220,8 +222,10 @@ def main(export: Export, given: list[str]) -> None:
         return
     for line in sys.stdin:
         row = json.loads(line)
-        answer, probability, cut = export.answer(row["task"], row["input"])
-        sys.stdout.write(json.dumps({"answer": answer, "probability": probability, "cut": cut}) + "\n")
+        said: tuple[str | None, float | None, bool] = (None, None, False)
+        with suppress(ValueError):
+            said = export.answer(row["task"], row["input"])
+        sys.stdout.write(json.dumps(dict(zip(("answer", "probability", "cut"), said, strict=True))) + "\n")
 
 
 if __name__ == "__main__":

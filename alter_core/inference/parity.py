@@ -25,7 +25,8 @@ class Answered:
     input: str
     champion: str
     champion_probability: float
-    export: str
+    export: str | None
+    """None where it refuses the input."""
     export_probability: float | None
     """None where its engine does not tell."""
 

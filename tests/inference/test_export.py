@@ -170,11 +170,14 @@ def test_an_input_is_cut_where_the_champion_cuts_it() -> None:
         assert ([ids], [cut]) == encode_prompts(tokenizer, task, [text], 90)
 
 
-def test_an_input_that_spells_out_a_special_token_is_refused() -> None:
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_special_token_that_an_input_spells_out_is_read_as_by_the_champion(begins: bool) -> None:
     export: Any = object.__new__(ask.ByTransformers)
-    export.tokenizer = byte_level()
-    with pytest.raises(ValueError, match="special tokens"):
-        export.prompt({"before_input": "", "after_input": "", "max_input_tokens": 9, "max_prompt_tokens": 9}, "a <end>")
+    export.tokenizer = byte_level(begins=begins)
+    before, after = prompt_text(SPEC.task("title"), "\0").split("\0")
+    told = {"before_input": before, "after_input": after, "max_input_tokens": 99, "max_prompt_tokens": None}
+    text = "the red <end> ball"
+    assert export.prompt(told, text)[0] == encode_prompts(export.tokenizer, SPEC.task("title"), [text])[0][0]
 
 
 @pytest.mark.parametrize("shape", [{"num_attention_heads": 4, "num_key_value_heads": 2}, {"tie_word_embeddings": True}])
