@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alter_core.backbone import backbone_digest, load_backbone
 from alter_core.inference.predict import Predictor
-from alter_core.mta.fingerprint import task_digest
+from alter_core.mta.fingerprint import backbone_digests, digests_digest, task_digest
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.manifest import MANIFEST, BundleManifest
 from alter_core.spec import DomainSpec
@@ -37,8 +37,9 @@ class Model:
         else:
             predictor = Predictor.from_bundle(bundle, backbone)
             manifest: BundleManifest = json.loads((Path(bundle) / MANIFEST).read_text(encoding="utf-8"))  # as checked
-            parts = {name: part for name, part in manifest["parts"].items() if name != "mta.safetensors"}
-            about += [manifest["config"], manifest["backbone"]["digest"], parts]
+            tokenizer_files = {name: part for name, part in manifest["parts"].items() if name.startswith("tokenizer/")}
+            # As it is in memory: a last stage's bundle holds the backbone that the others refer to.
+            about += [manifest["config"], digests_digest(backbone_digests(predictor.model)), tokenizer_files]
         about += [predictor.prompt_format, str(predictor.model.dtype)]
         return cls(predictor, tuple(m for m in predictor.model.modules() if isinstance(m, MTALayer)), digest_of(about))
 

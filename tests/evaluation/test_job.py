@@ -207,7 +207,7 @@ def test_a_stage_that_left_a_task_as_it_was_is_not_asked_about_it_again(
         for layer in mta.layers:
             for parameter in layer.tasks.parameters():
                 parameter[1] += 0.1
-    save_bundle(mta, tokenizer, tmp_path / "two", metadata, backbone="refer")
+    save_bundle(mta, tokenizer, tmp_path / "two", metadata, backbone="hold")
     one = {"name": "stage_one", "bundle": str(ready["bundle"]), "output": str(tmp_path / "out1")}
     two = {"name": "stage_two", "bundle": str(tmp_path / "two"), "output": str(tmp_path / "out2")}
     cards = run(job_for(ready, tmp_path, subjects=[one, two]))
