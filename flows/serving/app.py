@@ -24,7 +24,7 @@ from flows.serving.request_log import RequestLog
 from flows.serving.served import Served
 
 log = logging.getLogger(__name__)
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.05
 MODEL_HEADER = "X-Alter-Model"
 TIDY_SECONDS = 600.0
 OPEN = ("/ping", "/health", "/ready")  # without a token, as those who look after processes have none
