@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import regex
 
-from alter_core.evaluation.metrics import WORD, row_scores
+from alter_core.evaluation.metrics import row_scores
 from alter_core.evaluation.rows import rows_of
 from alter_core.inference.predict import Prediction
+from alter_core.quality.bag_of_words import WORD, bag_of_words
 from alter_core.spec import DomainSpec
 from alter_core.spec.task import TaskSpec
 from alter_core.text import UNSPACED
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 20_000
 """That a bag of words learns from, chosen by hash: more would take minutes where there are many labels."""
-MOST_TERMS = 50_000
 CHOICE_ROWS = 200
 """That tell which copy is better."""
 _SENTENCE = regex.compile(rf".+?(?:\p{{STerm}}+(?=[\s{UNSPACED}]|$)|$)", regex.MULTILINE)
@@ -59,7 +59,7 @@ class _Way:
 class BagOfWordsOrCopy:
     """Answers as a `Predictor` does, learnt from a data set's rows in seconds.
 
-    Label tasks: logistic regression over TF-IDF of words and pairs of words, with settings that no task is tuned for.
+    Label tasks: `bag_of_words`.
     Others: the input's first sentence or all of it, whichever scores better on validation rows (training rows where
     there are none). Inputs are read whole, also where a model's would be cut.
     """
@@ -103,18 +103,11 @@ def _way(dataset: "TaskDataset", task: TaskSpec) -> _Way:
 
 
 def _bag_of_words(inputs: Sequence[str], targets: Sequence[str]) -> Callable[[Sequence[str]], list[tuple[str, float]]]:
-    from sklearn.feature_extraction.text import TfidfVectorizer  # a second of imports that most processes do without
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     targets = list(targets)
     if len(set(targets)) < 2 or not any(map(WORD.search, inputs)):  # nothing to tell apart, or to tell it by
         common = majority_targets({"": targets}).get("", "")
         return lambda asked: [(common, 1.0)] * len(asked)
-    words = TfidfVectorizer(
-        tokenizer=WORD.findall, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True, max_features=MOST_TERMS
-    )
-    model: Any = make_pipeline(words, LogisticRegression(C=10.0, max_iter=300)).fit(list(inputs), targets)
+    model = bag_of_words().fit(list(inputs), targets)
 
     def answer(asked: Sequence[str]) -> list[tuple[str, float]]:
         shares = model.predict_proba(list(asked))

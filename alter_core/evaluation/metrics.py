@@ -19,6 +19,7 @@ import regex
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from alter_core.quality.bag_of_words import WORD
 from alter_core.spec.task_types import MetricName
 from alter_core.text import UNSPACED, normalise
 
@@ -26,8 +27,6 @@ RESAMPLES = 1000
 CONFIDENCE = 0.95
 
 _CHARACTER = regex.compile(rf"([{UNSPACED}]\p{{M}}*)")
-# Words of any alphabet. Marks belong to their letter: without its vowel signs, a word of Hindi is another word.
-WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|(?:[^\W_{UNSPACED}]\p{{M}}*)+")
 
 
 @dataclass(frozen=True)

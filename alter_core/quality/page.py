@@ -1,10 +1,13 @@
 """The quality report as one HTML page: no scripts, no network, every text escaped."""
 
+import json
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from alter_core.data.dataset import SPLITS
+from alter_core.quality.doubtful import LEAST_ROWS
 from alter_core.quality.report import QualityReport, TaskReport
 from alter_core.whole import write_json, written_whole
 
@@ -21,16 +24,24 @@ h2{border-bottom:2px solid #ccc;padding-bottom:.2rem} h2 small{font-weight:400} 
 ul{margin:.2rem 0;padding-left:1.2rem} td.text{white-space:pre-line;overflow-wrap:anywhere}
 """
 WORDS = {"ok": "passes", "warn": "passes with warnings", "block": "is blocked"}
+DOUBTFUL = "doubtful"
+_ROWS, _TEXT = 10, 300  # doubtful rows, and characters of each, that the page shows
 _LABELS = 25  # that are shown at once; the others unfold
 _LIMITED = {"input": "inputs fit max_input_tokens", "target": "targets fit max_target_tokens"}
 
 
 def write_report(report: QualityReport, folder: Path) -> Path:
-    """Write quality.html, and Great Expectations' own results as JSON beside it; the path of the page."""
+    """Write quality.html, and beside it Great Expectations' own results as JSON and doubtful rows as TASK.jsonl in the
+    folder DOUBTFUL; the path of the page."""
     page = folder / "quality.html"
     with written_whole(page) as file:
         file.write_text(quality_page(report), encoding="utf-8")
     write_json(folder / "great_expectations.json", report.gx_json)
+    for name, found in report.doubtful.items():
+        if found.rows:
+            lines = (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in found.rows)
+            with written_whole(folder / DOUBTFUL / f"{name}.jsonl") as file:
+                file.write_text("".join(lines), encoding="utf-8")
     return page
 
 
@@ -113,6 +124,7 @@ def _task(report: QualityReport, name: str) -> str:
         parts.append(
             f"<h3>Distance from the champion's training rows (0 alike, 1 nothing in common)</h3><table>{cells}</table>"
         )
+    parts.append(_doubtful(report, name))
     passed = [f"<li>{escape(item.check)}</li>" for item in report.items if (item.task, item.outcome) == (name, "ok")]
     parts.append(f"<details><summary>{len(passed)} checks passed</summary><ul>{''.join(passed)}</ul></details>")
     return f"<section>{''.join(parts)}</section>"
@@ -148,6 +160,26 @@ def _labels(task: TaskReport) -> str:
         rest = f"<table>{head}{''.join(rows[_LABELS:])}</table>"
         shown += f"<details><summary>{len(rows) - _LABELS} rarer labels</summary>{rest}</details>"
     return f"<h3>{len(order)} labels</h3>{shown}"
+
+
+def _doubtful(report: QualityReport, name: str) -> str:
+    found = report.doubtful.get(name)
+    if not found:
+        return ""
+    title = "<h3>Labels that are probably wrong</h3>"
+    if not found.looked_at:
+        return f"{title}<p>Not looked at: fewer than {LEAST_ROWS} training rows of labels with enough rows each.</p>"
+    rows = "".join(
+        f'<tr><td class="text">{escape(row.input[:_TEXT])}<br><small>{escape(row.place)}</small></td>'
+        f"<td>{escape(row.label)}<br><small>{row.probability:.1%}</small></td><td>{escape(row.likely)}</td></tr>"
+        for row in found.rows[:_ROWS]
+    )
+    head = "<tr><th>Input</th><th>Label, and how likely</th><th>Likelier</th></tr>"
+    where = f"; all are in <code>{DOUBTFUL}/{escape(name)}.jsonl</code>" if found.rows else ""
+    return (
+        f"{title}<p>{len(found.rows):,} of {found.looked_at:,} training rows, as a bag of words finds that did not "
+        f"learn from them{where}. To look at: none is dropped.</p>" + (f"<table>{head}{rows}</table>" if rows else "")
+    )
 
 
 def _share(counts: dict[str, int], label: str) -> str:

@@ -8,6 +8,7 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.manifest import Reported
 from alter_core.errors import QualityBlocked
 from alter_core.problems import listed
+from alter_core.quality.doubtful import Doubtful, doubtful_rows
 from alter_core.quality.profile import COMPARED, Profile, drift, largest_changes
 from alter_core.quality.task import Item, Outcome, check_task
 from alter_core.spec import DomainSpec, TaskSpec
@@ -37,6 +38,8 @@ class QualityReport:
     """Task -> profile of its training rows; the next run's `champion_profile`."""
     drift: dict[str, dict[str, float]] = field(default_factory=dict)
     """Task -> distances from the champion's training rows; empty when there is no champion."""
+    doubtful: dict[str, Doubtful] = field(default_factory=dict)
+    """Label task -> its rows whose label is probably wrong."""
     gx_json: dict[str, dict[str, list[object]]] = field(default_factory=dict)
     """Task -> validation results of Great Expectations, in its own form."""
 
@@ -60,6 +63,9 @@ class QualityReport:
             "tasks": self.tasks,
             "profile": self.profile,
             "drift": self.drift,
+            "doubtful": {
+                name: {"looked_at": one.looked_at, "rows": len(one.rows)} for name, one in self.doubtful.items()
+            },
         }
 
     def raise_if_blocked(self) -> None:
@@ -104,7 +110,8 @@ def validate(
             items += list(_drifted(task, profiles[task.name], before, distances[task.name]))
     advance(len(spec.tasks), len(spec.tasks))
     tasks = {task.name: _reported(task, dataset) for task in spec.tasks}
-    return QualityReport(spec.name, dataset.digest, tuple(items), tasks, profiles, distances, found)
+    doubtful = {task.name: doubtful_rows(dataset, task.name) for task in spec.tasks if task.task_type.labelled}
+    return QualityReport(spec.name, dataset.digest, tuple(items), tasks, profiles, distances, doubtful, found)
 
 
 def _reported(task: TaskSpec, dataset: TaskDataset) -> TaskReport:
