@@ -35,6 +35,7 @@ class Parameters(TypedDict, total=False):
     processes: int
     added: str | None
     why: str | None
+    refresh: bool
 
 
 POLL_SECONDS = 2.0

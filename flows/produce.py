@@ -53,16 +53,18 @@ def produce(
     processes: int = 1,
     added: str | None = None,
     why: str | None = None,
+    refresh: bool = False,
 ) -> Outcome:
     """Produce `domain` (a name, a folder or a domain.yaml) and register the model.
 
     data_root: folder that relative source paths may also lie under. force: run even when nothing has changed.
     processes: of training; one per GPU where there are several. added: train this task alone, onto the champion, whose
-    other tasks stay as they are to the bit. why: what started it, where no person did.
+    other tasks stay as they are to the bit. refresh: train the champion's tasks whose rows have changed, and no others.
+    why: what started it, where no person did.
     Raises AlterError subclasses for wrong input and failed jobs; nothing is registered then.
     """
     begin = time.monotonic()
-    plan = Plan.read(domain, Path(data_root) if data_root else None, added)
+    plan = Plan.read(domain, Path(data_root) if data_root else None, added, refresh)
     if why:
         steps.log_line(f"started because {why}")
     with _alone(plan), _full_disk_explained(plan):
@@ -92,6 +94,9 @@ def make(production: Production, force: bool = False, processes: int = 1) -> Out
         stages = _train(production, start, run, processes)
         candidate = Candidate(production, quality, stages, start.version if start else None, run.id)
         candidate = _scored(candidate, champion)
+        if start and production.plan.spec.promotion.by == "task" and (behind := candidate.behind):
+            stage = steps.take_back(production, candidate.last, start, behind)
+            candidate = _scored(replace(candidate, stages={"refresh": stage}), champion)
         decision = candidate.decide()
         version = publish.register(candidate, run)
         publish.verify(candidate, version)
@@ -115,7 +120,7 @@ def make(production: Production, force: bool = False, processes: int = 1) -> Out
 def _train(production: Production, start: Start | None, run: publish.Run, processes: int) -> dict[str, Stage]:
     """Every stage in order, each from the bundle of the one before it."""
     stages: dict[str, Stage] = {}
-    for name in production.plan.stages():
+    for name in production.plan.stages(start.refreshed if start else ()):
         stages[name] = steps.train(production, name, start, partial(run.log_training, name), processes)
         start = stages[name].after()
     return stages

@@ -61,6 +61,9 @@ def already_made(production: Production, now: Version | None) -> Version | None:
             f"version {made['version']} was made of the same things, and the champion has changed since: what is "
             "unchanged is reused, and it is decided again"
         )
+    if now and earlier.nothing_to_refresh(production, now):
+        log_line(f"no row has changed since version {now['version']} learnt: there is nothing to refresh")
+        return now
     if now and earlier.is_unsettled(now, production.run_key):
         log_line(f"version {now['version']} was promoted by a run that was killed then: writing its card")
         settle(production, now["version"])

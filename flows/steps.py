@@ -5,7 +5,7 @@ registry. Retries stand only where there is input or output that may heal by its
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,13 +24,13 @@ from alter_core.process import Row, module_command, run_job, step_rows, training
 from alter_core.quality.page import write_report
 from alter_core.quality.report import validate as check_quality
 from alter_core.training.order import TrainingJob
-from alter_core.whole import write_json
+from alter_core.whole import digest_of, write_json
 from flows import artifacts
 from flows.artifacts import Follower
 from flows.production import display
 from flows.production.earlier import champion_profile
 from flows.production.forecast import forecast
-from flows.production.plan import Plan, StageName
+from flows.production.plan import Plan, StageName, code_of
 from flows.production.production import Backbone, Production, Quality, Rows
 from flows.production.settings import checkpoint_seconds
 from flows.production.stage import Stage, Start
@@ -136,7 +136,8 @@ def train(
     start: the bundle that the stage begins from; None: the backbone. Raises TrainingError.
     """
     plan, rows, backbone = production.plan, production.rows, production.backbone
-    key = plan.stage_key(stage, rows.digest, backbone.digest, start.digest if start else None)
+    refreshed = start.refreshed if start else ()
+    key = plan.stage_key(stage, rows.digest, backbone.digest, start.digest if start else None, refreshed)
     folder = plan.run_folder(f"{stage}-{key}")
     sent: set[int] = set()
     trained = Stage.find(folder)
@@ -146,6 +147,7 @@ def train(
         job = TrainingJob(
             stage=stage,
             task=plan.added,
+            refreshed=refreshed,
             spec=plan.spec.with_labels(rows.labels),
             dataset=rows.path,
             backbone=backbone.path,
@@ -157,7 +159,7 @@ def train(
             seed=plan.spec.seed,
             checkpoint_seconds=checkpoint_seconds(),
         )
-        if stage != "add_task":
+        if stage == "stage_one" or stage == "stage_two":
             log_line(forecast(production, stage, plan.spec.stages[stage]))
         follower = Follower(plan, stage)
         pending: list[Row] = []
@@ -186,6 +188,32 @@ def train(
         raise TrainingError(f"the training of {stage} left no whole result in {folder}: remove it, and run again")
     artifacts.gate_tables(plan, stage, trained.result.gates)
     return trained
+
+
+@task(name="take back", cache_policy=NO_CACHE)
+def take_back(production: Production, refreshed: Stage, start: Start, tasks: Sequence[str]) -> Stage:
+    """The refreshed model with these tasks' own weights of `start` again. Raises TrainingError."""
+    plan, digest = production.plan, refreshed.result.bundle_digest
+    folder = plan.run_folder(f"refresh-{digest_of(digest, start.digest, tasks, code_of('stage'))}")
+    log_line(f"less than the champion's on test rows, so the champion's adapters stay: {', '.join(tasks)}")
+    if not Stage.find(folder):
+        job = TrainingJob(
+            stage="refresh",
+            refreshed=tuple(tasks),
+            taken_back=start.bundle,
+            spec=plan.spec.with_labels(production.rows.labels),
+            dataset=production.rows.path,
+            backbone=production.backbone.path,
+            start=refreshed.bundle,
+            output=folder,
+            checkpoints=folder / "checkpoints",
+            trunk_cache=plan.workspace.trunk_cache,
+            metrics=folder / "metrics.jsonl",
+        )
+        run_job(training_command("alter_core.training.job", 1), job, folder, None)
+    if not (stage := Stage.find(folder)):
+        raise TrainingError(f"putting tasks back left no whole result in {folder}: remove it, and run again")
+    return stage
 
 
 def _logged(log: Callable[[list[Row]], None] | None, rows: list[Row]) -> bool:

@@ -28,6 +28,10 @@ class TaskFacts(TypedDict, total=False):
     labels: Sequence[str]
     source: str
     """Where its rows come from, in words."""
+    digest: str
+    """Of its rows and how they are asked: what a refresh knows them by."""
+    origin: int
+    """The version that its adapters are from, where they are not this one's."""
 
 
 class QualityFacts(TypedDict):
@@ -107,6 +111,9 @@ class CardFacts(TypedDict, total=False):
     """Macro scores on validation rows right "before" the gates open and with them "opened"; empty where none do."""
     stale: str
     """Since when and why a champion is stale; empty where it is not."""
+    by_task: Mapping[str, str]
+    """Task -> the state that it ended the last stage with; of those alone that this made better, and not there where
+    tasks did not choose."""
     decision: DecisionFacts | None
     """None before the rule was asked."""
     versions: Mapping[str, str]
@@ -317,6 +324,10 @@ def _made_of(facts: CardFacts) -> str:
         if digest := backbone.get("digest"):
             line += f", digest `{digest}`"
         lines += [line, *(f"  - {plain(note)}" for note in backbone.get("notes", ()))]
+    if older := {name: of["origin"] for name, of in facts["tasks"].items() if "origin" in of}:
+        own = [name for name in facts["tasks"] if name not in older]
+        kept = ", ".join(f"`{name}` of version {number}" for name, number in older.items())
+        lines.append(f"- Task adapters: {', '.join(f'`{name}`' for name in own) or 'none'} of this version, {kept}")
     if parameters := facts.get("parameters"):
         total, trained = parameters["total"], parameters["trained"]
         lines.append(
@@ -345,7 +356,19 @@ def _costs(facts: CardFacts) -> str:
         if found
         else ""
     )
-    return "## What each stage cost\n\n" + table(header, rows) + opening
+    return "## What each stage cost\n\n" + table(header, rows) + opening + _by_task(facts)
+
+
+def _by_task(facts: CardFacts) -> str:
+    """Which tasks the last stage made better, where each ends with its own best."""
+    found = facts.get("by_task")
+    if found is None:
+        return ""
+    better = ", ".join(f"`{name}` ({plain(state)})" for name, state in found.items())
+    rest = ", ".join(f"`{name}`" for name in facts["tasks"] if name not in found)
+    told = [f"better by its own validation loss, and so taken: {better or 'no task'}"]
+    told += [f"as they were before: {rest}"] if rest else []
+    return f"\n\nAfter the last stage, {'; '.join(told)}."
 
 
 def known_limits(scorecards: Scorecards) -> list[str]:

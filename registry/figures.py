@@ -12,7 +12,12 @@ from registry.scorecard import Scorecards, own_scorecard, score_of, shown_subjec
 from registry.versions import Version
 
 BLUE, ORANGE, GREEN, SKY = "#0072b2", "#e69f00", "#009e73", "#56b4e9"
-LAST_STAGE = {"stage_one": "stage one", "stage_two": "stage two", "add_task": "adding the task"}
+LAST_STAGE = {
+    "stage_one": "stage one",
+    "stage_two": "stage two",
+    "add_task": "adding the task",
+    "refresh": "the refresh",
+}
 STAGE_COLOURS = (SKY, BLUE, GREEN, ORANGE)
 DPI = 144
 SMOOTHED = 0.9  # of the loss curve: weight of what went before

@@ -82,12 +82,13 @@ SUBJECTS = (
     Subject("champion", "champion then", "#e69f00"),
     Subject("stage_two", "stage two", "#0072b2"),
     Subject("add_task", "task added", "#0072b2"),
+    Subject("refresh", "refreshed", "#0072b2"),
 )
 
 
 def own_scorecard(scorecards: Scorecards) -> str:
     """Which of the scorecards is the model's own."""
-    return next(name for name in ("add_task", "stage_two", "stage_one") if name in scorecards)
+    return next(name for name in ("add_task", "refresh", "stage_two", "stage_one") if name in scorecards)
 
 
 def shown_subjects(scorecards: Scorecards) -> list[Subject]:

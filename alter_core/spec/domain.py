@@ -74,6 +74,9 @@ class PromotionSpec(Section):
     are, the more often an equally good model falls so far by chance: of 50 rows, one is 0.02."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of the paired bootstrap on the macro score."""
+    by: Literal["model", "task"] = "model"
+    """task: in a refresh, tasks that score less than the champion's keep the champion's adapters before the rule is
+    asked."""
     mode: Literal["rule", "review"] = "rule"
     """review: a candidate that the rule would promote waits until a person promotes or rejects it."""
     reviewers: tuple[str, ...] = ()
@@ -116,9 +119,10 @@ class DomainSpec(Section):
     """How the held-out rows are scored."""
     promotion: PromotionSpec = PromotionSpec()
     """When a candidate becomes champion."""
-    warm_start: Literal["backbone", "champion"] = "backbone"
+    warm_start: Literal["backbone", "champion", "refresh"] = "backbone"
     """What stage one starts from when something has changed: the pretrained backbone, or the champion of the day, where
-    its backbone, tasks, split and `mta` are the same."""
+    its backbone, tasks, split and `mta` are the same. refresh: there, and where its gates keep tasks apart (strength or
+    hard), the tasks whose rows have changed train their own adapters alone; all others stay as they are."""
     schedule: ScheduleSpec | None = None
     """When the domain is produced unattended; unset: only by hand."""
     trigger: TriggerSpec | None = Field(default=None, json_schema_extra={"examples": ["data"]})

@@ -38,12 +38,13 @@ def assemble(setting: Setting, subject: Subject) -> Training:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     progress = _progress(setting.log, "read")
     encode = partial(encode_rows, progress=progress, prompt_format=subject.prompt_format)
-    rows = encode(setting.dataset, "train", spec, tokenizer, only=job.task, wanted=_wanted(job, spec))
+    rows = encode(setting.dataset, "train", spec, tokenizer, only=job.only, wanted=_wanted(job, spec))
     if not len(rows):
         raise SpecError(f"{job.stage}: stage_one > leaves: {spec.stage_one.leaves} leaves it no row to train on")
     most = spec.evaluation.max_validation_rows
     limit = most if stage.best_by_task else min(most or VALIDATION_LOSS_ROWS, VALIDATION_LOSS_ROWS)
-    validation = encode(setting.dataset, "validation", spec, tokenizer, limit)
+    seen = job.refreshed or None  # a task that is added later is looked at beside the others
+    validation = encode(setting.dataset, "validation", spec, tokenizer, limit, seen)
     _check_room(subject, forward, rows)
     if accelerator.num_processes > stage.rows_per_step:
         raise SpecError(
@@ -66,7 +67,7 @@ def assemble(setting: Setting, subject: Subject) -> Training:
         mta=subject.mta,
         enter=subject.enter,
         rows=rows,
-        steps=count_steps(stage, len(rows) if job.task else sum(setting.dataset.counts("train").values())),
+        steps=count_steps(stage, len(rows) if job.only else sum(setting.dataset.counts("train").values())),
         validation=validation,
         cache=cache,
         validation_cache=validation_cache,
@@ -89,7 +90,7 @@ def assemble(setting: Setting, subject: Subject) -> Training:
 def _wanted(job: TrainingJob, spec: DomainSpec) -> Callable[[str], bool] | None:
     """Which training rows a stage learns from, where stage one leaves some to stage two."""
     share = spec.stage_one.leaves
-    if not share or job.task:
+    if not share or job.only:
         return None
     return lambda text: is_left(share, text) == (job.stage == "stage_two")
 

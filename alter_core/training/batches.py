@@ -6,7 +6,7 @@ All of it is a pure function of the rows, the seed and the step: nothing here ne
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +103,7 @@ def encode_rows(
     spec: DomainSpec,
     tokenizer: Any,
     limit: int | None = None,
-    only: str | None = None,
+    only: Collection[str] | None = None,
     progress: Progress | None = None,
     prompt_format: int = PROMPT_FORMAT,
     wanted: Callable[[str], bool] | None = None,
@@ -117,7 +117,7 @@ def encode_rows(
     numbers: list[int] = []
     prompts: list[Ragged] = []
     targets: list[Ragged] = []
-    tables = [dataset.rows(split, task.name) if only in (None, task.name) else [] for task in spec.tasks]
+    tables = [dataset.rows(split, task.name) if only is None or task.name in only else [] for task in spec.tasks]
     counts = [min(len(table), limit or len(table)) for table in tables]
     for number, (task, table, count) in enumerate(zip(spec.tasks, tables, counts, strict=True)):
         for first in range(0, count, _ENCODED_AT_ONCE):

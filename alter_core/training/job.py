@@ -21,10 +21,11 @@ def _run(job: TrainingJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> None:
     # Heavy, and late for speed: a wrong job file is told at once.
     from transformers.utils import logging
 
+    from alter_core.training.refresh import take_back
     from alter_core.training.run import run
 
     logging.disable_progress_bar()  # progress goes to the metrics file
-    run(job, log, stop_asked)
+    take_back(job) if job.taken_back else run(job, log, stop_asked)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,14 @@ from alter_core.spec import DomainSpec
 class TrainingJob(Job):
     """What one training process does."""
 
-    stage: Literal["stage_one", "stage_two", "add_task"]
-    """Which part of the spec trains; add_task trains as the stage that teaches task adapters."""
+    stage: Literal["stage_one", "stage_two", "add_task", "refresh"]
+    """Which part of the spec trains; add_task and refresh train as the stage that teaches task adapters."""
     task: str | None = None
     """The task that add_task adds to the bundle `start`."""
+    refreshed: tuple[str, ...] = ()
+    """The tasks of the bundle `start` that refresh trains; the others stay as they are."""
+    taken_back: Path | None = None
+    """Bundle that the refreshed tasks get back their own weights of, in place of any training."""
     spec: DomainSpec
     """With labels filled in (DomainSpec.with_labels)."""
     dataset: Path
@@ -34,3 +38,8 @@ class TrainingJob(Job):
     """Of everything random."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Time between checkpoints; 0 writes one after every step."""
+
+    @property
+    def only(self) -> tuple[str, ...] | None:
+        """The tasks that alone train; None: all do."""
+        return (self.task,) if self.task else self.refreshed or None

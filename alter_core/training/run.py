@@ -14,17 +14,18 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.errors import BundleError, SpecError, TrainingError
 from alter_core.job import Log, StopAsked
 from alter_core.mta import bundle_digest
-from alter_core.mta.manifest import MANIFEST
+from alter_core.mta.manifest import MANIFEST, read_manifest
 from alter_core.numerics import choose_precision
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
+from alter_core.training.apart import gate_mode_apart
 from alter_core.training.assembly import assemble
 from alter_core.training.cost import stage_cost
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import train
 from alter_core.training.order import TrainingJob
 from alter_core.training.result import RESULT_FILE, StageResult, Validation
-from alter_core.training.stages import stage_for_added
+from alter_core.training.stages import stage_for_added, stage_for_refresh
 from alter_core.training.subject import Kind, MTAKind, Setting, trained_digest
 from alter_core.whole import digest_of
 
@@ -70,8 +71,8 @@ def run(job: TrainingJob, log: Log, stop_asked: StopAsked, kind: Kind | None = N
     )
     if untouched != subject.untouched():
         raise TrainingError(
-            f"adding {job.task} changed weights of other tasks, so the bundle is not written: this is a "
-            "defect of the factory, please report it"
+            f"{job.stage} of {', '.join(job.only or ())} changed weights of other tasks, so the bundle is not written: "
+            "this is a defect of the factory, please report it"
         )
     if accelerator.is_main_process:
         result = replace(result, bundle_digest=subject.save())
@@ -104,10 +105,16 @@ def stage_of(job: TrainingJob, rows: int) -> StageSpec:
         if job.task not in spec.task_names:
             raise SpecError(f"task: {job.task!r} is no task of the spec; its tasks are {', '.join(spec.task_names)}")
         stage = stage_for_added(spec, rows)
+    elif job.stage == "refresh":
+        if not set(job.refreshed) <= set(spec.task_names) or not job.refreshed:
+            raise SpecError(f"refreshed: name tasks of the spec: {', '.join(spec.task_names)}")
+        stage = stage_for_refresh(spec, rows, gate_mode_apart(read_manifest(job.start)) if job.start else "hard")
     elif job.task is not None:
         raise SpecError(f"task: only a job of stage add_task adds one, this is {job.stage}")
     if stage is None:
         raise SpecError(f"the job trains {job.stage}, and the spec of {spec.name} has no such stage: add one")
+    if job.refreshed and job.stage != "refresh":
+        raise SpecError(f"refreshed: only a job of stage refresh has such, this is {job.stage}")
     if job.stage != "stage_one" and job.start is None:
         raise SpecError(f"{job.stage} starts from a bundle: give `start`")
     return stage
@@ -126,4 +133,6 @@ def job_key(job: TrainingJob, stage: StageSpec, dataset_digest: str, kind: tuple
     backbone = backbone_record(job.backbone)["digest"]
     own = stage.model_dump(mode="json")
     last = job.spec.stages_end_with(job.stage)
-    return digest_of(job.stage, job.task, own, spec, tasks, last, dataset_digest, backbone, start, job.seed, *kind)
+    return digest_of(
+        job.stage, job.task, job.refreshed, own, spec, tasks, last, dataset_digest, backbone, start, job.seed, *kind
+    )

@@ -10,8 +10,11 @@ from torch.optim import AdamW
 
 from alter_core.errors import SpecError
 from alter_core.mta import MTAModel
+from alter_core.mta.gates import GateMode
 from alter_core.spec import DomainSpec, StageSpec
 
+REFRESH_RATE = 0.3
+"""Of the rate that the adapters were first taught at: they have most of what they need."""
 Named = list[tuple[str, nn.Parameter]]
 
 
@@ -105,6 +108,21 @@ def stage_for_added(spec: DomainSpec, rows: int) -> StageSpec:
     if stage.steps is None:
         return stage
     return stage.model_copy(update={"steps": None, "epochs": stage.steps * stage.rows_per_step / max(rows, 1)})
+
+
+def stage_for_refresh(spec: DomainSpec, rows: int, gate: GateMode) -> StageSpec:
+    """What teaches tasks anew whose rows have changed: one gentle pass over all that they have now, of which each task
+    keeps its best.
+
+    gate: the mode of the model's gates, which stays.
+    """
+    changes: dict[str, object] = {
+        "trains": ("task_adapters", "gates") if gate == "strength" else ("task_adapters",),
+        **{"gate": gate, "epochs": 1.0, "steps": None, "best_by_task": True, "evaluate_every": None, "patience": None},
+        **{"start": None, "drop_adapters": 0.0, "leaves": 0.0, "average": 0.0, "weight_decay": 0.0, "hold": 0.0},
+    }
+    stage = stage_for_added(spec, rows)
+    return stage.model_copy(update={**changes, "learning_rate": stage.learning_rate * REFRESH_RATE})
 
 
 def scores_due(stage: StageSpec, steps: int) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from alter_core.numerics import Precision, dtype_of
 from alter_core.prompts import PROMPT_FORMAT
 from alter_core.spec import DomainSpec, StageSpec
 from alter_core.training.order import TrainingJob
+from alter_core.training.refresh import check_apart
 from alter_core.training.stages import Named, enter_stage, opens_gates
 from alter_core.training.trainable import Trainable
 
@@ -125,15 +126,15 @@ class MTAKind:
             prompt_format=prompt_format,
             enter=(lambda: (added, True)) if job.task else (lambda: enter_stage(mta, stage, job.seed)),
             # Other gates begin with the weights that are in force.
-            opens_gates=job.start is not None and job.task is None and stage.gate == "soft" and opens_gates(mta, stage),
+            opens_gates=job.start is not None and job.only is None and stage.gate == "soft" and opens_gates(mta, stage),
             autocast=trains_backbone and precision == "bf16",
             has_trunk=not trains_backbone,
             save=save,
-            untouched=lambda: _digest_of_others(mta, added) if job.task else None,
+            untouched=lambda: digest_of_others(mta, added, job.refreshed) if job.only else None,
         )
 
 
-def trained_digest(trained: Named) -> str:
+def trained_digest(trained: Sequence[tuple[str, torch.Tensor]]) -> str:
     """sha256 of the trained weights, names included."""
     lines = [f"{name} {tensor_digest(p)}\n" for name, p in sorted(trained, key=lambda item: item[0])]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -154,6 +155,7 @@ def _load(job: TrainingJob, stage: StageSpec) -> tuple[MTAModel, Any, Named, int
             ["set warm_start: backbone, or add one task at a time with `alter add-task`"],
         )
     added = _add_task(mta, job.task, job.spec, stage) if job.task else []
+    check_apart(mta, job.refreshed)
     return mta, tokenizer, added, recorded_format(metadata, job.start)
 
 
@@ -176,10 +178,19 @@ def _add_task(mta: MTAModel, task: str, spec: DomainSpec, stage: StageSpec) -> N
     return mta.add_task(task, home if home != task else None, stage.start, keep)  # as those before it were taught
 
 
-def _digest_of_others(mta: MTAModel, added: Named) -> str:
-    """Digest of all weights that adding a task must not change."""
+def digest_of_others(mta: MTAModel, added: Named, refreshed: Sequence[str]) -> str:
+    """Digest of all weights that adding a task, or refreshing some, must not change."""
     names = {name for name, _ in added}
-    return trained_digest([(name, p) for name, p in mta.model.named_parameters() if name not in names])
+    own: dict[str, list[int]] = {}
+    for task in refreshed:
+        for name, places in mta.own_places(mta.tasks.index(task)).items():
+            own.setdefault(name, []).extend(places)
+    kept = []
+    for name, parameter in mta.model.named_parameters():
+        if name not in names:
+            others = [place for place in range(len(parameter)) if place not in own[name]] if name in own else None
+            kept.append((name, parameter if others is None else parameter[others]))
+    return trained_digest(kept)
 
 
 def _to_compute_dtype(mta: MTAModel, dtype: torch.dtype) -> list[tuple[nn.Parameter, torch.Tensor]]:

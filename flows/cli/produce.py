@@ -34,6 +34,12 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Run even when nothing has changed since a registered version.")
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh", help="Train the champion's tasks whose rows have changed; the others stay as they are."
+        ),
+    ] = False,
     processes: Processes = 1,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -50,10 +56,10 @@ def run(
     from flows.production.plan import Plan
 
     names = commands_unattended.all_or(domains)
-    parameters: many.Parameters = {"force": force, "processes": processes}
+    parameters: many.Parameters = {"force": force, "processes": processes, "refresh": refresh}
     here: many.Parameters = {**parameters, "data_root": str(data_root) if data_root else None}
     if len(names) == 1 and not deployed:
-        plan = Plan.read(names[0], data_root)  # a wrong spec is reported before anything starts
+        plan = Plan.read(names[0], data_root, refresh=refresh)  # a wrong spec is reported before anything starts
         _produce_one(plan, names[0], here, quiet, as_json)
         return
     # A deployment has a data root of its own: not this shell's, unless it is asked for.

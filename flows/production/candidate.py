@@ -16,7 +16,7 @@ from flows.production.stage import Stage
 from registry.card import CardFacts
 from registry.comparison import aggregates
 from registry.promotion import Decision, decide
-from registry.scorecard import Scorecard, Scorecards, own_scorecard
+from registry.scorecard import Scorecard, Scorecards, own_scorecard, score_of
 from registry.versions import Version
 
 SPLIT = "split"  # tag of a version: what divided the rows of each task
@@ -49,6 +49,32 @@ class Candidate:
     def own(self) -> Scorecard:
         """The last stage's scorecard."""
         return self.scorecards[own_scorecard(self.scorecards)]
+
+    @property
+    def renewed(self) -> tuple[str, ...]:
+        """The tasks that a refresh made better; none where nothing was refreshed."""
+        return tuple(self.last.result.validation.by_task or ()) if "refresh" in self.stages else ()
+
+    @property
+    def behind(self) -> list[str]:
+        """Of those, the ones whose score is less than the champion's."""
+        if "champion" not in self.scorecards:
+            return []
+        scores = {
+            name: [score_of(self.scorecards, one, name) for one in ("refresh", "champion")] for name in self.renewed
+        }
+        return [
+            name for name, (own, theirs) in scores.items() if own is not None and theirs is not None and own < theirs
+        ]
+
+    @property
+    def origins(self) -> dict[str, int]:
+        """Task -> the version that its adapters are from, of the tasks that a refresh left as they were."""
+        if "refresh" not in self.stages or self.started_from is None:
+            return {}
+        before = self.production.facts_of(self.started_from)["tasks"]
+        names = [name for name in self.production.plan.spec.task_names if name not in self.renewed]
+        return {name: before.get(name, {}).get("origin", self.started_from) for name in names}
 
     def decide(self) -> Decision:
         """The promotion rule on its own and the champion's scores of the same test rows."""
@@ -98,7 +124,7 @@ class Candidate:
         """Everything that the card says, but for the decision."""
         spec, rows, backbone = self.production.plan.spec, self.production.rows, self.production.backbone
         results = [stage.result for stage in self.stages.values()]
-        profile = self.quality.profile
+        profile, by_task = self.quality.profile, self.last.result.validation.by_task
         return {
             "domain": spec.name,
             "description": spec.description,
@@ -111,6 +137,8 @@ class Candidate:
                     "rows": rows.tasks[task.name]["rows"],
                     "labels": rows.labels.get(task.name, ()),
                     "source": shown_source(rows.tasks[task.name]["sources"]["source"]),
+                    "digest": self.production.task_digests[task.name],
+                    **({"origin": self.origins[task.name]} if task.name in self.origins else {}),
                 }
                 for task in spec.tasks
             },
@@ -134,6 +162,7 @@ class Candidate:
             },
             "costs": {name: stage.cost for name, stage in self.stages.items()},
             "opening": self.opening,
+            **({} if by_task is None else {"by_task": {name: at.state for name, at in by_task.items()}}),
             "training": {name: _losses(stage.folder) for name, stage in self.stages.items()},
             "profile": profile,
             "lengths": {name: of_task["token_counts"] for name, of_task in profile.items()},

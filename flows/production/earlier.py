@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
-from alter_core.errors import AlterError
+from alter_core.errors import AlterError, SpecError
 from alter_core.mta import read_manifest
 from alter_core.mta.manifest import BundleManifest
 from alter_core.quality.profile import Profile
+from alter_core.training.apart import gate_mode_apart
 from flows.production.candidate import another_split
 from flows.production.earlier_release import made_of_the_same
 from flows.production.production import Production
@@ -87,11 +89,12 @@ def first_start(production: Production, champion: Version | None) -> tuple[Start
     """
     plan = production.plan
     name = plan.spec.name
-    if not plan.added and (plan.spec.warm_start != "champion" or champion is None):
+    refreshes = not plan.added and (plan.refresh or plan.spec.warm_start == "refresh")
+    if not plan.added and (champion is None or not (refreshes or plan.spec.warm_start == "champion")):
         return None, ""
     if champion is None:
         raise AlterError(f"{name} has no champion that a task could be added to: `alter run {name}` trains all of them")
-    if not plan.added and champion["tags"].get("data_digest") == production.rows.digest:
+    if not plan.added and not refreshes and champion["tags"].get("data_digest") == production.rows.digest:
         if not (before := champion["tags"].get(STARTED_FROM)):
             return None, ""
         try:
@@ -107,6 +110,8 @@ def first_start(production: Production, champion: Version | None) -> tuple[Start
     reasons = _differences(production, production.facts_of(number), read_manifest(folder))
     if another_split(plan, champion):
         reasons.append("split, so that it may have learnt from rows that are for the test now")
+    if refreshes and not reasons:
+        return _refreshed(production, folder, number)
     if not reasons:
         return Start.at(folder, number), f"training starts from version {number}"
     if plan.added:
@@ -115,6 +120,31 @@ def first_start(production: Production, champion: Version | None) -> tuple[Start
             f"`alter run {name}` trains all tasks"
         )
     return None, f"no warm start from version {number}, which has another {' and '.join(reasons)}"
+
+
+def nothing_to_refresh(production: Production, champion: Version | None) -> bool:
+    """Whether somebody asked for changed rows alone to be learnt, and the champion learnt from just these."""
+    same = champion is not None and champion["tags"].get("data_digest") == production.rows.digest
+    return production.plan.refresh and same
+
+
+def _refreshed(production: Production, folder: Path, number: int) -> tuple[Start | None, str]:
+    """The champion as what its changed tasks are taught on, and what to say of it; None: all tasks are trained."""
+    before = production.facts_of(number)["tasks"]
+    changed = tuple(
+        name for name, digest in production.task_digests.items() if before.get(name, {}).get("digest") != digest
+    )
+    if not changed:
+        return None, f"no task has other rows than version {number} learnt from: all are trained"
+    try:
+        gate_mode_apart(read_manifest(folder))
+    except SpecError as error:
+        return None, f"version {number} cannot be refreshed, so all tasks are trained: {error.headline}"
+    kept = [name for name in production.plan.spec.task_names if name not in changed]
+    others = f"; {', '.join(kept)} stay as they are in version {number}" if kept else ""
+    return Start.at(
+        folder, number, changed
+    ), f"refreshed alone, as their rows have changed: {', '.join(changed)}{others}"
 
 
 def _differences(production: Production, facts: CardFacts, manifest: BundleManifest) -> list[str]:

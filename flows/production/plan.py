@@ -1,7 +1,7 @@
 """What a run of a domain will do: its spec, its folders, and the keys that tell what can be reused."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,7 @@ OPEN_MARK = ".open"
 """Beside it from the start of a flow to its good end: where nobody holds the lock, it is of one that failed or died."""
 ABLATION_LOCK = ".ablation.lock"
 """In the folder of a domain's ablation, which works beside productions: held while it does."""
-StageName = Literal["stage_one", "stage_two", "add_task"]
+StageName = Literal["stage_one", "stage_two", "add_task", "refresh"]
 Result = Literal["quality report", "stage", "scorecard", "answers", "ablation trial", "run"]
 _QUALITY, _STAGE, _SCORECARD = "alter_core.quality.report", "alter_core.training.job", "alter_core.evaluation.job"
 _MADE_BY: dict[Result, tuple[str, ...]] = {
@@ -94,9 +94,13 @@ class Plan:
     data_root: Path | None
     added: str | None = None
     """The task that alone is trained, onto the champion; None: everything is."""
+    refresh: bool = False
+    """Whoever asked for this run wants the champion's tasks whose rows have changed trained anew, and no others."""
 
     @classmethod
-    def read(cls, domain: str, data_root: Path | None = None, added: str | None = None) -> "Plan":
+    def read(
+        cls, domain: str, data_root: Path | None = None, added: str | None = None, refresh: bool = False
+    ) -> "Plan":
         """Raises SpecError for an unknown domain, a wrong spec, or an added task that the spec does not have."""
         file = find_domain(domain)
         spec = load_domain(file)
@@ -105,7 +109,7 @@ class Plan:
                 f"{file}: there is no task {added!r}; its tasks are {', '.join(spec.task_names)}: "
                 "describe the new task in the spec first"
             )
-        return cls(file, spec, Workspace.default(), data_root, added)
+        return cls(file, spec, Workspace.default(), data_root, added, refresh)
 
     @property
     def folder(self) -> Path:
@@ -119,14 +123,18 @@ class Plan:
     def open_mark(self) -> Path:
         return self.lock_file.with_name(OPEN_MARK)
 
-    def stages(self) -> Iterator[StageName]:
-        """What is trained, in order."""
+    def stages(self, refreshed: Sequence[str] = ()) -> Iterator[StageName]:
+        """What is trained, in order. refreshed: the tasks of the champion that alone are, where it is refreshed."""
         if self.added:
             yield "add_task"
-            return
-        yield from self.spec.stages
+        elif refreshed:
+            yield "refresh"
+        else:
+            yield from self.spec.stages
 
-    def stage_key(self, stage: str, data_digest: str, backbone_digest: str, start: str | None) -> str:
+    def stage_key(
+        self, stage: str, data_digest: str, backbone_digest: str, start: str | None, refreshed: Sequence[str] = ()
+    ) -> str:
         """Of all that a stage's weights depend on. start: digest of the bundle that it begins from."""
         spec = self.spec
         own: dict[str, object] = {
@@ -136,7 +144,7 @@ class Plan:
             "last": spec.stages_end_with(stage),  # the last stage's bundle holds the backbone
         }
         if stage != "stage_one":
-            own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added}
+            own |= {**spec.model_dump(mode="json", include={"stage_two"}), "added": self.added, "refreshed": refreshed}
         return digest_of(stage, own, data_digest, backbone_digest, start, code_of("stage"))
 
     def quality_key(
@@ -174,7 +182,8 @@ class Plan:
 
     def run_key(self, data_digest: str, backbone_digest: str) -> str:
         """Of the whole run: spec, data, backbone and code."""
-        return digest_of(self.spec.digest, data_digest, backbone_digest, self.added, code_of("run"))
+        only = "--refresh" if self.refresh else self.added
+        return digest_of(self.spec.digest, data_digest, backbone_digest, only, code_of("run"))
 
     def run_folder(self, key: str) -> Path:
         return self.workspace.run_folder(self.spec.name, key)

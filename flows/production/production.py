@@ -9,6 +9,7 @@ from alter_core.backbone import backbone_record
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.manifest import TaskManifest
 from alter_core.quality.report import TaskReport
+from alter_core.whole import digest_of
 from flows.production.plan import Plan
 from flows.production.stores import Stores
 from registry.card import CardFacts, Profile
@@ -81,6 +82,13 @@ class Production:
     @property
     def run_key(self) -> str:
         return self.plan.run_key(self.rows.digest, self.backbone.digest)
+
+    @property
+    def task_digests(self) -> dict[str, str]:
+        """Task -> of what it is taught: its rows, and how they are asked."""
+        return {
+            task.name: digest_of(task.content, self.rows.tasks[task.name]["digest"]) for task in self.plan.spec.tasks
+        }
 
     def facts_of(self, version: int) -> CardFacts:
         """What was recorded of a version of this domain. Raises RegistryError subclasses."""

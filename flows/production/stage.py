@@ -18,10 +18,12 @@ class Start:
     digest: str
     version: int | None = None
     """Where it is a registered one."""
+    refreshed: tuple[str, ...] = ()
+    """The tasks of it that alone are trained, as their rows have changed."""
 
     @classmethod
-    def at(cls, folder: Path, version: int | None = None) -> "Start":
-        return cls(folder, bundle_digest(folder), version)
+    def at(cls, folder: Path, version: int | None = None, refreshed: tuple[str, ...] = ()) -> "Start":
+        return cls(folder, bundle_digest(folder), version, refreshed)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,11 @@ def production(read: Read) -> Produce:
     def make(plan: Plan | None = None, **changes: Any) -> Production:
         plan = plan or read()
         tasks = {
-            name: {"rows": {"train": 9, "validation": 2, "test": 3}, "sources": {"source": {"path": ["rows.jsonl"]}}}
+            name: {
+                "rows": {"train": 9, "validation": 2, "test": 3},
+                "sources": {"source": {"path": ["rows.jsonl"]}},
+                "digest": f"rows of {name}",
+            }
             for name in plan.spec.task_names
         }
         standing: dict[str, Any] = {

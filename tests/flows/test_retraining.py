@@ -69,3 +69,21 @@ def test_a_task_is_added_and_the_others_answer_as_before(domain: Domain, tiny_ba
     new = cards["add_task"]["tasks"]["thing"]["rouge_l"]
     worse = new["low"] <= cards["zero_shot"]["tasks"]["thing"]["rouge_l"]["value"]
     assert any(line.startswith("thing is not shown to do better") for line in outcome["limits"]) == worse
+
+
+def test_a_refresh_teaches_the_tasks_with_other_rows_and_leaves_all_others_as_they_are(domain: Domain) -> None:
+    domain.spec["stage_one"] |= {"trains": ["adapters"], "active": "all"}
+    domain.spec["stage_two"] = {"trains": ["gates"], "gate": "strength", "steps": 2, "best_by_task": True}
+    domain.spec |= {"warm_start": "refresh", "promotion": {"by": "task", "max_task_drop": 1.0}}
+    first, said = domain.do("run")
+    assert (first["status"], first["version"]) == ("champion", 2)
+    assert "no task has other rows than version 1 learnt from: all are trained" in said
+    domain.rows["colour"] = domain.rows["colour"][3:]
+    outcome, said = domain.do("run", "--refresh")
+    assert "refreshed alone, as their rows have changed: colour; match stay as they are in version 2" in said
+    cards = outcome["scorecards"]
+    assert "refresh" in cards
+    assert "stage_one" not in cards
+    assert cards["refresh"]["tasks"]["match"] == cards["champion"]["tasks"]["match"]
+    again, said = domain.do("run", "--refresh")
+    assert (again["status"], again["version"]) == ("unchanged", outcome["version"])

@@ -174,7 +174,23 @@ def test_the_card_tells_what_opening_the_gates_did_where_they_were_opened() -> N
     assert "gates opened" not in render_card(facts)
 
 
-@pytest.mark.parametrize("own", ["stage_one", "stage_two", "add_task"])
+def test_the_card_tells_which_tasks_the_last_stage_made_better_where_tasks_choose() -> None:
+    facts = card_facts()
+    assert "by its own validation loss" not in render_card(facts)
+    facts["by_task"] = {"intent": "step 12"}
+    rest = ", ".join(f"`{name}`" for name in facts["tasks"] if name != "intent")
+    assert f"and so taken: `intent` (step 12); as they were before: {rest}." in render_card(facts)
+
+
+def test_the_card_of_a_refresh_tells_which_version_each_tasks_adapters_are_from() -> None:
+    facts: Any = card_facts()
+    name, *others = facts["tasks"]
+    facts["tasks"] = {name: facts["tasks"][name], **{other: {**facts["tasks"][other], "origin": 4} for other in others}}
+    kept = ", ".join(f"`{other}` of version 4" for other in others)
+    assert f"- Task adapters: `{name}` of this version, {kept}" in render_card(facts)
+
+
+@pytest.mark.parametrize("own", ["stage_one", "stage_two", "add_task", "refresh"])
 def test_the_models_own_scores_come_last_whichever_stage_was_the_last(own: str) -> None:
     cards: Any = {"champion": scorecard(0.6, 1), own: scorecard(0.7, 2), "zero_shot": scorecard(0.1, 3)}
     assert [subject.key for subject in shown_subjects(cards)] == ["majority", "zero_shot", "champion", own]

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from alter_core.training.result import TaskBest
 from flows.production.candidate import Candidate, another_split
 from tests.conftest import tiny_spec
 from tests.flows.conftest import Read
@@ -56,6 +57,22 @@ def test_a_fall_of_macro_f1_keeps_the_champion() -> None:
     for card, value in ((old, 0.82), (new, 0.487)):
         card["tasks"]["intent"] |= {"metric": "macro_f1", "metrics": {"macro_f1": {"value": value}}}
     assert not candidate(new, old, CHAMPION).decide().promote
+
+
+def test_a_refresh_says_which_tasks_are_behind_the_champion_and_whose_adapters_the_others_are() -> None:
+    cards = {"champion": scorecard(0.6, 1), "refresh": scorecard(0.7, 2)}
+    first, second, *rest = cards["refresh"]["tasks"]
+    metric = cards["refresh"]["tasks"][second]["metric"]
+    cards["champion"]["tasks"][second]["metrics"][metric]["value"] = 0.99
+    by_task = {name: TaskBest("step 3", 0.1, 0.01) for name in (first, second)}
+    validation = SimpleNamespace(validation=SimpleNamespace(by_task=by_task))
+    spec = SimpleNamespace(task_names=[first, second, *rest])
+    before = {"tasks": {name: {"origin": 2} if name == rest[0] else {} for name in rest}}
+    production: Any = SimpleNamespace(plan=SimpleNamespace(spec=spec), facts_of=lambda _: before)
+    stages: Any = {"refresh": SimpleNamespace(result=validation)}
+    found = Candidate(production, None, stages, 5, "run", CHAMPION, cards)  # type: ignore[arg-type]
+    assert found.behind == [second]
+    assert found.origins == {name: 2 if name == rest[0] else 5 for name in rest}
 
 
 def test_a_version_says_which_rows_it_learnt_and_how_they_were_split() -> None:

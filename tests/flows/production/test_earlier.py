@@ -1,6 +1,8 @@
 """What a production takes from versions that are there already, on a real store where it asks one."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +98,50 @@ def test_the_rows_of_the_champion_are_learnt_from_where_it_began_itself(
     champion = version(7, data_digest="d", split=split, **{STARTED_FROM: started_from})
     found, said = first_start(production(plan, stores=SimpleNamespace(models=models)), champion)
     assert (found and found.version, said) == (start, f"training starts from version {start}" if start else "")
+
+
+@pytest.mark.parametrize(
+    ("changed", "mode", "refreshed", "says"),
+    [
+        (
+            ["match"],
+            "strength",
+            ("match",),
+            "refreshed alone, as their rows have changed: match; colour, thing stay as",
+        ),
+        (["colour", "match", "thing"], "hard", ("colour", "match", "thing"), "have changed: colour, match, thing"),
+        ([], "strength", None, "no task has other rows than version 7 learnt from: all are trained"),
+        (
+            ["match"],
+            "soft",
+            None,
+            "version 7 cannot be refreshed, so all tasks are trained: no task can be refreshed alone",
+        ),
+    ],
+)
+def test_a_refresh_teaches_the_tasks_that_have_other_rows_where_tasks_are_apart(
+    changed: list[str],
+    mode: str,
+    refreshed: tuple[str, ...] | None,
+    says: str,
+    read: Read,
+    production: Produce,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    plan = replace(read(), refresh=True)
+    facts: dict[str, Any] = {"backbone": {"digest": "b"}}
+    models = SimpleNamespace(bundle_path=lambda *_: bundle, facts=lambda *_: facts)
+    made = production(plan, stores=SimpleNamespace(models=models))
+    digests = {name: "old" if name in changed else digest for name, digest in made.task_digests.items()}
+    facts["tasks"] = {name: {"digest": digest} for name, digest in digests.items()}
+    bundle = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["layers"] = [{**layer, "mode": mode} for layer in manifest["layers"]]
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    found, said = first_start(made, version(7, data_digest="old", split=json.dumps(plan.split_keys)))
+    assert (found and found.refreshed) == refreshed
+    assert says in said
 
 
 def test_a_task_is_added_to_a_champion_that_differs_in_nothing_else(
