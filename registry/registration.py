@@ -129,7 +129,10 @@ class Registration(Versions):
         self.client.set_logged_model_tags(
             model_id, {"mlflow.modelVersions": json.dumps([{"name": domain, "version": version}])}
         )
-        self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        outputs = self.client.get_run(run_id).outputs
+        if model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
+            # A second time, as after a kill between here and the last line, is an error of the database.
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
         self._log_version(run_id, domain, version, metrics, model_id)
 
     def _log_version(

@@ -130,6 +130,41 @@ def test_a_registration_killed_before_its_last_step_is_mended_by_the_next(
     assert [metric.value for metric in store.models.logged_model(version).metrics] == [0.5]
 
 
+WRITES = (
+    "create_registered_model",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "create_model_version",
+    "set_logged_model_tags",
+    "log_outputs",
+    "log_batch",
+    "set_tag",
+    "update_model_version",
+)
+
+
+@pytest.mark.parametrize("call", WRITES)
+def test_a_registration_killed_after_any_of_its_writes_is_mended_by_the_next(
+    store: Store, parts: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    write = getattr(store.models.client, call)
+
+    def killed(*arguments: object, **more: object) -> None:
+        write(*arguments, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.models.client, call, killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.register(parts, "key", metrics={"macro": 0.5})
+    version = store.register(parts, "key", metrics={"macro": 0.5})
+    found = store.models.get("tiny", version)
+    assert store.models.bundle_path("tiny", version).is_dir()
+    assert "alter.version" in store.models.client.get_run(found["run_id"]).data.tags
+    assert len(store.models.versions("tiny")) == 1
+
+
 def test_a_lock_is_left_behind_where_its_owner_stays_the_same_for_long_by_our_own_clock(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
