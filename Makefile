@@ -22,7 +22,7 @@ export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run domains test test-server test-docs docs check fix bench up-local down-local audit
+.PHONY: help install run domains test test-server test-docs docs check fix bench bench-gpu up-local down-local audit
 .PHONY: release-check resolver-check clean
 
 help:  ## list the targets
@@ -90,6 +90,9 @@ fix: $(DEV_READY)  ## format, and mend what ruff can mend
 
 bench: $(DEV_READY)  ## speed and quality measurements; results in benchmarks/results
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-gpu: $(RUN_READY)  ## what one GPU does, in under eight minutes; says so where there is none
+	$(BIN)/python benchmarks/gpu.py
 
 up-local: $(STACK_READY)  ## a team's stack on this machine without Docker (or WORKERS=2)
 	$(BIN)/python -m stack up --workers $(WORKERS)

@@ -98,10 +98,12 @@ def naive(layer: MTALayer, hidden: Tensor, tasks: list[int]) -> Tensor:
     return torch.stack(rows)
 
 
-def variants(backbone: Callable[[], nn.Module], dtype: torch.dtype, device: str, seq: int) -> dict[str, Any]:
+def variants(
+    backbone: Callable[[], nn.Module], dtype: torch.dtype, device: str, seq: int, rows: int = ROWS
+) -> dict[str, Any]:
     """Return, per variant, (function of hidden, parameters that train)."""
     order = random.Random(0)
-    tasks = [i % len(TASKS) for i in range(ROWS)]
+    tasks = [i % len(TASKS) for i in range(rows)]
     order.shuffle(tasks)
     found: dict[str, Any] = {}
     settings = {
@@ -122,7 +124,8 @@ def variants(backbone: Callable[[], nn.Module], dtype: torch.dtype, device: str,
             found["naive"] = (lambda hidden, layer=layer: naive(layer, hidden, tasks), parameters)
     base = make_layer(backbone, dtype, device)[1].base
     found["plain"] = (base, [p.requires_grad_() for p in base.parameters()])
-    hidden = torch.randn(ROWS, seq, 768 if backbone is t5_base else 576, dtype=dtype, device=device)
+    width = next(base.parameters()).shape[-1]
+    hidden = torch.randn(rows, seq, width, dtype=dtype, device=device)
     with torch.no_grad():  # what is timed must also be right
         gap = (found["naive"][0](hidden) - found["output"][0](hidden)).abs().max() / hidden.abs().max()
     assert gap < (0.05 if dtype == torch.bfloat16 else 1e-3), f"output mixing differs from the naive loop by {gap}"
