@@ -22,6 +22,7 @@ import torch
 
 from alter_core.backbone import quiet
 from alter_core.errors import BundleError, MTAError
+from alter_core.inference.export_facts import ExportFacts, TaskFacts
 from alter_core.inference.export_page import engine_files, readme
 from alter_core.inference.gguf_file import check_gguf, write_adapter, write_model
 from alter_core.inference.parity import PROGRAM, Parity, measure_parity
@@ -111,11 +112,9 @@ def _exported(bundle: Path, target: Path, wanted: Wanted, rows: Sequence[tuple[s
     return parity
 
 
-def _written(
-    work: Path, mta: MTAModel, tokenizer: Any, tasks: Sequence[str], wanted: Wanted, name: str
-) -> dict[str, Any]:
+def _written(work: Path, mta: MTAModel, tokenizer: Any, tasks: Sequence[str], wanted: Wanted, name: str) -> ExportFacts:
     """Write the models; what the manifest says of them."""
-    facts: dict[str, Any] = {"format": wanted.format}
+    facts: ExportFacts = {"format": wanted.format}
     if wanted.format == "gguf":
         check_gguf(mta.model, tokenizer)
     if wanted.format == "merged":
@@ -128,15 +127,16 @@ def _written(
         return {**facts, "model": "model.gguf", "tasks": {tasks[0]: {"adapter": None}}}
     base: Any = base_model(mta)
     (work / "adapters").mkdir(parents=True)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, TaskFacts] = {}
     for task in tasks:
         if wanted.format == "gguf":
             rank, adapter = low_rank(mta, task)
-            found[task] = {"adapter": f"adapters/{task}.gguf", "rank": rank}
-            write_adapter(adapter, rank, base.config, work / found[task]["adapter"], task)
+            place = f"adapters/{task}.gguf"
+            write_adapter(adapter, rank, base.config, work / place, task)
         else:
-            rank = save_adapter(mta, task, work / "adapters" / task, wanted.fill_rank)
-            found[task] = {"adapter": f"adapters/{task}", "rank": rank}
+            place = f"adapters/{task}"
+            rank = save_adapter(mta, task, work / place, wanted.fill_rank)
+        found[task] = {"adapter": place, "rank": rank}
     if wanted.format == "gguf":
         write_model(base, tokenizer, work / "base.gguf", name)
         return {**facts, "model": "base.gguf", "tasks": found}
@@ -147,7 +147,7 @@ def _written(
 
 def _asking(
     mta: MTAModel, tokenizer: Any, spec: DomainSpec, form: int, row: tuple[str, str], said: Prediction
-) -> dict[str, Any]:
+) -> TaskFacts:
     """What whoever asks for a task has to know."""
     name, text = row
     task: TaskSpec = spec.task(name)

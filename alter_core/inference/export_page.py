@@ -4,10 +4,11 @@ import json
 import shlex
 from typing import Any
 
+from alter_core.inference.export_facts import ExportFacts, TaskFacts
 from alter_core.inference.parity import Parity
 
 
-def readme(facts: dict[str, Any], parity: Parity | None) -> str:
+def readme(facts: ExportFacts, parity: Parity | None) -> str:
     """facts: as they stand in alter_export.json."""
     tasks = facts["tasks"]
     first = next(iter(tasks))
@@ -48,7 +49,7 @@ smaller.gguf q8_0` makes it smaller, and answers somewhat otherwise.
 }
 
 
-def _tasks(facts: dict[str, Any]) -> str:
+def _tasks(facts: ExportFacts) -> str:
     has_rank = all(task["adapter"] for task in facts["tasks"].values())
     lines = [f"| task | {'rank | ' if has_rank else ''}answer | tokens of an input | of an answer |"]
     lines.append("| --- " * (5 if has_rank else 4) + "|")
@@ -59,7 +60,7 @@ def _tasks(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _prompt(facts: dict[str, Any]) -> str:
+def _prompt(facts: ExportFacts) -> str:
     task = next(iter(facts["tasks"].values()))
     parts = json.dumps([task["before_input"], "INPUT", task["after_input"]], ensure_ascii=False)
     joined = (
@@ -85,7 +86,7 @@ engines do not. A special token that an input spells out is read as characters b
 """
 
 
-def _asking(facts: dict[str, Any], task: str) -> str:
+def _asking(facts: ExportFacts, task: str) -> str:
     needs = "the package xllamacpp, or the address of a llama-server of this folder in `LLAMA_SERVER`"
     if facts["format"] != "gguf":
         needs = "transformers, and peft where there are adapters"
@@ -101,7 +102,7 @@ python ask.py {shlex.quote(task)} "INPUT"
 """
 
 
-def _vllm(facts: dict[str, Any], name: str) -> str:
+def _vllm(facts: ExportFacts, name: str) -> str:
     size, task = facts["vllm_max_lora_rank"], facts["tasks"][name]
     if size is None:
         return (
@@ -126,13 +127,13 @@ vLLM has LoRA for a part of its architectures, and reads no encoder-decoder: its
 """
 
 
-def _llama(facts: dict[str, Any], name: str) -> str:
+def _llama(facts: ExportFacts, name: str) -> str:
     task = facts["tasks"][name]
     adapters = [one["adapter"] for one in facts["tasks"].values() if one["adapter"]]
     loras = "".join(f" --lora {shlex.quote(one)}" for one in adapters)
     asked: dict[str, Any] = {"prompt": task["example"]["prompt"], "temperature": 0, "n_predict": task["max_new_tokens"]}
-    if adapters:
-        asked["lora"] = [{"id": adapters.index(task["adapter"]), "scale": 1}]
+    if own := task["adapter"]:
+        asked["lora"] = [{"id": adapters.index(own), "scale": 1}]
         loras += " --lora-init-without-apply"
     if task["labels"]:
         asked["grammar"] = _grammar(task)
@@ -149,7 +150,7 @@ curl http://127.0.0.1:8080/completion -d {shlex.quote(json.dumps(asked, ensure_a
 """
 
 
-def _ollama(facts: dict[str, Any], name: str) -> str:
+def _ollama(facts: ExportFacts, name: str) -> str:
     return f"""## Ollama
 
 It takes no grammar for plain text, so that a task's labels are not enforced.
@@ -161,7 +162,7 @@ ollama run {shlex.quote(name)} "INPUT"
 """
 
 
-def engine_files(facts: dict[str, Any]) -> dict[str, str]:
+def engine_files(facts: ExportFacts) -> dict[str, str]:
     """Name -> text of what is written beside GGUF files: of each task a Modelfile, and its labels as a grammar."""
     if facts["format"] != "gguf":
         return {}
@@ -177,7 +178,7 @@ def engine_files(facts: dict[str, Any]) -> dict[str, str]:
     return files
 
 
-def _grammar(task: dict[str, Any]) -> str:
+def _grammar(task: TaskFacts) -> str:
     return "root ::= " + " | ".join(
         json.dumps(task["before_answer"] + label, ensure_ascii=False) for label in task["labels"]
     )
