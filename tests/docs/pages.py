@@ -25,6 +25,7 @@ REASONS = (
     "needs Docker",
     "needs a cluster",
     "needs a GPU",
+    "needs the network",
     "needs an environment of its own",
     "needs hours of training",
     "would run this test",
