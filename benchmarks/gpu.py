@@ -44,6 +44,7 @@ from tests.backbones import byte_level, llama
 
 BEGIN = time.monotonic()
 """Imports are not counted: half a minute at the most."""
+RESULTS = Path(__file__).parent / "results"
 STEPS = 40
 CPU_SECONDS = 100
 """The CPU's curve is a reference: it is compared as far as the CPU gets in this time."""
@@ -75,11 +76,13 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=430, help="the time is up after so many")
     parser.add_argument("--small", action="store_true", help="tiny sizes: tries the command, measures nothing")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         print("torch finds no GPU here, so nothing is measured; --device cpu --small --out FOLDER tries the command")
         return 0
+    if given.device == "cpu" and given.out == RESULTS:
+        parser.error("a CPU's figures are no results: name another folder by --out")
     device, parts = torch.device(given.device), dict[str, Found]()
     faulthandler.dump_traceback_later(given.seconds + GRACE_SECONDS, exit=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -375,6 +378,7 @@ def as_markdown(result: dict[str, Any]) -> str:
             head = list(part["rows"][0])
             lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
             lines += [f"| {' | '.join(str(row[key]) for key in head)} |" for row in part["rows"]]
+            lines += [""]
             part = {key: value for key, value in part.items() if key != "rows"}
         lines += [f"- {key}: {json.dumps(value)}" for key, value in part.items()]
     return "\n".join(lines) + "\n"
