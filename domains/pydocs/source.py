@@ -39,8 +39,8 @@ _GIVEAWAYS = re.compile(
 )
 GROUPS = 400
 MAX_FILE_BYTES = 300_000
-WORDS = 36  # of an input; about 55 tokens
-MOST = 1500  # docstrings of a package
+WORDS = 30  # of an input; about 45 tokens
+MOST = 1000  # docstrings of a package
 MOST_OF_MODULE = 15  # so that a few long modules do not fill it
 
 
@@ -96,7 +96,7 @@ def fits(rows: int = 1000) -> Iterator[dict[str, str]]:
                 continue
             summary = pool[number % len(pool)].summary if pool else doc.summary
             # The name comes last: a model that reads from left to right then weighs it against what it has read.
-            text = f"summary: {_cut(summary, 15)} body: {_cut(doc.body, WORDS - 20)} name: {doc.name}"
+            text = f"summary: {_cut(summary, 15)} body: {_cut(doc.body, WORDS - 14)} name: {doc.name}"
             yield {"input": text, "target": "no" if pool else "yes", "group": doc.group}
             made += 1
             if made >= rows // len(PACKAGES):

@@ -28,7 +28,7 @@ def pydocs(tmp_path_factory: pytest.TempPathFactory) -> TaskDataset:
 def test_pydocs_has_enough_rows_of_five_types_of_task(pydocs: TaskDataset) -> None:
     rows = {name: task["rows"] for name, task in pydocs.manifest["tasks"].items()}
     assert list(pydocs.task_names) == ["package", "fits", "raises", "summary", "name"]
-    assert all(counts["train"] >= 150 and counts["test"] >= 20 for counts in rows.values()), rows
+    assert all(c["train"] >= 150 and c["validation"] >= 30 and c["test"] >= 100 for c in rows.values()), rows
 
 
 def test_pydocs_gives_nothing_away(pydocs: TaskDataset) -> None:
