@@ -197,7 +197,6 @@ def test_transformers_reads_the_gguf_file_of_a_base_as_the_model_that_it_was(
 
 @pytest.mark.parametrize("task", [None, "topic"])
 def test_llama_cpp_answers_gguf_files_as_the_champion(task: str | None, tmp_path: Path) -> None:
-    pytest.importorskip("xllamacpp")
     held = bundle(tmp_path / "bundle", llama, byte_level(), HOSTILE["samples"])
     long = " and ".join(INPUTS)
     asked = [*rows(*SPEC.task_names), ("topic", long)]
