@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 60.0  # before a version that could not be loaded is tried again
 STOP_SECONDS = 5.0  # that the end waits for a look, which may be at a server that does not answer
-VERIFY_ROWS = 8  # at a time, so that requests get their turn in between
 
 
 @dataclass
@@ -148,11 +147,10 @@ class Champions:
         return facts["scorecards"][own_scorecard(facts["scorecards"])].get("samples", ())
 
     def _repeated(self, predictor: Predictor, samples: Sequence[Sample]) -> list[Sample]:
-        found: list[Sample] = []
-        for begin in range(0, len(samples), VERIFY_ROWS):
-            rows = samples[begin : begin + VERIFY_ROWS]
-            with self._turn:
-                answers = predictor.predict([row["task"] for row in rows], [row["input"] for row in rows])
-            for row, answer in zip(rows, answers, strict=True):
-                found.append({**row, "prediction": answer.text, "score": float(answer.score)})
-        return found
+        """All rows in one call, as at registration: in other batches bf16 rounds otherwise, by more than is allowed."""
+        with self._turn:
+            answers = predictor.predict([row["task"] for row in samples], [row["input"] for row in samples])
+        return [
+            {**row, "prediction": answer.text, "score": float(answer.score)}
+            for row, answer in zip(samples, answers, strict=True)
+        ]
