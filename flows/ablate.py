@@ -20,6 +20,7 @@ from flows.production.plan import ABLATION_LOCK, Plan, code_of
 from flows.production.production import Production
 from flows.production.stores import Stores
 from flows.publish import Run, ended
+from registry.spending import ABLATION
 from registry.tracking import StepMetrics
 
 
@@ -65,7 +66,7 @@ def ablate(
     plan = Plan.read(domain, Path(data_root) if data_root else None)
     plan = plan if rows is None else replace(plan, spec=plan.spec.with_limit(rows))
     further = read_variants(Path(variants)) if variants else {}
-    stores = Stores(plan.workspace, f"{plan.spec.name} ablation")
+    stores = Stores(plan.workspace, plan.spec.name + ABLATION)
     production = Production(plan, stores, steps.prepare_backbone(plan), steps.ingest(plan))
     steps.validate(production, None)
     settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "variants": further}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from registry.errors import reported
-from registry.store import open_client
+from registry.store import open_client, pages
 
 RATE_SETTING = "ALTER_RATE_PER_HOUR"
 RATE = "alter.rate"  # tag of a run: what an hour of its machine cost then
@@ -66,13 +66,7 @@ def spending(tracking_uri: str, domains: Sequence[str]) -> list[Spending]:
 
 
 def _runs(client: Any, experiment: str) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], max_results=1000, page_token=token)
-        found += page
-        if not (token := page.token):
-            return found
+    return pages(lambda token: client.search_runs([experiment], max_results=1000, page_token=token))
 
 
 def _month(domain: str, month: str, runs: Sequence[Any]) -> Spending:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -143,3 +143,15 @@ def _not_free(domain: str, timeout: float, otherwise: str = "") -> StoreUnavaila
         f"{domain} is being registered or promoted by another process for more than {timeout:.0f} s; "
         f"wait for it, then try again.{otherwise}"
     )
+
+
+def pages(search: Callable[[str | None], Any]) -> list[Any]:
+    """All that a search of MLflow finds, which it gives by pages."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(token)
+        found += page
+        token = page.token
+        if not token:
+            return found

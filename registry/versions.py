@@ -16,7 +16,7 @@ from registry.errors import RegistryError, RegistryInputError, reported
 from registry.packaging import FACTS, MANIFEST, bundle_digest
 from registry.places import Places, local
 from registry.signing import SIGNATURE, verify
-from registry.store import LOCK_PREFIX, open_client, sqlite_file
+from registry.store import LOCK_PREFIX, open_client, pages, sqlite_file
 
 SHOWN = 10  # versions that a message names
 BUNDLE_DIGEST = "bundle_digest"  # tag of a version: what its bundle was when it was registered
@@ -58,7 +58,7 @@ class Versions:
     def domains(self) -> list[str]:
         """Names of the registered models, in order."""
         with reported("list models", self.tracking_uri):
-            found = _pages(lambda token: self.client.search_registered_models(max_results=1000, page_token=token))
+            found = pages(lambda token: self.client.search_registered_models(max_results=1000, page_token=token))
         return sorted(model.name for model in found if not model.name.startswith(LOCK_PREFIX))
 
     def versions(self, domain: str | None = None) -> list[Version]:
@@ -90,7 +90,7 @@ class Versions:
 
     def registered(self, wanted: str | None = None) -> list[Any]:
         """MLflow's records of all versions in the store, others' among them, or of those that a filter finds."""
-        return _pages(lambda token: self.client.search_model_versions(wanted, max_results=1000, page_token=token))
+        return pages(lambda token: self.client.search_model_versions(wanted, max_results=1000, page_token=token))
 
     def alias(self, domain: str, alias: str) -> Version | None:
         """The version under `alias`; None when the domain or the alias is not there."""
@@ -254,7 +254,7 @@ class Versions:
                 experiments.add(own.experiment_id)
             if not experiments:
                 return []
-            return _pages(
+            return pages(
                 lambda token: self.client.search_logged_models(
                     sorted(experiments), f"name = '{domain}'", max_results=100, page_token=token
                 )
@@ -274,18 +274,6 @@ def is_ours(version: Version) -> bool:
     """Whether a version was registered here, and not by another tool or person."""
     tags = version["tags"]  # another team's may have these names too
     return "run_key" in tags and bool(MODEL_ID.fullmatch(tags.get("model_id", "")))
-
-
-def _pages(search: Callable[[str | None], Any]) -> list[Any]:
-    """All that a search of MLflow finds, which it gives by pages."""
-    found: list[Any] = []
-    token = None
-    while True:
-        page = search(token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _bundle_in(files: Path) -> str:

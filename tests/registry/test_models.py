@@ -19,8 +19,7 @@ from registry.models import ModelStore
 from registry.packaging import MAX_DESCRIPTION
 from registry.registration import LINKED
 from registry.retention import plan_removals
-from registry.store import domain_lock, open_client
-from registry.versions import _pages
+from registry.store import domain_lock, open_client, pages
 from tests.registry.conftest import EXAMPLE, Store
 from tests.registry.facts import card_facts
 
@@ -534,4 +533,4 @@ def test_all_pages_of_an_answer_are_read() -> None:
 
     first, second = Page([1]), Page([2])
     first.token = "more"
-    assert _pages(lambda token: second if token == "more" else first) == [1, 2]
+    assert pages(lambda token: second if token == "more" else first) == [1, 2]
