@@ -1,5 +1,6 @@
 """docker-compose.yml, .env.example and the Dockerfiles, read as text: no Docker engine is needed."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from dotenv import dotenv_values
+from jsonschema import Draft7Validator
 from prefect.settings import get_current_settings
 from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
 from prefect_redis.client import RedisMessagingSettings
@@ -30,6 +32,16 @@ ALWAYS_ON = sorted(set(SERVICES) - ONE_SHOT)
 
 def environment(service: str) -> dict[str, str]:
     return dict(SERVICES[service].get("environment", {}))
+
+
+def test_it_is_a_compose_file_to_the_last_field() -> None:
+    schema = Draft7Validator(json.loads((Path(__file__).parent / "schemas" / "compose.json").read_text("utf-8")))
+    passwords = dict.fromkeys(NAMES, "secret")
+    filled = VARIABLE.sub(lambda found: passwords.get(found[1]) or EXAMPLE[found[1]], TEXT).replace("$$", "$")
+    for text in (TEXT, filled):
+        assert [f"{error.json_path}: {error.message}" for error in schema.iter_errors(yaml.safe_load(text))] == []
+    misspelt = TEXT.replace("stop_grace_period", "stop_grace")
+    assert list(schema.iter_errors(yaml.safe_load(misspelt)))
 
 
 @pytest.mark.parametrize("service", SERVICES)
