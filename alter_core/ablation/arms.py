@@ -18,7 +18,6 @@ from alter_core.mta import MTAConfig, inject
 from alter_core.mta.architectures import Side, find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks
 from alter_core.spec import DomainSpec, StageSpec
-from alter_core.training.stages import count_all_steps
 
 Family = Literal["mta", "baseline", "instead"]
 """instead: what a user would take instead of a model; it is told beside the best baseline, never as it."""
@@ -76,7 +75,7 @@ def make_arms(
     if names and set(names) <= made.keys():  # the others need their parameters counted, which takes seconds
         return tuple(arm for name, arm in made.items() if name in names)
     one = spec.stage_one
-    whole = {"steps": count_all_steps(spec, train_rows), "epochs": None}
+    whole = {"steps": spec.count_steps(train_rows), "epochs": None}
     shapes = _Shapes(backbone, spec)
     budget = shapes.trained(spec)
     count = len(spec.tasks)

@@ -19,7 +19,7 @@ from alter_core.mta.injection import mta_blocks
 from alter_core.numerics import dtype_of
 from alter_core.prompts import encode_prompts
 from alter_core.training.result import RESULT_FILE, StageResult
-from alter_core.training.stages import count_steps, scores_due
+from alter_core.training.stages import scores_due
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Map
             top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
             gate = "soft"
             for stage in arm.spec.stages.values():
-                steps = count_steps(stage, rows["train"])
+                steps = stage.count_steps(rows["train"])
                 scores = 0 if stage.best_by_task else len(scores_due(stage, steps))
                 scores += 2 if (gate, stage.gate) == ("hard", "soft") else 0
                 work += steps * stage.rows_per_step * tokens * (3 * top) + scores * validation
@@ -118,7 +118,7 @@ def what_is_shared(
         one, *others = trials
         titles = ", ".join(trial.arm.title for trial in trials)
         stage, guess = one.spec.stage_one, guesses[one.arm.name]
-        steps = [count_steps(stage, rows) for stage in one.spec.stages.values()]
+        steps = [stage.count_steps(rows) for stage in one.spec.stages.values()]
         after = guess.validation - guess.first
         lines.append(
             f"{titles}: {'one stage one for all' if others else 'a stage one of its own'} at each rate and seed, "

@@ -28,7 +28,6 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.errors import SpecError, TrainingError
 from alter_core.numerics import Precision, choose_precision
 from alter_core.spec import DomainSpec, StageSpec
-from alter_core.training.stages import count_all_steps
 from alter_core.whole import Result, written_whole
 
 
@@ -230,7 +229,7 @@ def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[s
         train_rows=counts["train"],
         validation_rows=counts["validation"],
         test_rows=counts["test"],
-        steps=count_all_steps(spec, sum(counts["train"].values())),
+        steps=spec.count_steps(sum(counts["train"].values())),
         rows_per_step=spec.stage_one.rows_per_step,
         seeds=job.seeds,
         rates=job.rates,

@@ -206,6 +206,10 @@ class DomainSpec(Section):
         first: dict[Literal["stage_one", "stage_two"], StageSpec] = {"stage_one": self.stage_one}
         return first | ({"stage_two": self.stage_two} if self.stage_two else {})
 
+    def count_steps(self, rows: int) -> int:
+        """Optimizer steps of all stages over `rows` training rows."""
+        return sum(stage.count_steps(rows) for stage in self.stages.values())
+
     def stages_end_with(self, stage: str) -> bool:
         """Whether the bundle of `stage` is what is registered; add_task is a last stage too."""
         return stage != "stage_one" or self.stage_two is None

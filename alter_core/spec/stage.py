@@ -1,5 +1,6 @@
 """StageSpec: one stage of training, as data."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -112,6 +113,13 @@ class StageSpec(Section):
         if wrong:
             raise spec_error(wrong)
         return self
+
+    def count_steps(self, rows: int) -> int:
+        """Optimizer steps over `rows` training rows."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, math.ceil(self.epochs * rows / self.rows_per_step))
 
     @property
     def parts(self) -> frozenset[str]:

@@ -22,7 +22,6 @@ from alter_core.training.forward import TargetForward
 from alter_core.training.order import TrainingJob
 from alter_core.training.result import Score
 from alter_core.training.session import Training
-from alter_core.training.stages import count_steps
 from alter_core.training.subject import Setting, Subject
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 
@@ -67,7 +66,7 @@ def assemble(setting: Setting, subject: Subject) -> Training:
         mta=subject.mta,
         enter=subject.enter,
         rows=rows,
-        steps=count_steps(stage, len(rows) if job.only else sum(setting.dataset.counts("train").values())),
+        steps=stage.count_steps(len(rows) if job.only else sum(setting.dataset.counts("train").values())),
         validation=validation,
         cache=cache,
         validation_cache=validation_cache,

@@ -86,19 +86,6 @@ def set_rates(optimizer: AdamW, share: float) -> None:
         group["lr"] = group["peak"] * share
 
 
-def count_steps(stage: StageSpec, rows: int) -> int:
-    """Optimizer steps of a stage over `rows` training rows."""
-    if stage.steps is not None:
-        return stage.steps
-    assert stage.epochs is not None
-    return max(1, math.ceil(stage.epochs * rows / stage.rows_per_step))
-
-
-def count_all_steps(spec: DomainSpec, rows: int) -> int:
-    """Optimizer steps of all stages of `spec` over `rows` training rows."""
-    return sum(count_steps(stage, rows) for stage in spec.stages.values())
-
-
 def stage_for_added(spec: DomainSpec, rows: int) -> StageSpec:
     """What teaches a task that comes later: the stage that teaches task adapters, for as many passes over its rows.
 

@@ -1,6 +1,5 @@
 """What a stage will take, said before it trains: by what the last one like it took here, and by what its files need."""
 
-import math
 from pathlib import Path
 
 from alter_core.spec import StageSpec
@@ -21,7 +20,7 @@ def need_disk(production: Production) -> None:
 def forecast(production: Production, name: StageName, stage: StageSpec) -> str:
     """Time and memory that a stage is expected to take, in words: at the speed of the last one of this domain here."""
     rows = sum(task["rows"].get("train", 0) for task in production.rows.tasks.values())
-    steps = stage.steps or math.ceil((stage.epochs or 0) * rows / stage.rows_per_step)
+    steps = stage.count_steps(rows)
     last = _last(production.plan.workspace.runs / production.plan.spec.name, name)
     size = f"{name}: {steps:,} steps of {stage.rows_per_step} rows"
     if last is None or not last.cost.rows:

@@ -16,7 +16,7 @@ from alter_core.training import assembly
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import set_training_mode
 from alter_core.training.result import Score, trained_in_all
-from alter_core.training.stages import count_steps, enter_stage, make_optimizer, rate_at, scores_due, stage_for_added
+from alter_core.training.stages import enter_stage, make_optimizer, rate_at, scores_due, stage_for_added
 from alter_core.training.subject import trained_digest
 from tests.mta.conftest import plain_config, tiny
 from tests.training.conftest import Domain
@@ -93,8 +93,8 @@ def test_an_added_task_is_taught_as_the_tasks_before_it_were(
 
 def test_a_stage_of_so_many_steps_gives_an_added_task_its_share_of_them(domain: Domain) -> None:
     spec = domain.spec.model_copy(update={"stage_one": stage(trains=["adapters"], steps=100, rows_per_step=16)})
-    assert count_steps(stage_for_added(spec, 800), 800) == 100
-    assert count_steps(stage_for_added(spec, 800), 200) == 25
+    assert stage_for_added(spec, 800).count_steps(800) == 100
+    assert stage_for_added(spec, 800).count_steps(200) == 25
 
 
 def test_a_stage_that_would_train_nothing_is_refused(domain: Domain) -> None:
@@ -194,9 +194,9 @@ def test_the_next_stage_goes_on_where_a_schedule_ends(schedule: str) -> None:
 
 
 def test_steps_are_given_or_counted_from_epochs() -> None:
-    assert count_steps(stage(), 1000) == 10
-    assert count_steps(stage(epochs=1.5, rows_per_step=32), 100) == 5
-    assert count_steps(stage(epochs=0.1, rows_per_step=32), 10) == 1
+    assert stage().count_steps(1000) == 10
+    assert stage(epochs=1.5, rows_per_step=32).count_steps(100) == 5
+    assert stage(epochs=0.1, rows_per_step=32).count_steps(10) == 1
 
 
 def test_scores_are_taken_as_often_as_the_stage_asks() -> None:

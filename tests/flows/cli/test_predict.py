@@ -11,7 +11,7 @@ import pytest
 
 from alter_core.inference import answer_file
 from alter_core.inference.predict import Predictor
-from tests.command_line import Alter, caller, in_terminal
+from tests.command_line import Alter, caller_at, in_terminal
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
 
@@ -30,10 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, bundle: Pa
 @pytest.fixture
 def alter(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Alter:
     """Run a command line in `tmp_path`; gives exit code, stdout and stderr."""
-    monkeypatch.setenv("ALTER_HOME", str(home))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return caller(monkeypatch, capsys)
+    return caller_at(home, tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from alter_core.inference.predict import Prediction
 from alter_core.spec import DomainSpec
 from alter_core.workspace import Workspace
 from flows.serving.request_log import RequestLog
-from tests.command_line import Alter, caller
+from tests.command_line import Alter, caller_at
 from tests.conftest import tiny_rows, tiny_spec
 from tests.flows.serving.conftest import ROWS, running
 
@@ -26,10 +26,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def alter(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Alter:
-    monkeypatch.setenv("ALTER_HOME", str(home))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return caller(monkeypatch, capsys)
+    return caller_at(home, tmp_path, monkeypatch, capsys)
 
 
 def test_it_holds_the_newest_rows_in_no_more_bytes_than_it_may(tmp_path: Path) -> None:
