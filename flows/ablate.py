@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from alter_core.ablation.job import AblationJob
+from alter_core.ablation.screening import Screening
 from alter_core.ablation.table import Table
 from alter_core.errors import SpecError, TrainingError, WorkspaceError
 from alter_core.process import Row, end_leftovers, module_command, run_job
@@ -39,8 +40,12 @@ class Ablated:
     """What an ablation left."""
 
     folder: Path
-    """With ablation.json, ablation.md and ablation.png."""
-    table: Table
+    """With ablation.json, ablation.md and ablation.png, or screening.json and screening.md."""
+    table: Table | Screening
+
+    @property
+    def page(self) -> Path:
+        return self.folder / f"{'screening' if isinstance(self.table, Screening) else 'ablation'}.md"
 
 
 @flow(name="ablate", flow_run_name="ablate {domain}", persist_result=False, validate_parameters=False)
@@ -55,12 +60,13 @@ def ablate(
     steps_factor: float = 1.0,
     patience: int | None = None,
     at_once: int = 1,
+    screen: bool = False,
 ) -> Ablated:
     """Run the ablation of `domain`, on all rows or fewer.
 
     rows: at most so many of each source. variants: a YAML file of further MTA arms, as AblationJob.variants. rates: all
-    that an arm is tried at; unset, a grid that is widened. at_once: trials side by side. Trials that are there already
-    are reused.
+    that an arm is tried at; unset, a grid that is widened. at_once: trials side by side. screen: compare by loss alone.
+    Trials that are there already are reused.
     Raises AlterError subclasses for wrong input and failed jobs.
     """
     plan = Plan.read(domain, Path(data_root) if data_root else None)
@@ -70,7 +76,7 @@ def ablate(
     production = Production(plan, stores, steps.prepare_backbone(plan), steps.ingest(plan))
     steps.validate(production, None)
     settings: dict[str, Any] = {"seeds": seeds, "arms": arms, "variants": further}
-    settings |= {"steps_factor": steps_factor, "patience": patience, "at_once": at_once}
+    settings |= {"steps_factor": steps_factor, "patience": patience, "at_once": at_once, "screen": screen}
     settings |= {"rates": rates, "max_rates": len(rates)} if rates else {}
     tracker = stores.tracker
     tracker.sweep()
@@ -84,9 +90,14 @@ def ablate(
 
 def record(run: Run, ablated: Ablated, tags: Mapping[str, str]) -> None:
     """Log an ablation's files and its comparison in `run`, and each arm in a run nested in it."""
-    for file in ("ablation.json", "ablation.md", "ablation.png"):
-        run.tracker.log_file(run.id, ablated.folder / file)
+    for file in (ablated.page.with_suffix(".json"), ablated.page, ablated.page.with_suffix(".png")):
+        if file.exists():
+            run.tracker.log_file(run.id, file)
     table = ablated.table
+    if isinstance(table, Screening):
+        losses = {f"{arm.name}.{split}_loss": value for arm in table.arms for split, value in arm.losses.items()}
+        run.tracker.log_metrics(run.id, [{"step": 0, "metrics": losses}])
+        return
     if found := table.comparison:
         run.tracker.set_tags(run.id, {"mta": found.mta, "baseline": found.baseline})
         difference = {f"difference.{name}": getattr(found, name) for name in ("value", "low", "high")}
@@ -146,8 +157,9 @@ def _run_ablation(production: Production, settings: Mapping[str, Any], folder: P
             follower(row["done"], row["total"], seconds_left=row["seconds_left"], text=row["text"])
 
     run_job(module_command("alter_core.ablation.job"), job, folder, on_row)
-    text = (folder / "ablation.md").read_text(encoding="utf-8")
-    create_markdown_artifact(text, key=artifacts.key(plan, "ablation"))
-    if not (table := Table.read(folder / "ablation.json")):
+    table = Screening.read(folder / "screening.json") if job.screen else Table.read(folder / "ablation.json")
+    if not table:
         raise TrainingError(f"the ablation left no whole table in {folder}: remove it, and run again")
-    return Ablated(folder, table)
+    found = Ablated(folder, table)
+    create_markdown_artifact(found.page.read_text(encoding="utf-8"), key=artifacts.key(plan, "ablation"))
+    return found

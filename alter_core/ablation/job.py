@@ -22,6 +22,7 @@ from alter_core.ablation.duration import Guess, Sayer, Step, all_steps, expected
 from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
 from alter_core.ablation.plot import draw
 from alter_core.ablation.pool import SideBySide
+from alter_core.ablation.screening import Screening, screen
 from alter_core.ablation.table import Settings, Table, Tuned, summarise, to_markdown
 from alter_core.ablation.trials import Bench, Split, Trial
 from alter_core.data.dataset import TaskDataset
@@ -88,14 +89,16 @@ class AblationJob(jobs.Job):
     convergence rather than at equal steps."""
     at_once: int = Field(default=1, ge=1)
     """Trials that are worked on side by side, each in a process with its share of the processors."""
+    screen: bool = False
+    """Compare by loss alone: nothing is answered, arms that do not train are left out, and the grid is not widened."""
     only: TrialChoice | None = None
     """Do this trial and make no table: what a process beside others is given."""
     code: str = ""
     """Digest of the code; results of other code are not reused."""
 
 
-def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | None:
-    """Do `job`; returns what ablation.json holds, and nothing for one trial.
+def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | Screening | None:
+    """Do `job`; returns what ablation.json holds, or screening.json, and nothing for one trial.
 
     Raises AlterError subclasses for wrong input, and alter_core.errors.Stopped when asked to stop.
     """
@@ -113,7 +116,7 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     sayer = Sayer(log, job.at_once)
     bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
     if job.only:
-        _do(job.only, bench, arms, log)
+        _do(job.only, job.screen, bench, arms, log)
         return None
     settings = _settings(job, spec, counts)
     guesses = expected_seconds(bench, arms, counts)
@@ -133,11 +136,16 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
 
     def reach(trial: Trial, split: Split) -> None:
         """Have the result of `trial`, by a process of its own where several are wanted."""
-        if job.at_once > 1 and not trial.has(split):
+        if job.at_once > 1 and not (trial.losses(split) if job.screen else trial.has(split)):
             choice = TrialChoice(arm=trial.arm.name, rate=trial.rate, seed=trial.seed, split=split)
             part = job.model_copy(update={"only": choice})
             beside.run(COMMAND, part, trial.folder, f"{trial.arm.title}, seed {trial.seed}")
-        trial.reach(split)
+        trial.take_losses(split) if job.screen else trial.reach(split)
+
+    if job.screen:
+        order = job.arms or tuple(arm.name for arm in arms)
+        ordered = sorted(arms, key=lambda arm: order.index(arm.name))
+        return screen(bench, ordered, job.rates, seeds, sayer, reach, settings)
 
     def settle(arm: Arm, trial: Trial) -> None:
         with sayer.working(arm, trial, "test"):
@@ -157,7 +165,7 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     return summarise(spec, arms, finished, tuned, settings)
 
 
-def _do(only: TrialChoice, bench: Bench, arms: Sequence[Arm], log: jobs.Log) -> None:
+def _do(only: TrialChoice, screen: bool, bench: Bench, arms: Sequence[Arm], log: jobs.Log) -> None:
     """One of several trials side by side: it also ends when the process that waits for it was killed."""
     parent, asked = os.getppid(), bench.stop_asked
     (arm,) = (arm for arm in arms if arm.name == only.arm)
@@ -166,7 +174,8 @@ def _do(only: TrialChoice, bench: Bench, arms: Sequence[Arm], log: jobs.Log) -> 
         log=lambda **fields: log(**{**fields, "arm": arm.name}),
         stop_asked=lambda: asked() or os.getppid() != parent,
     )
-    Trial(alone, arm, only.rate, only.seed).reach(only.split)
+    trial = Trial(alone, arm, only.rate, only.seed)
+    trial.take_losses(only.split) if screen else trial.reach(only.split)
 
 
 def _tune(

@@ -212,13 +212,13 @@ def to_markdown(table: Table) -> str:
     """The table, and one sentence on what it shows."""
     tasks = list(table.metrics)
     head = ["arm", "macro", "against the best baseline", *tasks, "seeds", "rate", "trained parameters", "seconds"]
-    lines = [f"# Ablation of {table.domain}", "", _shared(table.settings, table.arms), ""]
-    lines += [_row(head), _row(["---"] * len(head))]
+    lines = [f"# Ablation of {table.domain}", "", settings_line(table.settings, table.arms), ""]
+    lines += [table_row(head), table_row(["---"] * len(head))]
     for arm in table.arms:
         value = arm.macro
         rate = "" if arm.rate is None else f"{arm.rate:g}" + (" (edge)" if arm.rate_at_edge else "")
         lines.append(
-            _row(
+            table_row(
                 [
                     arm.title,
                     f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})",
@@ -259,11 +259,11 @@ def _loss_lines(table: Table) -> list[str]:
     if not held:
         return []
     head = ["arm", *(f"loss, {s} rows" for s in SPLITS), *(f"against {titles[o]}, {s}" for o in others for s in SPLITS)]
-    lines = ["", _row(head), _row(["---"] * len(head))]
+    lines = ["", table_row(head), table_row(["---"] * len(head))]
     for title, losses in held:
         cells = [losses.against.get(other, {}).get(split) for other in others for split in SPLITS]
         means = [f"{losses.mean[split]:.4f}" for split in SPLITS]
-        lines.append(_row([title, *means, *(signed(cell, 4) if cell else "" for cell in cells)]))
+        lines.append(table_row([title, *means, *(signed(cell, 4) if cell else "" for cell in cells)]))
     about = (
         "Losses are nats a row (the mean over its target's tokens), means of tasks; less is better. Differences are "
         "paired by row and seed: they tell arms apart where scores cannot, and scores decide."
@@ -300,7 +300,8 @@ def reading(table: Table) -> str:
     return f"{ours} and the best baseline, {theirs}, cannot be told apart: {span}."
 
 
-def _shared(settings: Settings, arms: Sequence[ArmRow]) -> str:
+def settings_line(settings: Settings, arms: Sequence[ArmRow] = ()) -> str:
+    """What all arms share, in words, and which of `arms` do not."""
     rows = {split: getattr(settings, f"{split}_rows").values() for split in ("train", "validation", "test")}
     train = f"{min(rows['train']):,} to {max(rows['train']):,}"
     patience = settings.patience
@@ -351,5 +352,6 @@ def best_of(tables: Sequence[ArmRow], family: Family) -> ArmRow | None:
     return max(own, key=lambda arm: arm.validation) if own else None
 
 
-def _row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"

@@ -20,7 +20,7 @@ from alter_core.backbone import backbone_digest, load_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.errors import Diverged, Stopped
 from alter_core.evaluation.baselines import BagOfWordsOrCopy
-from alter_core.evaluation.rows import chosen_rows
+from alter_core.evaluation.rows import Row, chosen_rows
 from alter_core.evaluation.scorecard import Scorecard, score
 from alter_core.inference.predict import Predictor
 from alter_core.job import Log, StopAsked
@@ -99,6 +99,10 @@ class Check(Result):
         return {name: value for name, value in facts.items() if name not in unsaid}
 
 
+def _losses_file(folder: Path, split: Split) -> Path:
+    return folder / f"losses-{split}.json"
+
+
 @dataclass(frozen=True)
 class Bench:
     """What all trials of an ablation share."""
@@ -172,7 +176,7 @@ class Trial:
         except Diverged as diverged:
             found = check(Macro(None), diverged=diverged.headline)
         else:
-            card = self._score("validation", self.bench.spec.evaluation.max_validation_rows)
+            card = self._score("validation")
             cost = TrialCost({stage: result.cost for stage, result in trained.items()})
             precision = next((result.precision for result in trained.values()), None)
             found = check(Macro(macro(row_table([card]))), cost, precision)
@@ -189,15 +193,33 @@ class Trial:
             return done
         if not self._has_weights():
             self._train()
-        card = self._score("test", self.bench.spec.evaluation.max_rows)
+        card = self._score("test")
         kept = card.to_json()
         del kept["samples"]
         write_json(self.folder / "test.json", kept)
         return replace(card, samples=())
 
     def losses(self, split: Split) -> RowLosses | None:
-        """Of the rows that were scored; None where nothing trains. They are there once the split's result is."""
-        return RowLosses.read(self.folder / f"losses-{split}.json")
+        """Of the rows that are scored; None where nothing trains. They are there once the split's result is."""
+        return RowLosses.read(_losses_file(self.folder, split))
+
+    def stage_one_losses(self, split: Split) -> RowLosses | None:
+        """Of the stage one that other arms may begin with as well; None where there is none."""
+        return RowLosses.read(_losses_file(self.shared, split)) if self.shared else None
+
+    def take_losses(self, split: Split) -> None:
+        """Have the losses on `split`, those of a shared stage one too, and no answers. Raises Diverged."""
+        if self.losses(split) and (not self.shared or self.stage_one_losses(split)):
+            return
+        if not self._has_weights():
+            self._train()
+        rows = self._rows(split)
+        if self.shared and not self.stage_one_losses(split):
+            before = Predictor.from_bundle(self.shared / BUNDLE, self.bench.backbone)
+            row_losses(before, rows).write(_losses_file(self.shared, split))
+        predictor = self._predictor()
+        assert isinstance(predictor, Predictor)
+        row_losses(predictor, rows).write(_losses_file(self.folder, split))
 
     def drop_weights(self) -> None:
         """Free the disk; the results stay, and so does a stage one that other arms may begin with."""
@@ -257,16 +279,21 @@ class Trial:
         finally:
             lock.release()
 
-    def _score(self, split: str, limit: int | None) -> Scorecard:
+    def _rows(self, split: Split) -> list[Row]:
+        limits = self.bench.spec.evaluation
+        limit = limits.max_validation_rows if split == "validation" else limits.max_rows
+        return chosen_rows(self.bench.dataset, self.bench.spec, split, limit)
+
+    def _score(self, split: Split) -> Scorecard:
         predictor = self._predictor()
-        rows = chosen_rows(self.bench.dataset, self.bench.spec, split, limit)
+        rows = self._rows(split)
         tasks, inputs = [row["task"] for row in rows], [row["input"] for row in rows]
         answers = predictor.predict(
             tasks, inputs, lambda done, total: self.bench.log(phase=f"score {split}", done=done, total=total)
         )
         by = predictor.by if isinstance(predictor, BagOfWordsOrCopy) else None
         if self.rate is not None and isinstance(predictor, Predictor):
-            row_losses(predictor, rows).write(self.folder / f"losses-{split}.json")
+            row_losses(predictor, rows).write(_losses_file(self.folder, split))
         return score(answers, rows, self.bench.spec, seed=self.seed, by=by)
 
     def _predictor(self) -> Predictor | BagOfWordsOrCopy:

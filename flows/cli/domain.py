@@ -89,6 +89,12 @@ def ablate(
     at_once: Annotated[
         int, typer.Option(min=1, help="Trials side by side, each with its share of the processors.")
     ] = 1,
+    screen: Annotated[
+        bool,
+        typer.Option(
+            "--screen", help="Compare by loss alone, with the first --arm: no answers, and a small part of the time."
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -115,8 +121,9 @@ def ablate(
             steps_factor,
             patience,
             at_once,
+            screen,
         )
-    text = (found.folder / "ablation.md").read_text(encoding="utf-8")
+    text = found.page.read_text(encoding="utf-8")
     typer.echo(json.dumps(found.table.to_json(), indent=2) if as_json else text)
     typer.echo(f"all of it is in {found.folder}", err=True)
 

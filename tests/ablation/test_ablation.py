@@ -55,7 +55,7 @@ def ready(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def run(job: AblationJob, log: Log, stop_asked: StopAsked) -> Table:
     """The table of a job that is to make one."""
     table = run_job(job, log, stop_asked)
-    assert table
+    assert isinstance(table, Table)
     return table
 
 
