@@ -1,5 +1,6 @@
 """What `alter status` reads of a domain's runs."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,12 @@ def test_a_run_is_late_once_its_time_has_passed(seconds: float, late: bool) -> N
 def test_of_runs_that_ended_the_later_one_is_the_last() -> None:
     now = datetime.now(UTC)
     runs = iter([SimpleNamespace(end_time=now - timedelta(hours=1)), SimpleNamespace(end_time=now)])
-    client: Any = SimpleNamespace(read_flow_runs=lambda **_: [next(runs)])
-    last: Any = status._last_ended(client, "tiny")
+
+    async def read(**_: Any) -> list[SimpleNamespace]:
+        return [next(runs)]
+
+    client: Any = SimpleNamespace(read_flow_runs=read)
+    last: Any = asyncio.run(status._last_ended(client, "tiny"))
     assert last.end_time == now
 
 
