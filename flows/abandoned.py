@@ -3,12 +3,9 @@
 Only for the one who holds the domain's lock in a workspace: then no other flow of the domain lives there.
 """
 
-import os
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import psutil
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,6 +19,7 @@ from prefect.states import Crashed
 
 from alter_core.process import end_leftovers
 from flows.notify import notify
+from flows.production.orphans import stop_orphaned_servers
 from flows.production.plan import Plan
 from flows.steps import log_line
 from registry.tracking import Tracker
@@ -40,9 +38,8 @@ def close_abandoned(plan: Plan, tracker: Tracker) -> None:
     """
     if jobs := end_leftovers(plan.lock_file.parent, beside=plan.run_folder("ablation")):
         log_line(f"stopped {jobs} processes of an earlier run of {plan.spec.name} that was killed")
-    for server in orphaned_servers():
-        server.kill()
-        log_line(f"stopped the Prefect server (pid {server.pid}) of a run in this workspace that was killed")
+    for line in stop_orphaned_servers():
+        log_line(line)
     if runs := tracker.sweep(plan.workspace.identity):
         log_line(f"marked MLflow runs of killed processes as KILLED: {', '.join(runs)}")
     own = flow_run.get_id()
@@ -64,28 +61,3 @@ def close_abandoned(plan: Plan, tracker: Tracker) -> None:
                 client.set_flow_run_state(run.id, crashed, force=True)
                 notify(None, run, crashed)  # its own hook went with its process
                 log_line(f"marked the flow run {run.name!r} as Crashed: its process is gone")
-
-
-def orphaned_servers() -> Iterator[psutil.Process]:
-    """Servers that Prefect started for one process alone, in this Prefect home, which outlived it.
-
-    Prefect stops such a server when its process ends, but not when that is killed. A parent that still lives runs the
-    same interpreter; whoever adopts orphans (init, systemd, a container's first process) does not.
-    """
-    for server in psutil.process_iter():
-        try:
-            environment = server.environ()
-            ours = environment.get("PREFECT_HOME") == os.environ["PREFECT_HOME"]
-            if not (ours and environment.get("PREFECT__SERVER_EPHEMERAL") == "1" and "uvicorn" in server.cmdline()):
-                continue
-            if not _runs_in(server.parent(), server.exe()):
-                yield server
-        except psutil.Error:
-            continue
-
-
-def _runs_in(process: psutil.Process | None, interpreter: str) -> bool:
-    try:
-        return process is not None and process.exe() == interpreter
-    except psutil.Error:  # another user's, so not one that started a server of ours
-        return False

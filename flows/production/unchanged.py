@@ -10,6 +10,7 @@ from alter_core.data.ingest import dataset_at_hand
 from alter_core.errors import AlterError
 from flows.production import display
 from flows.production.earlier import said_unchanged, settled, stands
+from flows.production.orphans import stop_orphaned_servers
 from flows.production.outcome import Outcome
 from flows.production.plan import Plan
 from flows.production.production import Backbone, Production, Rows
@@ -37,8 +38,12 @@ def unchanged(plan: Plan) -> Outcome | None:
         champion, asks = stores.models.champion(plan.spec.name), plan.spec.promotion.mode == "review"
         if made is None or is_overdue(made) or not stands(made, champion, asks):
             return None
+        said = [
+            *stop_orphaned_servers(),
+            said_unchanged(production, made),
+        ]  # that run may have ended but for its server
         if shown := display.current():
-            shown.note(said_unchanged(production, made))
+            shown.note("\n".join(said))
         seconds = time.monotonic() - begin
         return Outcome(
             plan.spec.name, "unchanged", made["version"], production.run_key, seconds, aliases=tuple(made["aliases"])

@@ -1,12 +1,14 @@
 """Versions that an earlier release made: an unchanged domain is not made anew for the code alone."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from filelock import FileLock
@@ -22,6 +24,7 @@ from flows.production.stores import Stores
 from flows.production.unchanged import unchanged
 from registry.models import ModelStore
 from tests.command_line import caller
+from tests.flows.production.test_orphans import orphan
 from tests.registry.old import Old, unpacked
 
 Produce = Callable[..., Production]
@@ -89,6 +92,15 @@ def test_an_unchanged_domain_is_not_made_anew_and_the_run_says_why_without_a_ser
     assert "which an earlier release made" in err
     assert "--force" in err
     assert len(ModelStore(old.uri).versions("tiny")) == 2
+
+
+def test_an_unchanged_run_stops_the_server_of_a_killed_one(at_hand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(Path(at_hand).parent / "prefect"))
+    monkeypatch.setenv("PREFECT__SERVER_EPHEMERAL", "1")
+    server = psutil.Process(orphan(dict(os.environ)))
+    assert unchanged(Plan.read(at_hand))
+    psutil.wait_procs([server], timeout=60)
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
 
 
 def test_only_the_flow_tells_whether_something_has_changed_after_a_run_that_was_killed_and_beside_one(
