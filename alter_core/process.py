@@ -23,6 +23,8 @@ Row = Mapping[str, Any]
 POLL_SECONDS = 0.25
 STOP_SECONDS = 20  # for a job to finish its step and write a checkpoint; Prefect kills a cancelled run after 30
 JOB_FILE = "job.json"
+MACHINES = "PET_NNODES"
+"""Torch's own variable of its launcher: how many machines train together. docs/scaling.md has those beside it."""
 
 
 def step_rows(metrics: Path) -> list[Row]:
@@ -79,6 +81,7 @@ def run_job(
                     raise stopped
             elif row.get("phase") == "error":
                 error = row
+                stop_tree(process)  # a launcher may start it again, and it would end so again
             elif on_row:
                 on_row(row)
     except BaseException:
@@ -87,7 +90,7 @@ def run_job(
         raise
     if stop_asked and process.returncode == TERMINATED:
         raise stopped
-    if process.returncode:
+    if process.returncode or error:
         raise _explained(process.returncode, log, begin, error, what)
 
 
@@ -111,12 +114,15 @@ def end_leftovers(folder: Path, beside: Path | None = None) -> int:
 def training_command(module: str, processes: int) -> list[str]:
     """Torch's own launcher of a module on this machine, on GPUs where there are any, else on CPUs.
 
+    Where MACHINES says more than one, the launcher waits for the others as its other variables tell it.
     `accelerate launch` hands over to it for GPUs alone: on CPUs it asks for MPI, and starts one process without. One
     process needs no launcher, which would import torch a second time and hide how the process ended.
     """
-    if processes == 1:
+    alone = os.environ.get(MACHINES, "1") == "1"
+    if processes == 1 and alone:
         return module_command(module)
-    return [*module_command("torch.distributed.run"), "--standalone", f"--nproc-per-node={processes}", "-m", module]
+    launcher = [*module_command("torch.distributed.run"), *(["--standalone"] if alone else [])]
+    return [*launcher, f"--nproc-per-node={processes}", "-m", module]
 
 
 def module_command(module: str) -> list[str]:

@@ -210,7 +210,7 @@ def take_back(production: Production, refreshed: Stage, start: Start, tasks: Seq
             trunk_cache=plan.workspace.trunk_cache,
             metrics=folder / "metrics.jsonl",
         )
-        run_job(training_command("alter_core.training.job", 1), job, folder, None)
+        run_job(module_command("alter_core.training.job"), job, folder, None)
     if not (stage := Stage.find(folder)):
         raise TrainingError(f"putting tasks back left no whole result in {folder}: remove it, and run again")
     return stage

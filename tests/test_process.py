@@ -64,6 +64,11 @@ def test_wrong_input_stays_so_where_a_launcher_ends_with_1(tmp_path: Path) -> No
     assert caught.value.exit_code == 2
 
 
+def test_a_launcher_does_not_start_again_what_would_end_so_again(tmp_path: Path) -> None:
+    with pytest.raises(AlterError, match="no rows"):
+        run(tmp_path, "row(phase='error', headline='no rows', problems=[], exit_code=2); time.sleep(120)")
+
+
 def test_a_job_that_ends_without_a_result_is_no_wrong_input(tmp_path: Path) -> None:
     script = "row(phase='error', headline='the loss is nan', problems=[], exit_code=1); sys.exit(1)"
     with pytest.raises(TrainingError, match="the loss is nan") as caught:

@@ -2,9 +2,11 @@
 
     JOB.json (TrainingJob) -> output/bundle, output/result.json; rows appended to `metrics` as it goes
 
-The same job started again goes on from its last checkpoint; alter_core/job.py has the exit codes.
+Of machines that train together one is given JOB.json, and tells the others. The same job started again goes on from
+its last checkpoint; alter_core/job.py has the exit codes.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +16,26 @@ from alter_core.training.order import TrainingJob
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job that the command line names; returns the exit code."""
-    return jobs.main(TrainingJob, _run, "training", arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    return jobs.main(TrainingJob, _run, "training", _told(given) if _machines() > 1 else given)
+
+
+def _machines() -> int:
+    """That train together, as torch's launcher tells."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+
+def _told(given: Sequence[str]) -> Sequence[str]:
+    """What one of the machines was given. Ends the process where two runs met."""
+    from accelerate.utils import gather_object
+
+    from alter_core.training.run import make_accelerator
+
+    make_accelerator()
+    found = sorted(set(gather_object(list(given))))
+    if len(found) > 1:
+        sys.exit(f"two runs met at one rendezvous, of {' and '.join(found)}: train over several machines one at a time")
+    return found
 
 
 def _run(job: TrainingJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> None:

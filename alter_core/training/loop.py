@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from alter_core.errors import Diverged
+from alter_core.errors import Diverged, TrainingError
 from alter_core.mta.modes import evaluating
 from alter_core.spec import StageSpec
 from alter_core.spec.stage import FREE
@@ -49,6 +50,12 @@ def train(job: Training) -> tuple[Progressed, Named]:
     forward = TargetForward(mta)
     found = checkpoints.load_checkpoint(job.checkpoint_folder, job.job_key, job.log)
     done = found.progressed if found else Progressed()
+    if len(begun := set(gather_object([done.step]))) > 1:
+        raise TrainingError(
+            f"{job.name}: the processes found checkpoints of steps {', '.join(map(str, sorted(begun)))} in "
+            f"{job.checkpoint_folder}: machines that train together need one folder there that all of them see alike, "
+            "see docs/scaling.md"
+        )
     session = Session(job, done)
     packed = forward.can_pack(max(job.rows.longest, job.validation.longest))
     steps = job.steps

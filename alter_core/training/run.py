@@ -36,18 +36,20 @@ def run(job: TrainingJob, log: Log, stop_asked: StopAsked, kind: Kind | None = N
     Raises AlterError subclasses for wrong input, and Stopped when asked to stop.
     """
     began, kind = time.monotonic(), kind or MTAKind()
-    accelerator = _accelerator()
+    accelerator = make_accelerator()
     dataset = TaskDataset.open(job.dataset)
     stage = stage_of(job, sum(dataset.counts("train").values()))
     key = job_key(job, stage, dataset.digest, kind.key)
     done_before = StageResult.read(job.output / RESULT_FILE, job_key=key)
-    if done_before and kind.is_kept(job.output):
-        return done_before
+    found = [done_before if done_before and kind.is_kept(job.output) else None]
+    broadcast_object_list(found)  # another machine may see a file later than the one that wrote it
+    if found[0]:
+        return found[0]
 
-    chosen = [choose_precision(job.spec.precision, accelerator.device)]
+    precision, gain = choose_precision(job.spec.precision, accelerator.device)
+    chosen = [(checkpoints.precision_begun(job.checkpoints, key) or precision, gain)]
     broadcast_object_list(chosen)  # what each process measures for itself may fall out differently
     precision, gain = chosen[0]
-    precision = checkpoints.precision_begun(job.checkpoints, key) or precision
     log(phase="start", text=f"{job.stage} on {accelerator.device}, {precision}", bf16_gain=gain)
     torch.manual_seed(job.seed)  # before adapters are made
     setting = Setting(job, stage, dataset, key, accelerator, precision, log, stop_asked, began)
@@ -84,8 +86,8 @@ def run(job: TrainingJob, log: Log, stop_asked: StopAsked, kind: Kind | None = N
     return result
 
 
-def _accelerator() -> Accelerator:
-    """Of as many processes as were started; on a CPU they share its cores."""
+def make_accelerator() -> Accelerator:
+    """Of as many processes as were started; those of a machine share its cores where they compute on them."""
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     accelerator = Accelerator(
         cpu=together and not torch.cuda.is_available(),  # unsaid, each process would work for itself
@@ -93,7 +95,8 @@ def _accelerator() -> Accelerator:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
     )
     if together and accelerator.device.type == "cpu":
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // accelerator.num_processes))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
     return accelerator
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from alter_core.backbone import RECORD
 from alter_core.errors import SpecError, TrainingError
 from alter_core.mta import load_bundle
 from alter_core.mta.manifest import MANIFEST
-from alter_core.process import stop_tree, training_command
+from alter_core.process import MACHINES, stop_tree, training_command
 from alter_core.training import assembly, checkpoint, session
 from alter_core.training import run as run_module
 from alter_core.training.checkpoint import Progressed, load_checkpoint, save_checkpoint
@@ -247,23 +248,48 @@ def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped
     assert resumed.trained_digest == expected.trained_digest
 
 
-def test_two_processes_take_the_same_global_batches(domain: Domain, train: Train, tmp_path: Path) -> None:
-    """As the command line starts them."""
+def test_two_processes_take_the_same_global_batches(
+    domain: Domain, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the command line starts them: on one machine, and on two, of which one is given the job."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     alone, told = train(domain.job(tmp_path / "alone", steps=5))
-    job = domain.job(tmp_path / "both", steps=5)
+    both = domain.job(tmp_path / "both", steps=5)
+    launch([*training_command("alter_core.training.job", processes=2), str(job_file(both))])
+    assert result_of(both).processes == 2
+    losses = [[row["loss"] for row in rows if row["phase"] == "train"] for rows in (told, rows_of(both))]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert result_of(both).validation.losses["after"] == pytest.approx(alone.validation.losses["after"], rel=1e-3)
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv(MACHINES, "2")
+    monkeypatch.setenv("PET_RDZV_BACKEND", "c10d")
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", f"127.0.0.1:{port}")
+    monkeypatch.setenv("PET_LOCAL_ADDR", "127.0.0.1")
+    apart = domain.job(tmp_path / "apart", steps=5)
+    command = training_command("alter_core.training.job", processes=1)
+    launch(command, [*command, str(job_file(apart))])
+    assert result_of(apart).processes == 2
+    assert result_of(apart).trained_digest == result_of(both).trained_digest
+
+
+def job_file(job: TrainingJob) -> Path:
     job.output.mkdir(parents=True)
     file = job.output / "job.json"
     file.write_text(job.model_dump_json())
-    command = [*training_command("alter_core.training.job", processes=2), str(file)]
-    launcher = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    return file
+
+
+def launch(*commands: list[str]) -> None:
+    """All of them together, to their end."""
+    launchers = [subprocess.Popen(command, cwd=ROOT) for command in commands]
     try:
-        assert launcher.wait(5 * DEADLINE) == 0
+        assert [launcher.wait(5 * DEADLINE) for launcher in launchers] == [0] * len(commands)
     finally:
-        stop_tree(launcher)
-    assert result_of(job).processes == 2
-    losses = [[row["loss"] for row in rows if row["phase"] == "train"] for rows in (told, rows_of(job))]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert result_of(job).validation.losses["after"] == pytest.approx(alone.validation.losses["after"], rel=1e-3)
+        for launcher in launchers:
+            stop_tree(launcher)
 
 
 @pytest.mark.parametrize("change", [{"accumulate": 4}, {"gradient_checkpointing": True}, {"trunk_cache_off": True}])
