@@ -24,9 +24,6 @@ from tests.registry.server import serving
 
 IMAGES = Path(__file__).parent / "images"
 COLUMNS = 120
-TO_NEWS = """[...document.querySelectorAll("*")].find(
-    (one) => !one.children.length && one.textContent.includes("alter.waiting")
-).scrollIntoView({block: "center"})"""
 ASKS = {
     "promotion": {"mode": "review", "wait": "14d"},
     "freshness": "14d",
@@ -57,12 +54,11 @@ def main() -> None:
             (folder / "ui").mkdir()
             with browser(program, folder / "profile") as page:
                 page.size(1400, 900)
-                page.open(f"{works.url.removesuffix('/api')}/events")
-                page.wait_for("alter.waiting")
-                page.run(TO_NEWS)
+                page.open(f"{works.url.removesuffix('/api')}/events?resource=alter.domain.tickets")
+                page.wait_for("alter.waiting", "alter.champion")
                 page.screenshot(IMAGES / "news.png")
                 with serving(folder / "ui", "/health", "server", "--backend-store-uri", place) as address:
-                    look(page, f"{address}/#/models/tickets/versions/2", "review", "waits")
+                    look(page, f"{address}/#/models/tickets/versions/2", "review", "Waits for approval")
 
 
 def shell(works: Factory, *arguments: str) -> str:
