@@ -75,7 +75,9 @@ def score_table(plan: Plan, scorecards: Scorecards) -> None:
     rows: list[dict[str, str | float]] = []
     for task, score in scorecards[own_scorecard(scorecards)]["tasks"].items():
         values = {one: score_of(scorecards, one, task) for one in scorecards}
-        rows.append({"task": task, "metric": score["metric"], **_known(values)})
+        found = score.get("calibration")
+        errors = {f"calibration error {side}": found[side]["error"] if found else None for side in ("before", "after")}
+        rows.append({"task": task, "metric": score["metric"], **_known(values), **_known(errors)})
     macros = {one: macro_of(scorecards, one) for one in scorecards}
     rows.append({"task": "macro", "metric": "", **_known(macros)})
     create_table_artifact(rows, key=key(plan, "scores"), description="Test rows")

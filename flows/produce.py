@@ -134,7 +134,9 @@ def _scored(candidate: Candidate, champion: Version | None) -> Candidate:
     bundles |= {name: str(stage.bundle) for name, stage in candidate.stages.items()}
     if there := bundle_to_compare(production, champion):
         bundles["champion"] = there
-    return replace(candidate, champion=champion, scorecards=steps.evaluate(production, bundles))
+    return replace(
+        candidate, champion=champion, scorecards=steps.evaluate(production, bundles, list(candidate.stages)[-1])
+    )
 
 
 @contextmanager

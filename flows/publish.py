@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from prefect import task
@@ -12,6 +14,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
+from alter_core.mta.manifest import copy_with
 from alter_core.process import Row
 from flows import artifacts, news
 from flows.production import earlier, review
@@ -25,7 +28,7 @@ from registry.card import CardFacts, render_card
 from registry.errors import AliasConflict, RegistryError
 from registry.models import REVIEW, STARTED_FROM
 from registry.promotion import Decision
-from registry.scorecard import Sample
+from registry.scorecard import Sample, calibration_metrics
 from registry.tracking import WORKSPACE, Tracker
 from registry.verification import verify_in_fresh_process
 from registry.versions import Version
@@ -136,22 +139,34 @@ def register(candidate: Candidate, run: Run) -> int:
         for metric, value in scores["metrics"].items()
     }
     sample = own.get("samples", ())[0]
-    version = production.stores.models.register(
-        spec.name,
-        run.id,
-        candidate.last.bundle,
-        run_key=production.run_key,
-        card=render_card(facts),
-        code_wheel=build_wheel(production.plan.workspace.home / "wheels"),
-        tags={**candidate.tags(), STARTED_FROM: candidate.started_from or ""},
-        example={"task": sample["task"], "input": sample["input"]},
-        requirements=serving_requirements(),
-        metrics={**metrics, "macro": own["macro"]["value"]},
-        description=spec.description,
-        facts=facts,
-    )
+    with _bundle_of(candidate) as bundle:
+        version = production.stores.models.register(
+            spec.name,
+            run.id,
+            bundle,
+            run_key=production.run_key,
+            card=render_card(facts),
+            code_wheel=build_wheel(production.plan.workspace.home / "wheels"),
+            tags={**candidate.tags(), STARTED_FROM: candidate.started_from or ""},
+            example={"task": sample["task"], "input": sample["input"]},
+            requirements=serving_requirements(),
+            metrics={**metrics, **calibration_metrics(own), "macro": own["macro"]["value"]},
+            description=spec.description,
+            facts=facts,
+        )
     _log_evidence(candidate, facts, run)
     return version
+
+
+@contextmanager
+def _bundle_of(candidate: Candidate) -> Iterator[Path]:
+    """The last stage's bundle as it is registered: with temperatures and bounds, where there are any."""
+    if not (told := candidate.calibration):
+        yield candidate.last.bundle
+        return
+    with TemporaryDirectory(prefix="registered-", dir=candidate.last.folder) as folder:
+        copy_with(candidate.last.bundle, Path(folder) / "bundle", told)
+        yield Path(folder) / "bundle"
 
 
 def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:

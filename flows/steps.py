@@ -229,16 +229,18 @@ def _logged(log: Callable[[list[Row]], None] | None, rows: list[Row]) -> bool:
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[str, Scorecard]:
+def evaluate(production: Production, bundles: Mapping[str, str | None], own: str) -> dict[str, Scorecard]:
     """Score each bundle (None: the backbone as it is, or a bag of words) on the test rows; scorecards by name.
 
-    A bag of words depends on the rows alone, whatever the backbone. All that have no scorecard yet are scored in one
-    process. Raises TrainingError.
+    own: whose label tasks get their temperatures. A bag of words depends on the rows alone, whatever the backbone. All
+    that have no scorecard yet are scored in one process. Raises TrainingError.
     """
     plan, rows, backbone = production.plan, production.rows, production.backbone
     alone = {BAG_OF_WORDS: BAG_OF_WORDS}
     keys = {
-        name: plan.score_key(bundle_digest(Path(bundle)) if bundle else alone.get(name, backbone.digest), rows.digest)
+        name: plan.score_key(
+            bundle_digest(Path(bundle)) if bundle else alone.get(name, backbone.digest), rows.digest, name == own
+        )
         for name, bundle in bundles.items()
     }
     folders = {name: plan.run_folder(f"score-{key}") for name, key in keys.items()}
@@ -256,6 +258,7 @@ def evaluate(production: Production, bundles: Mapping[str, str | None]) -> dict[
             ),
             backbone=str(backbone.path),
             split="test",
+            calibrate=own,
             answers=plan.answers_folder,
             metrics=folders[missing[0]] / "metrics.jsonl",
         )

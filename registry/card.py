@@ -7,6 +7,7 @@ from registry.costs import MEASURES, Cost, share
 from registry.scorecard import (
     Scorecards,
     against_bag_of_words,
+    calibration_lines,
     macro_of,
     own_scorecard,
     score_of,
@@ -186,6 +187,7 @@ def render_card(facts: CardFacts) -> str:
         plain(facts.get("description", "")),
         _decision(facts),
         _scores(facts),
+        _calibration(facts),
         _use(facts),
         _data(facts),
         _made_of(facts),
@@ -268,6 +270,11 @@ def _scores(facts: CardFacts) -> str:
     return f"## Scores on held-out rows\n\n{table(header, rows, left=2)}\n\n{plain(against)}"
 
 
+def _calibration(facts: CardFacts) -> str:
+    lines = calibration_lines(facts["scorecards"][own_scorecard(facts["scorecards"])])
+    return "## Scores as probabilities\n\n" + "\n".join(f"- {plain(line)}" for line in lines) if lines else ""
+
+
 def _use(facts: CardFacts) -> str:
     name, task = facts["domain"], next(iter(facts["tasks"]), "TASK")
     return f"""## How to use it
@@ -281,10 +288,11 @@ mlflow models serve -m models:/{name}@champion --env-manager local
 # models:/{name}/N is version N
 model = mlflow.pyfunc.load_model("models:/{name}@champion")
 rows = pd.DataFrame([{{"task": "{task}", "input": "TEXT"}}])
-model.predict(rows)  # -> prediction, score, truncated
+model.predict(rows)  # -> prediction, score, truncated, abstain
 ```
 
-`score` is the label's probability for label tasks, and the answer's mean token probability otherwise."""
+`score` is the label's probability for label tasks, at the task's temperature, and the answer's mean token probability
+otherwise. `abstain` marks answers whose score is below the task's bound; they are given all the same."""
 
 
 def _data(facts: CardFacts) -> str:

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from registry.card import CardFacts
-from registry.scorecard import Scorecards, own_scorecard, score_of, shown_subjects
+from registry.scorecard import Calibration, Scorecards, own_scorecard, score_of, shown_subjects
 from registry.versions import Version
 
 BLUE, ORANGE, GREEN, SKY = "#0072b2", "#e69f00", "#009e73", "#56b4e9"
@@ -39,6 +39,8 @@ def figures_of(facts: CardFacts) -> dict[str, Figure]:
     for task, score in mine["tasks"].items():
         if confusion := score.get("confusion"):
             figures[f"confusion-{task}.png"] = confusion_matrix(task, confusion["labels"], confusion["counts"])
+    if calibrations := {task: found for task, score in mine["tasks"].items() if (found := score.get("calibration"))}:
+        figures["reliability.png"] = reliability_curves(calibrations)
     if lengths := facts.get("lengths"):
         figures["lengths.png"] = length_histograms(lengths)
     return figures
@@ -151,6 +153,28 @@ def confusion_matrix(task: str, labels: Sequence[str], counts: Sequence[Sequence
     bar.set_label("share of the target's rows", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
+    return figure
+
+
+def reliability_curves(calibrations: Mapping[str, Calibration]) -> Figure:
+    """Share of right answers by score, of test rows in bins, before and after the temperature; one panel per task."""
+    figure = _figure(3.4 * len(calibrations), 3.4)
+    panels = figure.subplots(1, len(calibrations), sharey=True, squeeze=False)[0]
+    for axis, (task, found) in zip(panels, calibrations.items(), strict=True):
+        axis.plot([0, 1], [0, 1], color="#8a8f98", linewidth=0.8, linestyle=":")
+        sides = [("before", found["before"], ORANGE)]
+        sides += [] if found["temperature"] is None else [("after", found["after"], BLUE)]
+        for name, side, colour in sides:
+            means, shares, rows = zip(*side["bins"], strict=True)
+            axis.plot(means, shares, color=colour, linewidth=1.2, label=f"{name}: error {side['error']:.3f}")
+            axis.scatter(means, shares, [6 + 120 * n / sum(rows) for n in rows], color=colour, alpha=0.7)
+        axis.set_title(_cut(task), fontsize=10)
+        axis.set_xlabel("score", fontsize=9)
+        axis.set_xlim(0, 1.02)
+        axis.set_ylim(0, 1.02)
+        axis.legend(fontsize=8, frameon=False, loc="upper left")
+        _plain(axis)
+    panels[0].set_ylabel("share that is right", fontsize=9)
     return figure
 
 

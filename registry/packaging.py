@@ -88,7 +88,8 @@ def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
+    columns = {"prediction": "string", "score": "double", "truncated": "boolean", "abstain": "boolean"}
     return ModelSignature(
         inputs=Schema([ColSpec("string", "task"), ColSpec("string", "input")]),
-        outputs=Schema([ColSpec("string", "prediction"), ColSpec("double", "score"), ColSpec("boolean", "truncated")]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in columns.items()]),
     )

@@ -56,6 +56,7 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
         quality=facts.get("data", {}).get("quality", {}).get("outcome"),
         samples=[{"truncated": False, "score": None, **row, **_mark(row, own)} for row in own.get("samples", ())],
         confusions=sorted(name for name in pictures if name.startswith("confusion-")),
+        reliability="reliability.png" in pictures,
         picture=picture,
         card=_html(_untitled(render_card(facts))),
         generated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

@@ -23,6 +23,35 @@ class Confusion(TypedDict):
     counts: Sequence[Sequence[int]]
 
 
+class Reliability(TypedDict):
+    """How far scores are from the share of answers that are right."""
+
+    error: float
+    """Expected calibration error."""
+    bins: Sequence[Sequence[float]]
+    """Mean score, share that is right, and rows, of each bin."""
+
+
+class Calibration(TypedDict):
+    """A label task's temperature, and its test rows' scores before and after it."""
+
+    temperature: float | None
+    reason: str
+    """Why there is none."""
+    validation_rows: int
+    before: Reliability
+    after: Reliability
+
+
+class Abstention(TypedDict):
+    """What a task's `abstain_below` does to the test rows."""
+
+    below: float
+    share: float
+    rest: float | None
+    """Score of the rows that do not abstain."""
+
+
 class TaskScore(TypedDict):
     """One task's scores."""
 
@@ -36,6 +65,8 @@ class TaskScore(TypedDict):
     confusion: NotRequired[Confusion | None]
     by: NotRequired[str | None]
     """What answered where it was no model, such as "a bag of words"."""
+    calibration: NotRequired[Calibration | None]
+    abstention: NotRequired[Abstention | None]
 
 
 class Sample(TypedDict):
@@ -132,6 +163,44 @@ def against_bag_of_words(scorecards: Scorecards) -> str:
     ahead = len(names) - len(level) - len(behind)
     lost = [f"{word} on {', '.join(found)}" for word, found in (("level", level), ("behind", behind)) if found]
     return "; ".join([f"Ahead of a bag of words or copy on {ahead} of {len(names)} tasks", *lost]) + "."
+
+
+def calibration_lines(card: Scorecard) -> list[str]:
+    """What a model's scores are worth as probabilities and which answers abstain, one sentence each."""
+    lines = []
+    for name, task in card["tasks"].items():
+        if found := task.get("calibration"):
+            before, after = (found[side]["error"] for side in ("before", "after"))
+            on = f"on {task['rows']:,} test rows, in bins of a tenth"
+            if found["temperature"] is None:
+                lines.append(
+                    f"{name}: no temperature, as {found['reason']}; expected calibration error {before:.3f} {on}"
+                )
+            else:
+                fitted = f"temperature {found['temperature']:.2f}, from {found['validation_rows']:,} validation rows"
+                lines.append(
+                    f"{name}: {fitted}; expected calibration error {before:.3f} before, {after:.3f} after, {on}"
+                )
+        if held := task.get("abstention"):
+            rest = "none is left" if held["rest"] is None else f"the others score {held['rest']:.3f}"
+            lines.append(
+                f"{name}: abstains below {held['below']:g}, which are {held['share']:.1%} of test rows; {rest}"
+            )
+    return lines
+
+
+def calibration_metrics(card: Scorecard) -> dict[str, float]:
+    """The same as metrics of an MLflow run."""
+    metrics: dict[str, float] = {}
+    for name, task in card["tasks"].items():
+        if found := task.get("calibration"):
+            metrics[f"test.{name}.calibration_error_before"] = found["before"]["error"]
+            metrics[f"test.{name}.calibration_error"] = found["after"]["error"]
+            metrics[f"test.{name}.temperature"] = found["temperature"] or 1.0
+        if held := task.get("abstention"):
+            metrics[f"test.{name}.abstain_share"] = held["share"]
+            metrics |= {} if held["rest"] is None else {f"test.{name}.score_of_rest": held["rest"]}
+    return metrics
 
 
 def _has_majority(card: Scorecard) -> bool:

@@ -23,7 +23,7 @@ COLUMNS = ("task", "input")
 
 
 class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
-    """One domain's model: columns `task`, `input` in; `prediction`, `score`, `truncated` out, row by row in order."""
+    """One domain's model: columns `task`, `input` in; `prediction`, `score`, `truncated`, `abstain` out, row by row."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle. Raises alter_core's BundleError when a part is missing or was altered, MlflowException when
@@ -54,6 +54,7 @@ class ScoringModel(PythonModel):  # type: ignore[misc]  # mlflow ships no types
                 "prediction": [answer.text for answer in answers],
                 "score": [float(answer.score) for answer in answers],
                 "truncated": [bool(answer.truncated) for answer in answers],
+                "abstain": [bool(answer.abstain) for answer in answers],
             }
         )
 

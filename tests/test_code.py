@@ -83,6 +83,7 @@ EVERY = {*SCORED, "data set", "quality report"}
         ("alter_core/mta/gates.py", SCORED),
         ("alter_core/inference/decoding.py", SCORED),
         ("alter_core/evaluation/metrics.py", SCORED),
+        ("alter_core/evaluation/calibration.py", {"scorecard", "run"}),
         ("alter_core/prompts/encode.py", {*SCORED, "quality report"}),
         ("alter_core/data/deduplicate.py", {"data set", "run"}),
         ("alter_core/data/sql.py", {"data set", "run"}),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from alter_core import job as jobs
 from alter_core.errors import Stopped
-from alter_core.evaluation.rows import Row, chosen_rows
+from alter_core.evaluation.rows import Row, chosen_rows, rows_of
 from alter_core.spec import DomainSpec
 from alter_core.whole import written_whole
 
@@ -56,6 +56,8 @@ class EvaluationJob(jobs.Job):
     """Folder of the converted backbone."""
     split: str = "test"
     """Which rows are scored; at most spec.evaluation.max_rows a task."""
+    calibrate: str | None = None
+    """The subject whose label tasks get their temperatures from validation rows; the others have their bundles'."""
     answers: Path | None = None
     """Folder of answers that are kept from one job to the next, of the same code."""
     metrics: Path
@@ -71,6 +73,7 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
     # Heavy, and late for speed: a flow describes jobs, and a wrong job file is told at once.
     from alter_core.data.dataset import TaskDataset
     from alter_core.evaluation.baselines import BagOfWordsOrCopy, majority_targets
+    from alter_core.evaluation.calibration import at, calibrate
     from alter_core.evaluation.kept import KeptAnswers
     from alter_core.evaluation.model import Model
     from alter_core.evaluation.scorecard import Sample, score
@@ -93,13 +96,16 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
     models = {each.name: Model.of(each.bundle, Path(job.backbone), job.spec) for each in subjects}
     together, kept = Together([model.predictor for model in models.values()]), KeptAnswers(job.answers)
     own = {name: [row for row in rows if row["task"] in model.tasks] for name, model in models.items()}
-    tell = _reporter(log, stop_asked, sum(map(len, own.values())))
-    for task in job.spec.task_names:
-        inputs = [row["input"] for row in rows if row["task"] == task]
-        asked = {model.key(task): model.predictor for model in models.values() if task in model.tasks}
+    calibrated, most = models.get(job.calibrate or ""), job.spec.evaluation.max_validation_rows
+    known = {
+        name: rows_of(dataset, name, "validation", most) for name in labelled if calibrated and name in calibrated.tasks
+    }
+    tell = _reporter(log, stop_asked, sum(map(len, [*own.values(), *known.values()])))
+
+    def ask(task: str, inputs: Sequence[str], having: Sequence[Model]) -> None:
+        asked = {model.key(task): model.predictor for model in having}
         missing = {key: kept.missing(key, inputs) for key in asked}
-        having = sum(task in model.tasks for model in models.values())
-        tell(task, len(inputs) * having - sum(map(len, missing.values())))
+        tell(task, len(inputs) * len(having) - sum(map(len, missing.values())))
         for places in {given for given in missing.values() if given}:
             keys = [key for key, given in missing.items() if given == places]
             texts = [inputs[place] for place in places]
@@ -107,12 +113,36 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
             for key, answers in zip(keys, found, strict=True):
                 kept.add(key, dict(zip(texts, answers, strict=True)))
         kept.write()
+
+    for task in job.spec.task_names:
+        having = [model for model in models.values() if task in model.tasks]
+        ask(task, [row["input"] for row in rows if row["task"] == task], having)
+        if calibrated and task in known:
+            ask(task, list(known[task]["input"]), [calibrated])
     for subject in subjects:
         model, mine = models[subject.name], own[subject.name]
-        by_task = {name: [row["input"] for row in mine if row["task"] == name] for name in job.spec.task_names}
-        answered = {name: iter(kept.of(model.key(name), texts)) for name, texts in by_task.items() if texts}
-        predictions = [next(answered[row["task"]]) for row in mine]
-        scorecard = score(predictions, mine, job.spec, majority, job.spec.seed)
+        by_task = {name: [row for row in mine if row["task"] == name] for name in job.spec.task_names}
+        answered = {
+            name: kept.of(model.key(name), [row["input"] for row in its]) for name, its in by_task.items() if its
+        }
+        calibrations = {}
+        if model is calibrated:
+            calibrations = {
+                name: calibrate(
+                    kept.of(model.key(name), held["input"]),
+                    held["target"],
+                    answered[name],
+                    [row["target"] for row in by_task[name]],
+                )
+                for name, held in known.items()
+                if by_task[name]
+            }
+            fitted = {name: found.temperature for name, found in calibrations.items()}
+            model.predictor.temperatures = {name: value for name, value in fitted.items() if value is not None}
+        temperatures = model.predictor.temperatures
+        in_turn = {name: iter(at(answers, temperatures.get(name, 1.0))) for name, answers in answered.items()}
+        predictions = [next(in_turn[row["task"]]) for row in mine]
+        scorecard = score(predictions, mine, job.spec, majority, job.spec.seed, calibrations=calibrations)
         if subject.bundle:
             # Rounding depends on what else is in a batch. These are what the bundle answers to just these rows, so
             # that whoever loads it can repeat them.

@@ -1,17 +1,16 @@
 """Answers that were written before: what a model answers to a row does not depend on the run that asks.
 
-    <folder>/<key>.json    {digest of an input: [text, score, truncated]}
+    <folder>/<key>.json    {digest of an input: [text, score, truncated, behind]}
 
 The key is all that a task's answers depend on beside the code, which the folder stands for: weights, tokenizer,
 precision, prompt and labels. So the backbone's answers, a champion's, and those of a stage that another left as it was
-for a task, are computed once.
+for a task, are computed once. A label's score is at the temperature of whoever asked first; `behind` gives it at any.
 """
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple
 from pathlib import Path
 
 from alter_core.inference.predict import Prediction
@@ -50,9 +49,8 @@ class KeptAnswers:
             return
         for key in self._new:
             with written_whole(self._folder / f"{key}.json") as path:
-                path.write_text(
-                    json.dumps({row: astuple(answer) for row, answer in self._held[key].items()}), encoding="utf-8"
-                )
+                rows = {row: (a.text, a.score, a.truncated, a.behind) for row, a in self._held[key].items()}
+                path.write_text(json.dumps(rows), encoding="utf-8")
         self._new.clear()
         files = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for file in files[:-MOST]:
@@ -65,6 +63,9 @@ class KeptAnswers:
                 file = self._folder / f"{key}.json"
                 with suppress(OSError, ValueError):  # none, or half of one
                     rows = json.loads(file.read_text(encoding="utf-8"))
-                    self._held[key] = {row: Prediction(*answer) for row, answer in rows.items()}
+                    self._held[key] = {
+                        row: Prediction(text, score, truncated, behind=tuple(map(tuple, behind)))
+                        for row, (text, score, truncated, behind) in rows.items()
+                    }
                     os.utime(file)
         return self._held[key]

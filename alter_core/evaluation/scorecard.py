@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from alter_core.errors import DataError
 from alter_core.evaluation.metrics import Interval, interval, measure, resamples, row_scores
@@ -26,6 +28,42 @@ class Confusion:
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
     """Targets down and predictions across."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far scores are from the share of answers that are right, over rows in bins of equal width."""
+
+    error: float
+    """Expected calibration error: the mean over rows of how far the two are apart in the row's bin."""
+    bins: tuple[tuple[float, float, int], ...]
+    """Mean score, share that is right, and rows, of each bin that holds any."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a label task's temperature is and does."""
+
+    temperature: float | None
+    reason: str
+    """Why there is none; empty where there is one."""
+    validation_rows: int
+    """That it was fitted on."""
+    before: Reliability
+    """Of the test rows' scores at temperature 1."""
+    after: Reliability
+    """Of those at this one."""
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """What the task's `abstain_below` does to the test rows."""
+
+    below: float
+    share: float
+    """Of rows that abstain."""
+    rest: float | None
+    """Mean score of the other rows, as `row_scores` has them; None where none is left."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +108,9 @@ class TaskScore:
     """Label tasks with few labels only."""
     by: str | None = None
     """What answered where it was no model, such as "a bag of words"."""
+    calibration: Calibration | None = None
+    """Label tasks of the model that is registered only."""
+    abstention: Abstention | None = None
 
     @property
     def score(self) -> float:
@@ -95,11 +136,12 @@ def score(
     majority: Mapping[str, str] | None = None,
     seed: int = 0,
     by: Mapping[str, str] | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> Scorecard:
     """Score `predictions` of `rows` (mappings with task, id, input, target), which go together one by one.
 
     majority: label task -> its commonest training target. by: task -> what answered, where it was no
-    model. Intervals come from resampling rows within each task.
+    model. calibrations: task -> that of `predictions`. Intervals come from resampling rows within each task.
     Raises DataError when there are no rows, or a row's task is not in the spec.
     """
     if not rows:
@@ -127,6 +169,7 @@ def score(
             if metric == task.effective_metrics[0]:
                 macro.append((value, spread))
         first = task.effective_metrics[0]
+        each = row_scores(first, answers, targets)
         common = (majority or {}).get(task.name)
         tasks[task.name] = TaskScore(
             metric=first,
@@ -136,12 +179,20 @@ def score(
             majority=None if common is None else measure(first, [common] * len(targets), targets, picks[:1])[0],
             confusion=_confusion(task.labels, answers, targets),
             by=(by or {}).get(task.name),
+            calibration=(calibrations or {}).get(task.name),
+            abstention=_abstention(task.abstain_below, np.array([predictions[i].score for i in places]), each),
         )
-        each = row_scores(first, answers, targets)
         by_row[task.name] = {str(rows[i]["id"]): float(s) for i, s in zip(places, each, strict=True)}
         samples += [Sample.of(rows[i], predictions[i]) for i in places[:SAMPLES_PER_TASK]]
     value = float(np.mean([value for value, _ in macro]))
     return Scorecard(tasks, interval(value, np.mean([spread for _, spread in macro], 0)), by_row, tuple(samples))
+
+
+def _abstention(below: float | None, scores: Float[ndarray, " row"], each: Float[ndarray, " row"]) -> Abstention | None:
+    if below is None:
+        return None
+    rest = each[scores >= below]
+    return Abstention(below, 1 - len(rest) / len(each), float(rest.mean()) if len(rest) else None)
 
 
 def _confusion(labels: Sequence[str] | None, answers: Sequence[str], targets: Sequence[str]) -> Confusion | None:

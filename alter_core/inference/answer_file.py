@@ -23,7 +23,7 @@ from alter_core.whole import written_whole
 
 CHUNK_ROWS = 4096
 """Rows in memory at once: enough for batches of like lengths, few enough for any machine."""
-ADDED = ("prediction", "score", "truncated")
+ADDED = ("prediction", "score", "truncated", "abstain")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -75,7 +75,7 @@ class AnswerFile:
             raise DataError("these files cannot be used", problems)
 
     def answer(self, predictor: Predictor, progress: Progress) -> Answered:
-        """Answer every row, and write it with `prediction`, `score` and `truncated` in the rows' own order.
+        """Answer every row, and write it with ADDED, in the rows' own order.
 
         The rows are read twice: all are checked before the first is answered. The target appears whole or not at all.
         Raises DataError with file and line of every problem (the first ones, where there are many), and what
@@ -175,7 +175,8 @@ def _close(given: str, known: Sequence[str]) -> str:
 
 
 def _added(answer: Prediction) -> Cells:
-    return {"prediction": answer.text, "score": round(answer.score, 6), "truncated": answer.truncated}
+    values = (answer.text, round(answer.score, 6), answer.truncated, answer.abstain)
+    return dict(zip(ADDED, values, strict=True))
 
 
 def _writer(file: IO[str], kind: str, columns: Sequence[str]) -> Callable[[Cells], object]:

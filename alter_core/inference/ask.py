@@ -98,6 +98,7 @@ class ByTransformers(Export):
         import torch
 
         task, start = self.tasks[name], 1 if self.seq2seq else len(ids)
+        heat = task["temperature"] if task["label_ids"] else 1.0
         end = self.tokenizer.eos_token_id
         only = {"prefix_allowed_tokens_fn": lambda _, so_far: allowed(task, so_far[start:].tolist()) or [end]}
         if task["adapter"]:
@@ -114,7 +115,7 @@ class ByTransformers(Export):
             )
             written = out.sequences[0, start:]
             steps = zip(out.scores, written, strict=True)
-            logs = torch.stack([step[0].float().log_softmax(-1)[token] for step, token in steps])
+            logs = torch.stack([(step[0].float() / heat).log_softmax(-1)[token] for step, token in steps])
         probability = (logs.sum() if task["label_ids"] else logs.mean()).exp()
         return self.tokenizer.decode(written, skip_special_tokens=True).strip(), float(probability)
 
@@ -199,7 +200,8 @@ class ByLlama(Export):
             if len(logs) == len(following):
                 break
         best = max(logs, key=lambda token: logs[token])
-        return best, -math.log(sum(math.exp(log - logs[best]) for log in logs.values()))
+        heat = self.tasks[name]["temperature"]
+        return best, -math.log(sum(math.exp((log - logs[best]) / heat) for log in logs.values()))
 
     def _completed(self, name: str, ids: list[int], most: int, shown: int, **more: Any) -> Any:
         more |= {"lora": self.loras[name]} if name in self.loras else {}

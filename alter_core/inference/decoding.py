@@ -4,6 +4,7 @@ Why not `generate`: a label row is done as soon as one label is left, most often
 done leave the batch together with their cache. `benchmarks/predict.py` measures what that is worth.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from alter_core.inference.prefill import Routing, Trunk, read
 KEPT_SHARE = 0.8
 """The batch is made smaller once no more than this share of it still writes: above it, the copy costs more than it
 saves."""
+
+
+Choices = tuple[tuple[float, ...], ...]
+"""Of each choice on the way to a label, how far the other tokens' logits are below the chosen one's."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,14 @@ class Answer:
     label: int | None
     score: float
     """Label: its probability among the task's labels. Free text: geometric mean of its tokens' probabilities."""
+    behind: Choices
+    """Of a label."""
+
+
+def tempered(behind: Choices, temperature: float) -> float:
+    """A label's probability where every logit on the way to it is divided by `temperature` (Guo et al. 2017,
+    arXiv 1706.04599); that of 1 is `Answer.score`."""
+    return math.prod(1 / (1 + math.fsum(math.exp(lag / temperature) for lag in lags)) for lags in behind)
 
 
 class Decoder:
@@ -68,6 +81,7 @@ class Decoder:
         limit = torch.tensor([request.max_new_tokens for request in requests], device=device)
         rows = torch.arange(count, device=device)  # the requests that the batch still holds
         done = self.finished[node]
+        behind: list[list[tuple[float, ...]]] = [[] for _ in requests]
         tasks, prompts = [request.task for request in requests], [request.prompt for request in requests]
         reading = read(self.model, tasks, prompts, self.pad, self.routing, trunk)
         logits = reading.start(longest)  # batch, vocab
@@ -79,6 +93,8 @@ class Decoder:
                 choice = self.tries.choose(logits[labelled], here[labelled])
                 token[labelled], gained[labelled] = choice.token, choice.log_probability
                 node[rows[labelled]] = choice.node
+                for row, lags in zip(rows[labelled].tolist(), choice.behind, strict=True):
+                    behind[row].append(lags)
             writes = ~done[rows]
             living = rows[writes]
             written[living, step] = token[writes]
@@ -98,8 +114,8 @@ class Decoder:
         mean = torch.where(node == FREE, log_probability / steps.clamp(min=1), log_probability).exp()
         nodes, lengths, scores, ids = node.tolist(), steps.tolist(), mean.tolist(), written.tolist()
         return [
-            Answer(tuple(ids[i][: lengths[i]]), None if nodes[i] == FREE else self.tries.label(nodes[i]), scores[i])
-            for i in range(count)
+            Answer(tuple(ids[i][: lengths[i]]), label, scores[i], tuple(behind[i]))
+            for i, label in enumerate(None if node == FREE else self.tries.label(node) for node in nodes)
         ]
 
 

@@ -32,6 +32,7 @@ from alter_core.mta import MTAModel, bundle_digest
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.folding import export, fold, save_plain, task_number
 from alter_core.mta.low_rank import base_model, low_rank, save_adapter, vllm_rank
+from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from alter_core.prompts import answer_text, encode_prompts, encode_targets, longest_answer, prompt_text, room
 from alter_core.spec import DomainSpec, TaskSpec
 from alter_core.text import tidied
@@ -91,6 +92,7 @@ def _exported(bundle: Path, target: Path, wanted: Wanted, rows: Sequence[tuple[s
         facts = _written(work, mta, tokenizer, tasks, wanted, name or spec.name)
         # In fp32, as `ask.py` computes too: two ways to round to bf16 would hide how near they are.
         champion = Predictor(mta.model, tokenizer, spec, mta, dtype=torch.float32, prompt_format=form)
+        champion.temperatures = metadata.get(TEMPERATURES, {})
         answers = champion.predict([given for given, _ in asked], [text for _, text in asked])
         facts |= {
             "name": name or spec.name,
@@ -102,6 +104,8 @@ def _exported(bundle: Path, target: Path, wanted: Wanted, rows: Sequence[tuple[s
         for task in tasks:
             place = [given for given, _ in asked].index(task)
             facts["tasks"][task] |= _asking(mta, tokenizer, spec, form, asked[place], answers[place])
+            facts["tasks"][task]["temperature"] = champion.temperatures.get(task, 1.0)
+            facts["tasks"][task]["abstain_below"] = metadata.get(ABSTAIN_BELOW, {}).get(task)
         write_json(work / FACTS, facts)
         shutil.copy(Path(__file__).with_name(PROGRAM), work / PROGRAM)
         engines = ASKED_BY[wanted.format]

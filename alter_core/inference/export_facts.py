@@ -35,6 +35,9 @@ class TaskFacts(TypedDict, total=False):
     """Tokens that a prompt and its answer may take together."""
     labels: Sequence[str]
     label_ids: dict[str, Sequence[int]]
+    temperature: float
+    """What the logits of every choice on the way to a label are divided by for its probability."""
+    abstain_below: float | None
     example: Example
 
 

@@ -79,10 +79,11 @@ def _prompt(facts: ExportFacts) -> str:
 
 Of each task, `alter_export.json` has the parts (`before_input`, `after_input`), the labels, their token ids,
 and a row with its prompt, ids and answer. An answer begins with a space and ends with the tokenizer's end token: a
-choice between labels is one between `" label"` with that space. Inputs are Unicode NFC without blanks at their ends, in
-the task's `layout`. The champion reads the first `max_input_tokens` tokens of an input: `ask.py` cuts as it does,
-engines do not. A special token that an input spells out is read as characters by the champion and by
-`ask.py`, and as the token by most engines.
+choice between labels is one between `" label"` with that space. A label's probability is the product of that of each
+token, among those that can follow, with their logits divided by the task's `temperature`. Inputs are Unicode NFC
+without blanks at their ends, in the task's `layout`. The champion reads the first `max_input_tokens` tokens of an
+input: `ask.py` cuts as it does, engines do not. A special token that an input spells out is read as characters by the
+champion and by `ask.py`, and as the token by most engines.
 """
 
 

@@ -1,5 +1,6 @@
 """LabelTries: which tokens may come next while a label is written, for all label tasks in one set of tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ class Choice:
     token: Int[Tensor, " batch"]
     log_probability: Float[Tensor, " batch"]
     node: Int[Tensor, " batch"]
+    behind: list[tuple[float, ...]]
+    """Of each row, how far the logits of the other allowed tokens are below the chosen one's, as numbers up to 0."""
 
 
 class LabelTries:
@@ -84,4 +87,6 @@ class LabelTries:
         allowed = logits.gather(1, tokens.clamp(min=0)).float().masked_fill(tokens < 0, -torch.inf)
         best, place = allowed.log_softmax(1).max(1)
         place = place[:, None]
-        return Choice(tokens.gather(1, place)[:, 0], best, self._next[node].gather(1, place)[:, 0])
+        others = (allowed - allowed.gather(1, place)).scatter(1, place, -torch.inf).tolist()
+        behind = [tuple(lag for lag in row if lag != -math.inf) for row in others]
+        return Choice(tokens.gather(1, place)[:, 0], best, self._next[node].gather(1, place)[:, 0], behind)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from alter_core.backbone import quiet
 from alter_core.errors import DataError, SpecError, TaskIdError
-from alter_core.inference.decoding import Answer, Decoder, Request
+from alter_core.inference.decoding import Answer, Choices, Decoder, Request, tempered
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.prefill import Trunk
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.greedy import end_tokens
+from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from alter_core.mta.modes import evaluating
 from alter_core.numerics import choose_precision, dtype_of
 from alter_core.problems import kind_of
@@ -49,10 +50,14 @@ class Prediction:
 
     text: str
     score: float
-    """Label task: the probability of the label among the task's labels. Free text: geometric mean of the
-    probabilities of its tokens."""
+    """Label task: the probability of the label among the task's labels, at the task's temperature. Free text:
+    geometric mean of the probabilities of its tokens."""
     truncated: bool
     """The input was over the task's max_input_tokens, and its end was not read."""
+    abstain: bool = False
+    """The score is below the task's bound."""
+    behind: Choices = ()
+    """Of a label: what its score at any temperature is made of (`decoding.tempered`)."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,10 @@ class Predictor:
         self._turn = threading.Lock()
         self.mta = mta
         self.prompt_format = prompt_format
+        self.temperatures: Mapping[str, float] = {}
+        """Label task -> what calibrates its scores; 1 where it is not there. A bundle has them once it is registered,
+        and so the bounds below which answers abstain, by task."""
+        self.abstain_below: Mapping[str, float] = {}
         self.tokens_per_batch = tokens_per_batch or CACHE_BYTES // _cache_bytes(self.model)
         self._labels = _labels(spec)
         encoded = {
@@ -130,7 +139,10 @@ class Predictor:
         with quiet():
             mta, tokenizer, metadata = load_bundle(path, backbone)
         spec, prompt_format = recorded_spec(metadata, path), recorded_format(metadata, path)
-        return cls.placed(mta.model, tokenizer, spec, mta, device, prompt_format)
+        predictor = cls.placed(mta.model, tokenizer, spec, mta, device, prompt_format)
+        predictor.temperatures = metadata.get(TEMPERATURES, {})
+        predictor.abstain_below = metadata.get(ABSTAIN_BELOW, {})
+        return predictor
 
     @classmethod
     def placed(
@@ -179,10 +191,12 @@ class Predictor:
         """Predictions of one batch, by row. trunk: see `prefill.read`."""
         answers = self._decoder.answer([plan.requests[row] for row in rows], trunk)
         texts = self._texts(plan.tasks, rows, answers)
-        return {
-            row: Prediction(text, answer.score, plan.truncated[row])
-            for row, text, answer in zip(rows, texts, answers, strict=True)
-        }
+        found = {}
+        for row, text, answer in zip(rows, texts, answers, strict=True):
+            temperature, bound = self.temperatures.get(plan.tasks[row]), self.abstain_below.get(plan.tasks[row], 0.0)
+            score = answer.score if temperature is None else tempered(answer.behind, temperature)
+            found[row] = Prediction(text, score, plan.truncated[row], score < bound, answer.behind)
+        return found
 
     def _check(self, tasks: Sequence[str], inputs: Sequence[str]) -> None:
         if len(tasks) != len(inputs):

@@ -2,13 +2,19 @@
 
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from alter_core.errors import BundleError
+from alter_core.whole import written_whole
 
 FORMAT = 1
 MANIFEST = "bundle.json"
+TEMPERATURES, ABSTAIN_BELOW = "temperatures", "abstain_below"
+"""In the metadata of a registered bundle: by task, as a Predictor has them."""
 
 
 class LayerState(TypedDict):
@@ -74,6 +80,24 @@ def read_manifest(directory: Path) -> BundleManifest:
     if problems:
         raise BundleError(f"{directory} cannot be trusted: copy the bundle anew", problems)
     return manifest
+
+
+def copy_with(directory: Path, target: Path, metadata: Mapping[str, Any]) -> None:
+    """Copy a bundle to `target`, which appears whole or not at all, with more in its metadata: it is another bundle
+    then. Parts are linked where the disk can, and take no room."""
+    with written_whole(target) as work:
+        shutil.copytree(directory, work, copy_function=_linked)
+        manifest = json.loads((work / MANIFEST).read_text(encoding="utf-8"))
+        manifest["metadata"] |= metadata
+        (work / MANIFEST).unlink()  # which may be that of `directory`
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def bundle_digest(directory: Path) -> str:

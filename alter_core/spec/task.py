@@ -116,6 +116,8 @@ class TaskSpec(Section):
     feeds, and the blanks at a text's two ends. auto: kept for a text with an indented line (code, YAML), prose
     for others; where that changes blanks or indentation of targets, it is told. Labels are written as
     prose. Letters are those of Unicode NFC; case and compatibility forms (full-width, superscript) stay."""
+    abstain_below: Share | None = None
+    """Answers with a lower score are marked `abstain`, and are given all the same; unset: none is."""
     quality: QualitySpec = QualitySpec()
     """What the rows must be like."""
 
@@ -152,7 +154,8 @@ class TaskSpec(Section):
     @property
     def content(self) -> dict[str, Any]:
         """What training, scoring and answering see of the task, as JSON has it: its rows are known by their digest."""
-        return self.model_dump(mode="json", exclude={"source", "test", "quality", "description", "licence"})
+        apart = {"source", "test", "quality", "description", "licence", "abstain_below"}
+        return self.model_dump(mode="json", exclude=apart)
 
     @property
     def effective_metrics(self) -> tuple[MetricName, ...]:

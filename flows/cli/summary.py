@@ -10,7 +10,15 @@ from rich.table import Table
 from flows.production.outcome import Outcome, Status
 from registry.card import known_limits, number
 from registry.costs import MEASURES, Cost, share
-from registry.scorecard import Scorecards, against_bag_of_words, macro_of, own_scorecard, score_of, shown_subjects
+from registry.scorecard import (
+    Scorecards,
+    against_bag_of_words,
+    calibration_lines,
+    macro_of,
+    own_scorecard,
+    score_of,
+    shown_subjects,
+)
 from registry.versions import Version
 
 
@@ -31,6 +39,8 @@ def print_outcome(outcome: Outcome, domain: str) -> None:
             out.print(line, markup=False, highlight=False)
         if line := stage_two_cost(outcome.costs or {}):
             out.print(line, highlight=False)
+        for line in calibration_lines(cards[own_scorecard(cards)]):
+            out.print(f"calibration: {line}", markup=False, highlight=False)
         for limit in known_limits(cards):
             out.print(f"limit: {limit}", markup=False, highlight=False)
         out.print(

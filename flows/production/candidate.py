@@ -8,6 +8,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 from alter_core.data.ingest import shown_source
+from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from alter_core.process import step_rows
 from alter_core.training.result import trained_in_all
 from flows.production.plan import Plan, code_of
@@ -75,6 +76,17 @@ class Candidate:
         before = self.production.facts_of(self.started_from)["tasks"]
         names = [name for name in self.production.plan.spec.task_names if name not in self.renewed]
         return {name: before.get(name, {}).get("origin", self.started_from) for name in names}
+
+    @property
+    def calibration(self) -> dict[str, Mapping[str, float]]:
+        """What the bundle is told as it is registered: its tasks' temperatures and bounds; empty where it has none."""
+        found = {name: score.get("calibration") for name, score in self.own["tasks"].items()}
+        spec = self.production.plan.spec
+        told = {
+            TEMPERATURES: {name: one["temperature"] for name, one in found.items() if one and one["temperature"]},
+            ABSTAIN_BELOW: {task.name: task.abstain_below for task in spec.tasks if task.abstain_below},
+        }
+        return {key: values for key, values in told.items() if values}
 
     def decide(self) -> Decision:
         """The promotion rule on its own and the champion's scores of the same test rows."""

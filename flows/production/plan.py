@@ -157,11 +157,13 @@ class Plan:
         bounds = [task.model_dump(mode="json", exclude={"source", "test"}) for task in self.spec.tasks]
         return digest_of(data_digest, tasks, bounds, backbone_digest, champion, code_of("quality report"))
 
-    def score_key(self, subject: str, data_digest: str) -> str:
-        """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest."""
-        tasks = [task.content for task in self.spec.tasks]
+    def score_key(self, subject: str, data_digest: str, calibrated: bool = False) -> str:
+        """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest.
+        calibrated: temperatures are fitted with it."""
+        tasks = [{**task.content, "abstain_below": task.abstain_below} for task in self.spec.tasks]
         how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
-        return digest_of(subject, tasks, how, data_digest, code_of("scorecard"))
+        known = [self.spec.evaluation.max_validation_rows] if calibrated else []
+        return digest_of(subject, tasks, how, data_digest, code_of("scorecard"), *known)
 
     @property
     def answers_folder(self) -> Path:

@@ -187,7 +187,12 @@ def mlflow_answer(served: Served, rows: Rows, answers: Sequence[Prediction]) -> 
     """As MLflow's server answers, and beside it the version, and what of the request had no effect."""
     return {
         "predictions": [
-            {"prediction": answer.text, "score": float(answer.score), "truncated": answer.truncated}
+            {
+                "prediction": answer.text,
+                "score": float(answer.score),
+                "truncated": answer.truncated,
+                "abstain": answer.abstain,
+            }
             for answer in answers
         ],
         "model": served.name,
@@ -255,6 +260,7 @@ def chat_answer(served: Served, rows: Rows, answers: Sequence[Prediction]) -> di
                 "finish_reason": "stop",
                 "score": float(answer.score),
                 "truncated": answer.truncated,
+                "abstain": answer.abstain,
             }
         ],
         **({"ignored": list(rows.ignored)} if rows.ignored else {}),

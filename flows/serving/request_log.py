@@ -24,7 +24,7 @@ _STAMP = "%Y%m%dT%H%M%S%f"
 class RequestLog:
     """A folder of files `requests-BEGIN-PROCESS.jsonl`, readable by their owner alone; the oldest go first.
 
-    A row holds time, domain, version, task, input, prediction, score and truncated.
+    A row holds time, domain, version, task, input, prediction, score, truncated and abstain.
     """
 
     def __init__(self, folder: Path, most_bytes: int, most_days: float) -> None:
@@ -54,6 +54,7 @@ class RequestLog:
                     "prediction": answer.text,
                     "score": float(answer.score),
                     "truncated": answer.truncated,
+                    "abstain": answer.abstain,
                 }
                 self._part(now).write(orjson.dumps(row) + b"\n")
             self._part(now).flush()

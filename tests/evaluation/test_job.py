@@ -19,6 +19,7 @@ from alter_core.inference.predict import Predictor
 from alter_core.inference.together import Together
 from alter_core.job import Metrics
 from alter_core.mta import inject, load_bundle, save_bundle
+from alter_core.mta.manifest import TEMPERATURES, copy_with
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
 from alter_core.whole import write_json
@@ -99,6 +100,41 @@ def test_samples_are_what_the_bundle_answers_when_asked_for_them_alone(ready: di
     predictor = Predictor.from_bundle(ready["bundle"], ready["backbone"])
     again = predictor.predict([s.task for s in card.samples], [s.input for s in card.samples])
     assert [(p.text, p.score) for p in again] == [(s.prediction, s.score) for s in card.samples]
+
+
+def test_label_tasks_of_the_subject_that_is_registered_get_a_temperature_and_it_is_asked_with_it(
+    ready: dict[str, Any], tmp_path: Path, answered: list[tuple[int, str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alter_core.evaluation.calibration.FEWEST_ROWS", 2)
+    spec: DomainSpec = ready["spec"]
+    first, *others = spec.tasks
+    spec = spec.model_copy(update={"tasks": (first.model_copy(update={"abstain_below": 0.9}), *others)})
+    kept = {"answers": str(tmp_path / "answers"), "spec": spec}
+    plain = run(job_for(ready, tmp_path, **kept))
+    rows = ready["dataset"].counts("validation")
+    answered.clear()
+    cards = run(job_for(ready, tmp_path, calibrate="stage_one", **kept))
+    assert answered == [(1, task, rows[task]) for task in ("colour", "match")]  # validation rows alone
+    assert cards["zero_shot"] == plain["zero_shot"]
+    card, before = cards["stage_one"], plain["stage_one"]
+    found = {name: score.calibration for name, score in card.tasks.items()}
+    assert {name for name, one in found.items() if one} == {"colour", "match"}
+    assert (card.macro, card.row_scores) == (before.macro, before.row_scores)
+    temperatures = {name: one.temperature for name, one in found.items() if one and one.temperature}
+    assert temperatures
+    assert set(temperatures.values()) != {1.0}
+    copy_with(ready["bundle"], tmp_path / "registered", {TEMPERATURES: temperatures})
+    predictor = Predictor.from_bundle(tmp_path / "registered", ready["backbone"])
+    again = predictor.predict([s.task for s in card.samples], [s.input for s in card.samples])
+    assert [(p.text, p.score) for p in again] == [(s.prediction, s.score) for s in card.samples]
+    told = [json.loads(line) for line in (tmp_path / "one" / "predictions.jsonl").read_text().splitlines()]
+    scores = {row["id"]: row["score"] for row in told if row["task"] == "colour"}
+    rest = [card.row_scores["colour"][row] for row, score in scores.items() if score >= 0.9]
+    abstention = card.tasks["colour"].abstention
+    assert abstention
+    assert abstention.share == pytest.approx(1 - len(rest) / len(scores))
+    assert abstention.rest == (sum(rest) / len(rest) if rest else None)
+    assert card.tasks["match"].abstention is None
 
 
 def test_a_bundle_without_one_of_the_tasks_is_scored_on_the_others(ready: dict[str, Any], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def trained(folder: Path) -> Stage:
     result.write(folder / RESULT_FILE)
     (folder / "metrics.jsonl").write_text('{"phase": "train", "step": 1, "loss": 0.5}\n')
     (folder / "bundle").mkdir()
-    (folder / "bundle" / "bundle.json").write_text("{}")
+    (folder / "bundle" / "bundle.json").write_text('{"metadata": {"key": "k"}}')
     return Stage(folder, result)
 
 

@@ -53,7 +53,8 @@ def test_a_champion_that_was_made_meanwhile_is_scored_and_decided_against(
         calls.append(("promote", version, one.champion and one.champion["version"], score))
         return "overtaken" if len(calls) == 3 else "champion"
 
-    def evaluate(_: object, bundles: dict[str, Any]) -> dict[str, Any]:
+    def evaluate(_: object, bundles: dict[str, Any], own: str) -> dict[str, Any]:
+        assert own == "stage_two"
         assert bundles == {
             "zero_shot": None,
             "bag_of_words": None,

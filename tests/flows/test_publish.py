@@ -1,5 +1,6 @@
 """What a production registers and decides of its version, on a real store, and what it says when MLflow is away."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from flows import publish
 from flows.production.candidate import Candidate
 from flows.production.production import Production, Quality
@@ -14,7 +16,8 @@ from flows.publish import Run, ended
 from registry.errors import StoreUnavailable
 from registry.models import STARTED_FROM
 from registry.promotion import Decision
-from tests.flows.conftest import Produce, trained
+from tests.conftest import tiny_spec
+from tests.flows.conftest import Produce, Read, trained
 from tests.registry.conftest import Store
 from tests.registry.facts import card_facts, scorecard
 
@@ -44,10 +47,13 @@ def test_a_run_in_mlflow_ends_as_its_production_did(error: BaseException | None,
 
 
 def test_a_candidate_is_registered_with_what_it_was_made_of(
-    store: Store, production: Produce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, production: Produce, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    made = production()
+    tasks = [
+        {**task, "abstain_below": 0.6} if task["name"] == "colour" else task for task in tiny_spec(tmp_path)["tasks"]
+    ]
+    made = production(read(tasks=tasks))
     stages = {"stage_two": trained(tmp_path / "stage")}
     tracker = made.stores.tracker
     run = Run(tracker.start_run("run", {}, {}), tracker)
@@ -61,7 +67,13 @@ def test_a_candidate_is_registered_with_what_it_was_made_of(
     logged = store.models.client.get_run(run.id).data.metrics
     assert logged["macro"] == pytest.approx(card["macro"]["value"])
     assert logged["validation_macro.before"] == 0.5
+    assert logged["test.intent.calibration_error"] == 0.022
     assert made.facts_of(number)["gates"] == stages["stage_two"].result.gates
+    told = json.loads((made.bundle_of(number) / "bundle.json").read_text())["metadata"]
+    assert told == {"key": "k", TEMPERATURES: {"intent": 1.5}, ABSTAIN_BELOW: {"colour": 0.6}}
+    stage = stages["stage_two"].folder
+    assert json.loads((stage / "bundle" / "bundle.json").read_text())["metadata"] == {"key": "k"}
+    assert not list(stage.glob("registered-*"))
 
 
 @pytest.fixture

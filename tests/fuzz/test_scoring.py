@@ -71,7 +71,7 @@ def ask(model: Any, payload: Any) -> None:
     assert status in (200, 400), text
     if status == 200:
         for row in json.loads(text)["predictions"]:
-            assert list(row) == ["prediction", "score", "truncated"]
+            assert list(row) == ["prediction", "score", "truncated", "abstain"]
             assert 0 <= row["score"] <= 1
 
 

@@ -11,7 +11,13 @@ from alter_core.spec import DomainSpec
 
 
 def answer(
-    model: Any, tokenizer: Any, mta: MTAModel | None, spec: DomainSpec, task: str, text: str
+    model: Any,
+    tokenizer: Any,
+    mta: MTAModel | None,
+    spec: DomainSpec,
+    task: str,
+    text: str,
+    temperature: float = 1.0,
 ) -> tuple[str, float]:
     """Answer and score of one row."""
     own = spec.task(task)
@@ -33,7 +39,8 @@ def answer(
         probabilities = next_token(model, mta, task, prompt, written)
         allowed = sorted({ids[len(written)] for ids in left.values()})
         best = max(allowed, key=lambda token: float(probabilities[token]))
-        chance *= float(probabilities[best] / probabilities[allowed].sum())
+        softened = probabilities ** (1 / temperature)
+        chance *= float(softened[best] / softened[allowed].sum())
         written.append(best)
         left = {label: ids for label, ids in left.items() if ids[: len(written)] == written}
     return next(iter(left)), chance

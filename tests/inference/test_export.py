@@ -70,7 +70,7 @@ def bundle(folder: Path, architecture: Any, tokenizer: Any, settings: dict[str, 
         for name, weight in mta.model.named_parameters():
             if ".tasks." in name:
                 weight.add_(torch.randn_like(weight) * 0.2)
-    told = {} if form is None else {"prompt_format": form}
+    told = {"temperatures": {"topic": 1.7}, **({} if form is None else {"prompt_format": form})}
     save_bundle(mta, tokenizer, folder, {"spec": SPEC.model_dump(mode="json"), **told})
     return folder
 
@@ -120,6 +120,7 @@ def test_plain_generate_answers_as_the_champion(
     assert parity.largest_probability_difference < 1e-5
     told = facts_of(tmp_path / "out")["tasks"][task]
     assert told["example"]["as_one_text"]
+    assert told["temperature"] == (1.7 if task == "topic" else 1)
     assert told["labels"] == list(SPEC.task(task).labels or ())
 
 

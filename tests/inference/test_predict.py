@@ -69,6 +69,38 @@ def test_only_labels_come_out_of_label_tasks_and_their_score_is_a_probability(
         assert 0 < prediction.score <= 1
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_a_temperature_divides_the_logits_of_labels_and_changes_no_answer(
+    predictor: Predictor, subject: Subject, spec: DomainSpec, mixed_rows: Rows, temperature: float
+) -> None:
+    model, tokenizer, mta = subject
+    before = predictor.predict(*mixed_rows)
+    predictor.temperatures = {"topic": temperature, "fits": temperature}
+    after = predictor.predict(*mixed_rows)
+    assert [(p.text, p.behind) for p in after] == [(p.text, p.behind) for p in before]
+    for task, text, old, new in zip(*mixed_rows, before, after, strict=True):
+        if spec.task(task).labels:
+            _, wanted = naive.answer(model, tokenizer, mta, spec, task, text, temperature)
+            assert new.score == pytest.approx(wanted, rel=1e-4)
+        else:
+            assert (new.score, new.behind) == (old.score, ())
+
+
+def test_answers_below_the_bound_of_their_task_abstain_and_are_given_all_the_same(
+    predictor: Predictor, mixed_rows: Rows
+) -> None:
+    before = predictor.predict(*mixed_rows)
+    assert not any(p.abstain for p in before)
+    bound = sorted(p.score for task, p in zip(mixed_rows[0], before, strict=True) if task == "topic")[2]
+    predictor.abstain_below = {"topic": bound}
+    after = predictor.predict(*mixed_rows)
+    assert [p.text for p in after] == [p.text for p in before]
+    assert [p.abstain for p in after] == [
+        task == "topic" and p.score < bound for task, p in zip(mixed_rows[0], before, strict=True)
+    ]
+    assert sum(p.abstain for p in after) == 2
+
+
 def test_inputs_over_the_limit_are_cut_and_said_to_be(predictor: Predictor) -> None:
     short, long, elsewhere = predictor.predict(
         ["topic", "topic", "fits"], ["card", "where is it now? " * 9, "where is it now? " * 9]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from alter_core.errors import BundleError
 from alter_core.mta import MTAModel, bundle_digest, inject, load_bundle, save_bundle
 from alter_core.mta.bundle_parts import ALIGNMENT
+from alter_core.mta.manifest import copy_with
 from tests.mta.conftest import TASKS, batch_for, logits, plain_config, stir, tiny
 from tests.mta.test_fold import tokenizer
 
@@ -63,6 +64,16 @@ def test_weights_lie_as_torch_places_its_own(place: Any, tmp_path: Path) -> None
     save_bundle(made(), None, tmp_path / "bundle", backbone=place, source=str(tmp_path / "backbone"))
     loaded, _, _ = load_bundle(tmp_path / "bundle")
     assert {parameter.data_ptr() % ALIGNMENT for parameter in loaded.model.parameters()} == {0}
+
+
+def test_a_copy_says_more_and_is_another_bundle_of_the_same_weights(bundle: Path, tmp_path: Path) -> None:
+    before = bundle_digest(bundle)
+    copy_with(bundle, tmp_path / "copy", {"temperatures": {"intent": 2.0}})
+    assert bundle_digest(bundle) == before != bundle_digest(tmp_path / "copy")
+    (ours, _, said), (theirs, _, _) = load_bundle(tmp_path / "copy"), load_bundle(bundle)
+    assert said == {"labels": {"intent": ["yes", "no"]}, "temperatures": {"intent": 2.0}}
+    batch = batch_for(ours.model)
+    assert torch.equal(logits(ours, batch, ROWS), logits(theirs, batch, ROWS))
 
 
 def test_dtypes_survive_even_mixed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 
 from alter_core.mta import MTAConfig, inject, save_bundle
+from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from alter_core.spec import DomainSpec
 from registry.models import ModelStore
 from registry.store import open_client
@@ -93,7 +94,8 @@ def make_bundle(backbone: Path, target: Path, seed: int = 1) -> Path:
         for name, parameter in model.named_parameters():
             if ".tasks." in name or ".shared." in name:
                 parameter.add_(torch.randn_like(parameter) * 0.5)
-    metadata = {"spec": spec.model_dump(mode="json")}
+    told = {TEMPERATURES: {"colour": 2.0, "match": 0.7}, ABSTAIN_BELOW: {"colour": 0.4}}
+    metadata = {"spec": spec.model_dump(mode="json"), **told}
     save_bundle(mta, AutoTokenizer.from_pretrained(backbone), target, metadata)
     return target
 

@@ -27,6 +27,16 @@ def scorecard(level: float, seed: int) -> dict[str, Any]:
         right = [float(row < round(200 * value)) for row in range(200)]
         rng.shuffle(right)
         rows[task] = {f"{task}-{row}": score for row, score in enumerate(right)}
+    tasks["intent"] |= {
+        "calibration": {
+            "temperature": 1.5,
+            "reason": "",
+            "validation_rows": 50,
+            "before": {"error": 0.081, "bins": [[0.65, 0.5, 80], [0.95, 0.875, 120]]},
+            "after": {"error": 0.022, "bins": [[0.62, 0.6, 90], [0.85, 0.85, 110]]},
+        },
+        "abstention": {"below": 0.6, "share": 0.125, "rest": 0.8},
+    }
     macro = level + 0.05
     samples = [
         {

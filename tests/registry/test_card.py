@@ -6,7 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from registry.card import CardFacts, decided, decision_of, known_limits, plain, render_card
-from registry.scorecard import shown_subjects
+from registry.scorecard import calibration_lines, shown_subjects
 from tests.registry.facts import EVIL, card_facts, scorecard
 
 
@@ -19,6 +19,30 @@ def test_the_card_states_scores_with_intervals_beside_zero_shot_and_champion() -
 def test_the_first_line_is_a_summary_that_a_list_of_versions_can_show() -> None:
     first = render_card(card_facts(level=0.7)).splitlines()[0]
     assert first == "Macro score 0.750 (0.730 to 0.770) over 3 tasks; the backbone alone 0.150."
+
+
+def test_the_card_states_temperatures_and_bounds_and_what_they_do() -> None:
+    card = render_card(card_facts())
+    assert (
+        """## Scores as probabilities
+
+- intent: temperature 1.50, from 50 validation rows; expected calibration error 0.081 before, 0.022 after, on 200 test \
+rows, in bins of a tenth
+- intent: abstains below 0.6, which are 12.5% of test rows; the others score 0.800
+"""
+        in card
+    )
+    few = scorecard(0.7, 4)
+    few["tasks"]["intent"] |= {"abstention": {"below": 0.6, "share": 1.0, "rest": None}}
+    few["tasks"]["intent"]["calibration"] |= {"temperature": None, "reason": "there are 3 validation rows"}
+    assert calibration_lines(few) == [
+        "intent: no temperature, as there are 3 validation rows; expected calibration error 0.081 on 200 test rows, in "
+        "bins of a tenth",
+        "intent: abstains below 0.6, which are 100.0% of test rows; none is left",
+    ]
+    older: Any = card_facts()
+    older["scorecards"] = {"stage_one": {**few, "tasks": {"title": few["tasks"]["title"]}}}
+    assert "Scores as probabilities" not in render_card(older)
 
 
 def test_the_card_states_data_backbone_licences_costs_decision_and_origin() -> None:

@@ -13,6 +13,7 @@ from registry.figures import (
     loss_curves,
     macro_history,
     png,
+    reliability_curves,
     score_bars,
 )
 from tests.registry.facts import TASKS, card_facts
@@ -24,7 +25,8 @@ def words(figure: Figure) -> set[str]:
 
 def test_every_figure_that_the_facts_allow_is_drawn() -> None:
     figures = figures_of(card_facts())
-    assert set(figures) == {"loss.png", "scores.png", "gates.png", "confusion-intent.png", "lengths.png"}
+    drawn = {"loss", "scores", "gates", "confusion-intent", "reliability", "lengths"}
+    assert set(figures) == {f"{name}.png" for name in drawn}
     assert png(figures["scores.png"]).startswith(b"\x89PNG")
 
 
@@ -36,7 +38,8 @@ def test_facts_without_training_gates_or_lengths_still_give_the_scores() -> None
         "scorecards": {"stage_one": whole["scorecards"]["stage_one"]},
         "gates": {"before": {}, "after": {}},
     }
-    facts["scorecards"]["stage_one"]["tasks"]["intent"]["confusion"] = None  # type: ignore[index]
+    intent: Any = facts["scorecards"]["stage_one"]["tasks"]["intent"]
+    intent |= {"confusion": None, "calibration": None}
     assert set(figures_of(facts)) == {"scores.png"}
 
 
@@ -48,6 +51,16 @@ def test_bars_and_whisker_are_as_high_as_the_scores() -> None:
         card["tasks"][task]["metrics"][metric]["value"] for card in cards.values() for task, metric in TASKS.items()
     ]
     assert heights == sorted(round(value, 6) for value in [*given, 0.3])  # and the majority class of the one label task
+
+
+def test_reliability_is_drawn_before_and_after_the_temperature_and_once_where_there_is_none() -> None:
+    found: Any = card_facts()["scorecards"]["stage_two"]["tasks"]["intent"]["calibration"]
+    panels = reliability_curves({"intent": found, "few": {**found, "temperature": None}}).axes
+    _, before, after = panels[0].lines
+    assert before.get_xydata().tolist() == [[0.65, 0.5], [0.95, 0.875]]
+    assert after.get_xydata().tolist() == [[0.62, 0.6], [0.85, 0.85]]
+    assert len(panels[1].lines) == 2
+    assert "after: error 0.022" in words(panels[0].figure)
 
 
 def test_gates_before_stage_two_may_hold_fewer_adapters_than_after() -> None:

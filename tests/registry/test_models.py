@@ -92,7 +92,7 @@ def test_signature_example_and_pins_are_stored(store: Store, parts: Path, tmp_pa
 
     signature = Model.load(str(model)).signature
     assert signature.inputs.input_names() == ["task", "input"]
-    assert signature.outputs.input_names() == ["prediction", "score", "truncated"]
+    assert signature.outputs.input_names() == ["prediction", "score", "truncated", "abstain"]
 
 
 def test_metrics_are_bound_to_the_model(store: Store, parts: Path) -> None:

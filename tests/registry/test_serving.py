@@ -57,6 +57,8 @@ def test_200_mixed_rows_over_http_equal_the_offline_predictions(server: str, bun
     got = reply.json()["predictions"]
     assert [row["prediction"] for row in got] == [row.text for row in offline]
     assert [row["score"] for row in got] == pytest.approx([row.score for row in offline], abs=1e-5)
+    assert [row["abstain"] for row in got] == [row.abstain for row in offline]
+    assert {row.abstain for row in offline} == {True, False}
     assert len({row["prediction"] for row in got}) > 5  # answers differ, so equality says something
 
 

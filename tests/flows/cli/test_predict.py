@@ -41,10 +41,10 @@ def rows() -> Rows:
 
 
 @pytest.fixture(scope="module")
-def wanted(bundle: Path, rows: Rows) -> list[tuple[str, float]]:
+def wanted(bundle: Path, rows: Rows) -> list[tuple[str, float, bool]]:
     """What the bundle answers to `rows` when asked directly."""
     found = Predictor.from_bundle(bundle).predict([row["task"] for row in rows], [row["input"] for row in rows])
-    return [(answer.text, answer.score) for answer in found]
+    return [(answer.text, answer.score, answer.abstain) for answer in found]
 
 
 def write_jsonl(path: Path, rows: Sequence[Any]) -> None:
@@ -60,7 +60,7 @@ def test_a_file_comes_back_with_answers_in_its_own_order_however_it_is_cut(
     alter: Alter,
     tmp_path: Path,
     rows: Rows,
-    wanted: list[tuple[str, float]],
+    wanted: list[tuple[str, float, bool]],
     chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -71,8 +71,9 @@ def test_a_file_comes_back_with_answers_in_its_own_order_however_it_is_cut(
     assert json.loads(out)["rows"] == len(rows)
     found = read_jsonl(tmp_path / "answers.jsonl")
     assert [{key: row[key] for key in ("id", "task", "input")} for row in found] == rows
-    assert [row["prediction"] for row in found] == [text for text, _ in wanted]
-    assert [row["score"] for row in found] == pytest.approx([score for _, score in wanted], abs=1e-4)
+    assert [(row["prediction"], row["abstain"]) for row in found] == [(text, abstain) for text, _, abstain in wanted]
+    assert [row["score"] for row in found] == pytest.approx([score for _, score, _ in wanted], abs=1e-4)
+    assert {row["abstain"] for row in found} == {True, False}
     assert len(set(wanted)) > len(rows) / 2  # answers differ, so the order says something
     assert sorted(os.listdir(tmp_path)) == ["answers.jsonl", "rows.jsonl"]
 
@@ -88,7 +89,7 @@ def test_csv_goes_in_and_out_with_one_task_for_all(alter: Alter, tmp_path: Path)
     assert "1 inputs were cut" in out
     with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
-    assert list(found[0]) == ["input", "note", "prediction", "score", "truncated"]
+    assert list(found[0]) == ["input", "note", "prediction", "score", "truncated", "abstain"]
     assert [row["input"] for row in found] == inputs
     assert {row["prediction"] for row in found} <= {"red", "green", "blue"}
     assert [row["truncated"] for row in found] == ["false", "false", "true", "false"]
@@ -180,10 +181,20 @@ def test_an_earlier_answer_file_survives_a_run_that_fails(
     assert (tmp_path / "answers.jsonl").read_text(encoding="utf-8") == "kept\n"
 
 
-def test_one_text_is_answered_as_before(alter: Alter, rows: Rows, wanted: list[tuple[str, float]]) -> None:
-    first, (text, _) = rows[0], wanted[0]
+def test_one_text_is_answered_as_before(alter: Alter, rows: Rows, wanted: list[tuple[str, float, bool]]) -> None:
+    first, (text, *_) = rows[0], wanted[0]
     code, out, err = alter("predict", "tiny", "--task", first["task"], first["input"])
     assert (code, out.strip()) == (0, text), err
+
+
+def test_a_text_whose_answer_abstains_is_answered_and_that_is_said(
+    alter: Alter, rows: Rows, wanted: list[tuple[str, float, bool]]
+) -> None:
+    first, (text, score, _) = next(pair for pair in zip(rows, wanted, strict=True) if pair[1][2])
+    code, out, err = alter("predict", "tiny", "--task", first["task"], first["input"], "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"prediction": text, "score": pytest.approx(score, abs=1e-4), "abstain": True}
+    assert "below the task's abstain_below" in err
 
 
 def test_a_terminal_shows_progress_with_the_time_left(

@@ -1,0 +1,103 @@
+"""Temperatures: what is fitted, when none is, and how far scores are from the share that is right."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss
+
+from alter_core.evaluation.calibration import FEWEST_ROWS, TEMPERATURES, at, calibrate, fit, reliability, scores_at
+from alter_core.inference.predict import Prediction
+
+Behind = tuple[tuple[float, ...], ...]
+ONE = ((-1.0, -2.0),)
+
+
+def answers(behind: Sequence[Behind], right: Sequence[bool]) -> tuple[list[Prediction], list[str]]:
+    """Answers of such choices, and targets that make them right or wrong."""
+    return [Prediction("a", 0.5, False, behind=one) for one in behind], ["a" if one else "b" for one in right]
+
+
+choices = st.lists(st.lists(st.floats(-30, 0), min_size=1, max_size=4).map(tuple), max_size=3).map(tuple)
+
+
+@given(st.lists(st.tuples(choices, st.booleans()), min_size=FEWEST_ROWS, max_size=60))
+def test_a_temperature_never_tells_validation_rows_worse_than_none_and_changes_no_answer(
+    rows: list[tuple[Behind, bool]],
+) -> None:
+    right = [one for _, one in rows]
+    known, wanted = answers([behind for behind, _ in rows], right)
+    temperature, reason = fit(known, wanted)
+    assert (temperature is None) == bool(reason) == (len(set(right)) == 1)
+    if temperature is not None:
+        assert log_loss(right, scores_at(known, temperature)) <= log_loss(right, scores_at(known, 1.0))
+        calibrated = at(known, temperature)
+        assert [(one.text, one.truncated) for one in calibrated] == [(one.text, one.truncated) for one in known]
+        assert all(0 < one.score <= 1 for one in calibrated)
+
+
+@pytest.mark.parametrize("made_at", [0.6, 1.0, 2.5])
+def test_the_temperature_that_answers_were_drawn_at_is_found_again(made_at: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = -np.sort(-rng.normal(0, 3, (4000, 3)), axis=1)
+    chances = np.exp(logits / made_at)
+    right = rng.random(4000) < chances[:, 0] / chances.sum(1)
+    known, wanted = answers([((a - best, b - best),) for best, a, b in logits.tolist()], right.tolist())
+    temperature, _ = fit(known, wanted)
+    assert temperature == pytest.approx(made_at, rel=0.15)
+    found = calibrate(known, wanted, known, wanted)
+    if made_at != 1:
+        assert found.after.error < found.before.error / 2
+
+
+@pytest.mark.parametrize(
+    ("behind", "right", "reason"),
+    [
+        ([()] * 40, [True] * 40, "all 40 validation rows are answered right"),  # a task of one label
+        ([ONE] * 40, [True] * 40, "all 40 validation rows are answered right"),
+        ([ONE] * 40, [False] * 40, "all 40 validation rows are answered wrong"),
+        ([ONE] * 29, [True, *[False] * 28], "there are 29 validation rows, and 30 are the fewest"),
+        ([], [], "there are 0 validation rows, and 30 are the fewest"),
+    ],
+)
+def test_rows_that_tell_no_temperature_leave_scores_as_they_are_and_the_reason_is_told(
+    behind: list[Behind], right: list[bool], reason: str
+) -> None:
+    test = answers([ONE, ONE], [True, False])
+    found = calibrate(*answers(behind, right), *test)
+    assert (found.temperature, found.reason, found.validation_rows) == (None, reason, len(right))
+    assert found.before == found.after
+
+
+def test_of_equally_good_temperatures_one_is_taken() -> None:
+    assert fit(*answers([()] * 40, [True, *[False] * 39])) == (1.0, "")
+    assert TEMPERATURES[0] == 1
+    assert min(TEMPERATURES) > 0.5
+    assert max(TEMPERATURES) < 8
+
+
+def test_the_error_is_that_of_a_small_example_by_hand() -> None:
+    scores = np.array([0.05, 0.62, 0.68, 0.95, 1.0])
+    right = np.array([False, True, False, True, True])
+    found = reliability(scores, right)
+    assert [rows for *_, rows in found.bins] == [1, 2, 2]
+    assert found.bins[1][:2] == pytest.approx((0.65, 0.5))
+    # One row is 0.05 too sure, two are 0.15 too sure, two are 0.025 too unsure.
+    assert found.error == pytest.approx((1 * 0.05 + 2 * 0.15 + 2 * 0.025) / 5)
+
+
+def test_a_score_on_the_edge_of_a_bin_is_counted_once() -> None:
+    found = reliability(np.array([0.0, 0.1, 0.3, 0.5, 1.0]), np.array([True] * 5))
+    assert sum(rows for *_, rows in found.bins) == 5
+    assert found.error == pytest.approx(1 - 1.9 / 5)
+
+
+def test_scores_of_several_choices_are_the_product_of_each_at_the_temperature() -> None:
+    known, _ = answers([((-2.0,), (-1.0, -3.0))], [True])
+    first, second = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-0.5) + math.exp(-1.5))
+    assert at(known, 2.0)[0].score == pytest.approx(first * second)
+    free = Prediction("a", 0.25, False)
+    assert at([free], 2.0) == [free]
