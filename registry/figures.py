@@ -158,9 +158,13 @@ def confusion_matrix(task: str, labels: Sequence[str], counts: Sequence[Sequence
 
 def reliability_curves(calibrations: Mapping[str, Calibration]) -> Figure:
     """Share of right answers by score, of test rows in bins, before and after the temperature; one panel per task."""
-    figure = _figure(3.4 * len(calibrations), 3.4)
-    panels = figure.subplots(1, len(calibrations), sharey=True, squeeze=False)[0]
-    for axis, (task, found) in zip(panels, calibrations.items(), strict=True):
+    across = min(len(calibrations), 3)
+    lines = math.ceil(len(calibrations) / across)
+    figure = _figure(3.4 * across, 3.4 * lines)
+    panels = figure.subplots(lines, across, sharey=True, squeeze=False)
+    for axis in panels.flat[len(calibrations) :]:
+        axis.remove()
+    for axis, (task, found) in zip(panels.flat, calibrations.items(), strict=False):
         axis.plot([0, 1], [0, 1], color="#8a8f98", linewidth=0.8, linestyle=":")
         sides = [("before", found["before"], ORANGE)]
         sides += [] if found["temperature"] is None else [("after", found["after"], BLUE)]
@@ -174,7 +178,8 @@ def reliability_curves(calibrations: Mapping[str, Calibration]) -> Figure:
         axis.set_ylim(0, 1.02)
         axis.legend(fontsize=8, frameon=False, loc="upper left")
         _plain(axis)
-    panels[0].set_ylabel("share that is right", fontsize=9)
+    for axis in panels[:, 0]:
+        axis.set_ylabel("share that is right", fontsize=9)
     return figure
 
 

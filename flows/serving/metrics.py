@@ -27,6 +27,7 @@ class Metrics:
             "answers", "Rows by task and label; free text has no label.", ["domain", "task", "label"], **here
         )
         self.truncated = Counter("truncated", "Rows whose input was cut.", ["domain", "task"], **here)
+        self.abstained = Counter("abstained", "Rows whose score was below the bound.", ["domain", "task"], **here)
         self.batch_rows = Histogram("batch_rows", "Rows of a batch.", buckets=ROWS, **here)
         self.wait_seconds = Histogram(
             "wait_seconds", "That a row waited for its batch.", ["domain"], buckets=SECONDS, **here
@@ -52,6 +53,8 @@ class Metrics:
             self.answers.labels(served.domain, task, label).inc()
             if answer.truncated:
                 self.truncated.labels(served.domain, task).inc()
+            if answer.abstain:
+                self.abstained.labels(served.domain, task).inc()
 
     def page(self) -> bytes:
         """In Prometheus' text format."""

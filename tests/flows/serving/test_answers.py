@@ -172,6 +172,7 @@ def test_the_probes_and_the_metrics_tell_what_answers(server: Running, answers: 
     assert 'alter_version{domain="tiny"} 1.0' in metrics
     assert f'alter_answers_total{{domain="tiny",label="{answers["tiny/1"][0]}",task="colour"}}' in metrics
     assert 'alter_answers_total{domain="tiny",label="",task="thing"}' in metrics  # free text is no label
+    assert 'alter_abstained_total{domain="tiny",task="colour"}' in metrics  # its bound is above what it is sure of
     assert 'alter_requests_total{path="/DOMAIN/ping",status="404"}' in metrics
 
 
