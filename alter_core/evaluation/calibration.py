@@ -1,8 +1,10 @@
 """Calibration: the temperature at which a label task's scores are nearest to the share of answers that are right.
 
 Temperature scaling (Guo et al. 2017, arXiv 1706.04599) of what is told of a row: its answer's probability, against all
-other labels together (Le Coz et al. 2024, arXiv 2411.02988). The temperature is that of TEMPERATURES whose scores have
-the least log loss on validation rows. It divides all logits of a choice alike, so that every answer stays as it is.
+other labels together (Le Coz et al. 2024, arXiv 2411.02988).
+The temperature is that of TEMPERATURES whose scores have the least log loss on validation rows, if that is less than at
+temperature 1 by a standard error of the paired difference: scores that are good already would get worse by chance. It
+divides all logits of a choice alike, so that every answer stays as it is.
 """
 
 import math
@@ -13,7 +15,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import log_loss
 
 from alter_core.evaluation.scorecard import Calibration, Reliability
 from alter_core.inference.decoding import tempered
@@ -47,7 +48,12 @@ def fit(known: Sequence[Prediction], wanted: Sequence[str]) -> tuple[float | Non
         return None, f"there are {len(right)} validation rows, and {FEWEST_ROWS} are the fewest"
     if right.all() or not right.any():
         return None, f"all {len(right)} validation rows are answered {'right' if right.all() else 'wrong'}"
-    return min(TEMPERATURES, key=lambda t: log_loss(right, scores_at(known, t))), ""
+    losses = {t: _losses(scores_at(known, t), right) for t in TEMPERATURES}
+    best = min(TEMPERATURES, key=lambda t: float(losses[t].mean()))
+    gains = losses[1.0] - losses[best]
+    if gains.mean() <= gains.std(ddof=1) / math.sqrt(len(gains)):
+        return None, f"none is shown to be better than 1 on {len(right)} validation rows"
+    return best, ""
 
 
 def at(answers: Sequence[Prediction], temperature: float) -> list[Prediction]:
@@ -66,6 +72,13 @@ def reliability(scores: Float[ndarray, " row"], right: Bool[ndarray, " row"]) ->
     rows = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores))  # as there
     bins = tuple(zip(means.tolist(), shares.tolist(), rows[rows > 0].tolist(), strict=True))
     return Reliability(float(np.average(np.abs(shares - means), weights=rows[rows > 0])), bins)
+
+
+def _losses(scores: Float[ndarray, " row"], right: Bool[ndarray, " row"]) -> Float[ndarray, " row"]:
+    """Each row's log loss."""
+    said = np.where(right, scores, 1 - scores)
+    losses: Float[ndarray, " row"] = -np.log(np.clip(said, np.finfo(float).eps, None))
+    return losses
 
 
 def _right(answers: Sequence[Prediction], targets: Sequence[str]) -> Bool[ndarray, " row"]:

@@ -105,7 +105,8 @@ def test_samples_are_what_the_bundle_answers_when_asked_for_them_alone(ready: di
 def test_label_tasks_of_the_subject_that_is_registered_get_a_temperature_and_it_is_asked_with_it(
     ready: dict[str, Any], tmp_path: Path, answered: list[tuple[int, str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alter_core.evaluation.calibration.FEWEST_ROWS", 2)
+    fits = iter([(2.0, ""), (None, "few")])
+    monkeypatch.setattr("alter_core.evaluation.calibration.fit", lambda *_: next(fits))
     spec: DomainSpec = ready["spec"]
     first, *others = spec.tasks
     spec = spec.model_copy(update={"tasks": (first.model_copy(update={"abstain_below": 0.9}), *others)})
@@ -121,8 +122,7 @@ def test_label_tasks_of_the_subject_that_is_registered_get_a_temperature_and_it_
     assert {name for name, one in found.items() if one} == {"colour", "match"}
     assert (card.macro, card.row_scores) == (before.macro, before.row_scores)
     temperatures = {name: one.temperature for name, one in found.items() if one and one.temperature}
-    assert temperatures
-    assert set(temperatures.values()) != {1.0}
+    assert temperatures == {"colour": 2.0}
     copy_with(ready["bundle"], tmp_path / "registered", {TEMPERATURES: temperatures})
     predictor = Predictor.from_bundle(tmp_path / "registered", ready["backbone"])
     again = predictor.predict([s.task for s in card.samples], [s.input for s in card.samples])
