@@ -5,6 +5,7 @@ Arms differ in it by far less than noise on the same rows: what cannot be told b
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +16,10 @@ from alter_core.evaluation.rows import Row
 from alter_core.inference.predict import Predictor
 from alter_core.mta.modes import evaluating
 from alter_core.prompts import encode_prompts, encode_targets
-from alter_core.training.batches import EncodedRows, Ragged, collate
+from alter_core.training.batches import EncodedRows, Ragged, collate, spread
 from alter_core.training.forward import TargetForward
 from alter_core.training.trainable import Trainable
-from alter_core.training.trunk_cache import TOKENS_PER_BATCH
+from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache, trunk_digest
 from alter_core.whole import Result
 
 
@@ -31,8 +32,11 @@ class RowLosses(Result):
 
 
 @torch.no_grad()
-def row_losses(predictor: Predictor, rows: Sequence[Row]) -> RowLosses:
-    """Of a model with adapters, in the precision that it answers in. `rows` have targets."""
+def row_losses(predictor: Predictor, rows: Sequence[Row], trunk_cache: Path) -> RowLosses:
+    """Of a model with adapters, in the precision that it answers in. `rows` have targets.
+
+    trunk_cache: folder of trunk caches; models with the same trunk read rows so far once.
+    """
     forward = TargetForward(cast(Trainable, predictor.mta))
     tasks, tokenizer = list(forward.mta.tasks), predictor.tokenizer
     prompts: list[Any] = [None] * len(rows)
@@ -50,15 +54,19 @@ def row_losses(predictor: Predictor, rows: Sequence[Row]) -> RowLosses:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     found = np.zeros(len(rows))
     lengths = encoded.prompts.lengths + encoded.targets.lengths
-    waiting, device = np.argsort(-lengths, kind="stable"), next(predictor.model.parameters()).device
+    packed, device = forward.can_pack(encoded.longest), next(predictor.model.parameters()).device
+    everything = np.arange(len(rows))
     with evaluating(predictor.model):
-        while len(waiting):
-            count = max(1, TOKENS_PER_BATCH // int(lengths[waiting[0]]))
-            batch = collate(encoded, waiting[:count], pad, forward.decoder_start).to(device)
-            losses = F.cross_entropy(forward.logits(batch).float(), batch.targets, reduction="none") * batch.weights
+        cache = TrunkCache(trunk_cache, forward, encoded, pad, trunk_digest(forward)) if forward.first else None
+        if cache:
+            cache.fill(everything, lambda *_args, **_facts: None)
+        for part in spread(everything, lengths, numbers, packed, TOKENS_PER_BATCH):
+            batch = collate(encoded, part, pad, forward.decoder_start, packed).to(device)
+            states = cache.states(batch).to(device) if cache else None
+            logits = forward.logits(batch, states).float()
+            losses = F.cross_entropy(logits, batch.targets, reduction="none") * batch.weights
             owners = np.repeat(batch.rows, encoded.targets.lengths[batch.rows])
             np.add.at(found, owners, losses.double().cpu().numpy())
-            waiting = waiting[count:]
     by_task: dict[str, dict[str, float]] = {}
     for row, loss in zip(rows, found.tolist(), strict=True):
         by_task.setdefault(row["task"], {})[str(row["id"])] = loss

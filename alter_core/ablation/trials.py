@@ -216,10 +216,10 @@ class Trial:
         rows = self._rows(split)
         if self.shared and not self.stage_one_losses(split):
             before = Predictor.from_bundle(self.shared / BUNDLE, self.bench.backbone)
-            row_losses(before, rows).write(_losses_file(self.shared, split))
+            row_losses(before, rows, self.bench.trunk_cache).write(_losses_file(self.shared, split))
         predictor = self._predictor()
         assert isinstance(predictor, Predictor)
-        row_losses(predictor, rows).write(_losses_file(self.folder, split))
+        row_losses(predictor, rows, self.bench.trunk_cache).write(_losses_file(self.folder, split))
 
     def drop_weights(self) -> None:
         """Free the disk; the results stay, and so does a stage one that other arms may begin with."""
@@ -293,7 +293,7 @@ class Trial:
         )
         by = predictor.by if isinstance(predictor, BagOfWordsOrCopy) else None
         if self.rate is not None and isinstance(predictor, Predictor):
-            row_losses(predictor, rows).write(_losses_file(self.folder, split))
+            row_losses(predictor, rows, self.bench.trunk_cache).write(_losses_file(self.folder, split))
         return score(answers, rows, self.bench.spec, seed=self.seed, by=by)
 
     def _predictor(self) -> Predictor | BagOfWordsOrCopy:
