@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.prefill import Routing, Trunk, read
+from alter_core.inference.prefixes import Prefixes
 
 KEPT_SHARE = 0.8
 """The batch is made smaller once no more than this share of it still writes: above it, the copy costs more than it
@@ -34,6 +35,9 @@ class Request:
     root: int
     """Node of the task's labels, or FREE."""
     max_new_tokens: int
+    prefix: int = 0
+    """How many tokens of `prompt` are what all prompts of the task begin with; one length for all of a task that have
+    it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def tempered(behind: Choices, temperature: float) -> float:
 
 
 class Decoder:
-    """Answers batches of requests with one model. Holds no state between batches."""
+    """Answers batches of requests with one model. What tasks' prompts begin with is kept between batches."""
 
     def __init__(
         self, model: Any, tries: LabelTries, ends: Collection[int], pad: int, routing: Routing | None = None
@@ -68,6 +72,7 @@ class Decoder:
         self.device = next(model.parameters()).device
         self.ends = torch.tensor(sorted(ends), device=self.device)
         self.finished = tries.finished(self.device)
+        self.prefixes = Prefixes()
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], trunk: tuple[Trunk, nn.ModuleList] | None = None) -> list[Answer]:
@@ -83,7 +88,8 @@ class Decoder:
         done = self.finished[node]
         behind: list[list[tuple[float, ...]]] = [[] for _ in requests]
         tasks, prompts = [request.task for request in requests], [request.prompt for request in requests]
-        reading = read(self.model, tasks, prompts, self.pad, self.routing, trunk)
+        known = [request.prefix for request in requests]
+        reading = read(self.model, tasks, prompts, self.pad, self.routing, self.prefixes, known, trunk)
         logits = reading.start(longest)  # batch, vocab
         for step in range(longest):
             here = node[rows]

@@ -27,6 +27,7 @@ from alter_core.prompts import (
     check_answer,
     check_room,
     decode_answers,
+    encode_prefix,
     encode_prompts,
     encode_targets,
     longest_answer,
@@ -120,6 +121,10 @@ class Predictor:
         }
         tries = LabelTries(encoded, next(model.parameters()).device)
         self._longest_label = {name: max(map(len, ids)) for name, ids in encoded.items()}
+        self._prefixes = {
+            task.name: [] if model.config.is_encoder_decoder else encode_prefix(tokenizer, task, prompt_format)
+            for task in spec.tasks
+        }
         self._roots = {name: tries.roots.get(name, FREE) for name in spec.task_names}
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         routing = mta.routing if mta else None
@@ -170,7 +175,9 @@ class Predictor:
         SpecError when a prompt is longer than the backbone can read even without its input.
         """
         answered: dict[int, Prediction] = {}
-        with self._turn, evaluating(self.model):
+        with self._turn, evaluating(self.model) as trains:
+            if trains:  # optimisers that write to `.data` leave no other trace
+                self._decoder.prefixes.forget()
             plan = self.plan(tasks, inputs)
             for rows in self.batches(plan):
                 answered |= self.answer(plan, rows)
@@ -222,20 +229,25 @@ class Predictor:
             longest = None if most is None else most - answer
             texts = [inputs[row] for row in rows]
             prompts, truncated = encode_prompts(self.tokenizer, task, texts, longest, self.prompt_format)
+            prefix = self._prefixes[name]
             check_answer(self.model.config, name, limit)
             check_room(self.model.config, name, max(map(len, prompts)) + answer)
             for row, prompt, is_cut in zip(rows, prompts, truncated, strict=True):
-                requests[row] = Request(name, prompt, self._roots[name], limit)
+                known = len(prefix) if prompt[: len(prefix)] == prefix and len(prompt) > len(prefix) else 0
+                requests[row] = Request(name, prompt, self._roots[name], limit, known)
                 cut[row] = is_cut
         return [requests[row] for row in range(len(inputs))], [cut[row] for row in range(len(inputs))]
 
     def batches(self, plan: Plan, share: float = 1.0) -> Iterator[list[int]]:
-        """Row numbers, batch by batch: rows that write alike and are alike in length lie together.
+        """Row numbers, batch by batch: rows that write alike lie together, in a batch those with as much to read.
 
         Long answers come first, so that the time that is left is over- rather than underestimated. share: of the
         tokens that a batch may have.
         """
         requests = plan.requests
+
+        def rest(row: int) -> tuple[int, str]:
+            return requests[row].prefix - len(requests[row].prompt), requests[row].task
 
         def likeness(row: int) -> tuple[bool, int, str, int]:
             request = requests[row]
@@ -247,12 +259,12 @@ class Predictor:
             request = requests[row]
             prompt, answer = max(prompt, len(request.prompt)), max(answer, _room(request))
             full = (prompt + answer) * (len(batch) + 1) > share * self.tokens_per_batch or len(batch) == ROWS_PER_BATCH
-            if batch and (full or (request.root == FREE) != (requests[batch[-1]].root == FREE)):
-                yield batch
+            if batch and full:
+                yield sorted(batch, key=rest)
                 batch, prompt, answer = [], len(request.prompt), _room(request)
             batch.append(row)
         if batch:
-            yield batch
+            yield sorted(batch, key=rest)
 
     def _texts(self, tasks: Sequence[str], rows: Sequence[int], answers: Sequence[Answer]) -> list[str]:
         free = decode_answers(self.tokenizer, [answer.ids for answer in answers])

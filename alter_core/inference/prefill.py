@@ -1,10 +1,10 @@
 """What a batch has read so far, inside of the two kinds of model: prompts in parts of like length, then token by token.
 
-Reading prompts is most of the work where answers are short, and on a CPU three things make it cheap: rows of one part
-are of one task and nearly one length, so that little is padding; a part is small enough for the processor's cache; and
-what all prompts of a task begin with, its instruction, is read once and not once a row. Parts are rows that follow each
-other, so it is for the caller to bring like rows together. Models that are alike below some block read prompts so far
-once for all of them (`Trunk`).
+Reading prompts is most of the work where answers are short, and on a CPU three things make it cheap: rows of one part,
+whatever their tasks, are nearly of one length, so that little is padding; a part is small enough for the processor's
+cache; and what all prompts of a task begin with, its instruction, is read once (`Prefixes`). Parts are rows that follow
+each other, so it is for the caller to bring like rows together. Models that are alike below some block read prompts so
+far once for all of them (`Trunk`).
 """
 
 import inspect
@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -20,17 +19,16 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from alter_core.errors import MTAError
+from alter_core.inference.attention import PLAIN, PLAIN_TOKENS, attention
+from alter_core.inference.prefixes import Prefixes, Prompt, batched, widened
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.trunk import skipped
 
 PART_TOKENS = {"cpu": 2048}
 """Prompt tokens of one part, padding counted, by device; elsewhere as many as the batch has, where many is cheap."""
-PART_PADDING = 8
-"""Most tokens that a row of a part is padded by."""
-SHORTEST_PREFIX = 8
-"""A shorter common beginning is not worth a forward of its own."""
+FORWARD_TOKENS = 64
+"""As many tokens cost what a forward costs by itself, its weights being read: the most padding of a part."""
 
-Prompt = Sequence[int]
 Routing = Callable[[Sequence[str]], AbstractContextManager[Any]]
 
 
@@ -99,15 +97,19 @@ def read(
     prompts: Sequence[Prompt],
     pad: int,
     routing: Routing,
+    prefixes: Prefixes,
+    known: Sequence[int],
     trunk: tuple[Trunk, nn.ModuleList] | None = None,
 ) -> Reading:
     """A batch in `model`, whichever kind it is. pad: any token id; padding is masked. routing: carries rows' tasks.
 
-    trunk: what it has in common with other models that read the same batch, and its blocks; of decoder-only models.
+    prefixes, known and trunk are for decoder-only models. prefixes: the model's own. known: how many tokens of each
+    prompt are its task's prefix. trunk: what it has in common with other models that read the same batch, and its
+    blocks.
     """
     if model.config.is_encoder_decoder:
         return Seq2Seq(model, tasks, prompts, pad, routing)
-    return DecoderOnly(model, tasks, prompts, pad, routing, trunk)
+    return DecoderOnly(model, tasks, prompts, pad, routing, prefixes, known, trunk)
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,14 @@ class DecoderOnly(Reading):
         prompts: Sequence[Prompt],
         pad: int,
         routing: Routing,
+        prefixes: Prefixes,
+        known: Sequence[int],
         trunk: tuple[Trunk, nn.ModuleList] | None = None,
     ) -> None:
         super().__init__(model, tasks, prompts, pad, routing)
+        self._prefixes = prefixes
+        self._known = known
         self._trunk = trunk
-        self._forwards = 0
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -145,47 +150,47 @@ class DecoderOnly(Reading):
         # A window of attention counts places of the cache, and between a prefix and a shorter row's rest lies padding.
         window = getattr(self.model.config, "sliding_window", None)
         whole = window is not None and max(map(len, self.prompts)) + room >= window
-        shared = {} if whole else self._read_prefixes()
+        known = [0] * len(self.prompts) if whole else self._known
+        begun = {task: prompt[:own] for task, prompt, own in zip(self.tasks, self.prompts, known, strict=True) if own}
+        held = self._prefixes.caches(self.model, begun, self._read_prefix)
+        rests = [prompt[own:] for prompt, own in zip(self.prompts, known, strict=True)]
         logits = []
-        for rows in [range(len(self.tasks))] if whole else _parts(self.tasks, self.prompts, self.device):
-            part, own = self._read_part(rows, shared.get(self.tasks[rows[0]]))
+        for rows in [range(len(rests))] if whole else _parts(rests, self.device):
+            prefixes = [held[self.tasks[row]] if known[row] else None for row in rows]
+            part, own = self._read_part(rows, [rests[row] for row in rows], prefixes)
             self.parts.append(part)
             logits.append(own)
         return torch.cat(logits)
 
-    def _read_prefixes(self) -> dict[str, DynamicCache]:
-        """Task -> cache (one row) of what all its prompts begin with."""
-        found = {}
-        for task in dict.fromkeys(self.tasks):
-            own = [prompt for prompt, of in zip(self.prompts, self.tasks, strict=True) if of == task]
-            length = _common(own)
-            if len(own) > 1 and length >= SHORTEST_PREFIX:
-                ids = torch.tensor([own[0][:length]], device=self.device)
-                found[task] = self._cache()
-                self._read([task], ids, torch.ones_like(ids), found[task])
-        return found
+    def _read_prefix(self, task: str, prefix: Prompt) -> Any:
+        ids, cache = torch.tensor([prefix], device=self.device), self._cache()
+        self._read([task], ids, torch.ones_like(ids), cache)
+        return cache
 
-    def _read_part(self, rows: range, prefix: Any | None) -> tuple[_Part, Tensor]:
-        cache, known = self._cache(), 0
-        if prefix is not None:
-            known = prefix.get_seq_length()
-            for number, layer in enumerate(prefix.layers):
-                held = [part.expand(len(rows), -1, -1, -1) for part in (layer.keys, layer.values)]
-                cache.update(*held, number)
-        ids, mask = padded([self.prompts[row][known:] for row in rows], self.pad, left=True, device=self.device)
-        mask = torch.cat([mask.new_ones(len(rows), known), mask], 1)
-        logits = self._read([self.tasks[row] for row in rows], ids, mask, cache)
+    def _read_part(self, rows: range, rests: Sequence[Prompt], prefixes: Sequence[Any | None]) -> tuple[_Part, Tensor]:
+        """What follows each row's prefix, of which it may have none."""
+        cache = self._cache()
+        ids, mask = padded(rests, self.pad, left=True, device=self.device)
+        if any(prefix is not None for prefix in prefixes):
+            for number, (keys, values) in enumerate(batched(prefixes)):
+                cache.update(keys, values, number)
+            lengths = torch.tensor([[0 if prefix is None else prefix.get_seq_length()] for prefix in prefixes])
+            known = torch.arange(int(lengths.max()), 0, -1) <= lengths
+            mask = torch.cat([known.to(mask), mask], 1)
+        with ExitStack() as stack:
+            if self._trunk is not None:
+                trunk, blocks = self._trunk
+                stack.enter_context(trunk.forward(len(self.parts), blocks, cache))
+            logits = self._read([self.tasks[row] for row in rows], ids, mask, cache)
         return _Part(rows, mask, cache), logits
 
     def _read(self, tasks: Sequence[str], ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
         """A forward over prompts, or parts of them. The last FFN runs at the last token, whose logits are read."""
-        number, self._forwards = self._forwards, self._forwards + 1
         with ExitStack() as stack:
             if self._last_ffn is not None:
                 stack.enter_context(_only_last(self._last_ffn))
-            if self._trunk is not None:
-                trunk, blocks = self._trunk
-                stack.enter_context(trunk.forward(number, blocks, cache))
+            if self.device.type == "cpu" and self.model.dtype == torch.bfloat16 and ids.shape[1] <= PLAIN_TOKENS:
+                stack.enter_context(attention(self.model, PLAIN))
             return self._forward(tasks, ids, mask, cache)
 
     def keep(self, kept: Tensor) -> None:
@@ -204,16 +209,14 @@ class DecoderOnly(Reading):
             if len(chosen):
                 living.append((part, chosen))
         width = max(part.mask.shape[1] for part, _ in living)
-        self.mask = torch.cat([_widened(part.mask[chosen, None, :, None], width) for part, chosen in living])[
-            :, 0, :, 0
-        ]
+        self.mask = torch.cat([widened(part.mask[chosen, None, :, None], width) for part, chosen in living])[:, 0, :, 0]
         self.cache = self._cache()
         for number in range(len(living[0][0].cache.layers)):
             layers = [part.cache.layers[number] for part, _ in living]
             joined = []
             for name in ("keys", "values"):
                 own = [getattr(layer, name)[chosen] for layer, (_, chosen) in zip(layers, living, strict=True)]
-                joined.append(torch.cat([_widened(part, width) for part in own]))
+                joined.append(torch.cat([widened(part, width) for part in own]))
                 for layer in layers:
                     setattr(layer, name, None)  # two whole copies would be the peak of memory
             self.cache.update(*joined, number)
@@ -251,7 +254,7 @@ class Seq2Seq(Reading):
 
     def start(self, room: int) -> Tensor:
         self.mask = padded(self.prompts, self.pad, left=False, device=self.device)[1]
-        for rows in _parts(self.tasks, self.prompts, self.device):
+        for rows in _parts(self.prompts, self.device):
             ids, mask = padded([self.prompts[row] for row in rows], self.pad, left=False, device=self.device)
             with self.routing([self.tasks[row] for row in rows]):
                 out = self.model.get_encoder()(input_ids=ids, attention_mask=mask)
@@ -312,30 +315,18 @@ def _only_last(ffn: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _parts(tasks: Sequence[str], prompts: Sequence[Prompt], device: torch.device) -> Iterator[range]:
-    """Neighbours of one task and of like length, part by part."""
+def _parts(prompts: Sequence[Prompt], device: torch.device) -> Iterator[range]:
+    """Neighbours of like length, part by part."""
     most = PART_TOKENS.get(device.type)
-    begin, shortest, longest = 0, len(prompts[0]), len(prompts[0])
-    for row in range(1, len(tasks)):
+    begin, longest, tokens = 0, len(prompts[0]), len(prompts[0])
+    for row in range(1, len(prompts)):
         length = len(prompts[row])
-        shortest, longest = min(shortest, length), max(longest, length)
-        full = most is not None and longest * (row + 1 - begin) > most
-        unlike = most is not None and longest - shortest > PART_PADDING
-        if full or unlike or tasks[row] != tasks[begin]:
+        longest, tokens = max(longest, length), tokens + length
+        size = longest * (row + 1 - begin)
+        if most is not None and (size > most or size - tokens > FORWARD_TOKENS):
             yield range(begin, row)
-            begin, shortest, longest = row, length, length
-    yield range(begin, len(tasks))
-
-
-def _widened(part: Tensor, width: int) -> Tensor:
-    """`part` (row, head, seq, channel) with zeros before it, `width` long."""
-    return nn.functional.pad(part, (0, 0, width - part.shape[2], 0))
-
-
-def _common(prompts: Sequence[Prompt]) -> int:
-    """How many tokens all prompts begin with, less one: something is left to read of each."""
-    columns = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
-    return min(sum(1 for _ in columns), min(map(len, prompts)) - 1)
+            begin, longest, tokens = row, length, length
+    yield range(begin, len(prompts))
 
 
 def padded(prompts: Sequence[Prompt], pad: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:

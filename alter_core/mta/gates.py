@@ -90,6 +90,11 @@ class Gate(nn.Module):
         return [c[0] for c in columns] if all(len(c) == 1 for c in columns) else None
 
     @property
+    def state(self) -> tuple[object, ...]:
+        """What the weights depend on besides the logits."""
+        return self.mode, self.without_home, self.task_active, self.shared_active, tuple(self.homes)
+
+    @property
     def is_whole(self) -> bool:
         """Tell whether every row of the table sums to 1, where any adapter is active."""
         return self.mode not in FREE_MODES and not self.without_home

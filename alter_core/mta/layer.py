@@ -222,9 +222,7 @@ class MTALayer(nn.Module):
         return super().train(mode)
 
     def _stamp(self) -> object:
-        gate = self.gate
-        state = [(p.data_ptr(), p._version) for p in self.parameters()]
-        return gate.mode, gate.without_home, gate.task_active, gate.shared_active, tuple(gate.homes), state
+        return self.gate.state, [(p.data_ptr(), p._version) for p in self.parameters()]
 
     # A graph break: routing and the memo of formed weights are Python state that a graph cannot hold.
     @torch.compiler.disable  # type: ignore[untyped-decorator]

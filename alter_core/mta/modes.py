@@ -9,13 +9,16 @@ from alter_core.mta.layer import MTALayer
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout meanwhile; afterwards each module is as it was, the frozen ones among those that train too."""
+def evaluating(model: nn.Module) -> Iterator[bool]:
+    """Without dropout meanwhile; afterwards each module is as it was, the frozen ones among those that train too.
+
+    Gives whether any of them was in training mode.
+    """
     training = [module for module in model.modules() if module.training]
     if training:  # not for nothing: an MTA layer that is told its mode forgets what it has mixed
         model.eval()
     try:
-        yield
+        yield bool(training)
     finally:
         for module in training:
             module.training = True

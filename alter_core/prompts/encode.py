@@ -1,6 +1,7 @@
 """Prompts and targets as ids in a format, and ids as text again."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ from alter_core.spec import TaskSpec
 _FORMATS: Mapping[int, ModuleType] = {1: apart, 2: joined}
 PROMPT_FORMAT = max(_FORMATS)
 """What new models are taught by."""
+_UNLIKE = ("a", "Z", "0", '"')
 
 
 def format_of(metadata: Mapping[str, object]) -> int:
@@ -35,6 +37,16 @@ def encode_prompts(
     """
     ids, _, cut = _FORMATS[prompt_format].prompts(tokenizer, task, inputs, longest)
     return ids, cut
+
+
+def encode_prefix(tokenizer: Any, task: TaskSpec, prompt_format: int = PROMPT_FORMAT) -> list[int]:
+    """Token ids that prompts of `task` begin with: its instruction, and what the tokenizer puts before a text.
+
+    A tokenizer may join the last characters before an input with its first ones, so these are the ids that unlike
+    inputs share. A prompt of some other input may begin otherwise: compare it.
+    """
+    prompts, _ = encode_prompts(tokenizer, task, _UNLIKE, None, prompt_format)
+    return [column[0] for column in takewhile(lambda ids: len(set(ids)) == 1, zip(*prompts, strict=False))]
 
 
 def measure_prompts(

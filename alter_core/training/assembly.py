@@ -12,11 +12,12 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.errors import SpecError
 from alter_core.evaluation.rows import chosen_rows
 from alter_core.evaluation.scorecard import score
+from alter_core.inference.attention import attention
 from alter_core.inference.predict import Predictor
 from alter_core.job import Log
 from alter_core.prompts import check_answer, check_room, encode_targets, longest_answer
 from alter_core.spec import DomainSpec
-from alter_core.training.attention import attention, choose_attention
+from alter_core.training.attention import choose_attention
 from alter_core.training.batches import EncodedRows, encode_rows, is_left
 from alter_core.training.forward import TargetForward
 from alter_core.training.order import TrainingJob

