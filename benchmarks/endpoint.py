@@ -7,10 +7,11 @@ It works on a copy of the workspace's registry, so that nothing moves there. Wit
 registered and asked. MLflow's server has the first domain's champion; the endpoint has all of them, and its clients
 ask them in turn. Rows are those that were recorded of the champions at registration.
 
-Measured: rows per second and the median and 99th percentile of a request's time, at each number of clients; the
-endpoint's memory over `--steady` requests; and, with the first number of clients at work, `--moves` moves of the first
-domain's alias between the champion and a second version of the same bundle: requests lost, answers by a version that
-was neither, and seconds until a move is seen in answers.
+Measured: rows per second, and of the server's processor time, which leaves out what other programs take; the median and
+99th percentile of a request's time, at each number of clients; the endpoint's rows a batch; its memory over `--steady`
+requests; and, with the first number of clients at work, `--moves` moves of the first domain's alias between the
+champion and a second version of the same bundle: requests lost, answers by a version that was neither, and seconds
+until a move is seen in answers.
 """
 
 import argparse
@@ -58,12 +59,15 @@ class Load:
     names: Counter[str] = field(default_factory=Counter)
     """Versions that answered."""
     spent: float = 0.0
+    processor: float = float("nan")
+    """Seconds of the server's processes."""
 
     def told(self) -> dict[str, object]:
         times = sorted(self.seconds) or [float("nan")]
         return {
             "requests": len(self.seconds),
             "rows_per_second": round(len(self.seconds) / self.spent, 2),
+            "rows_per_processor_second": round(len(self.seconds) / self.processor, 2),
             "p50_seconds": round(statistics.median(times), 3),
             "p99_seconds": round(times[min(len(times) - 1, int(0.99 * len(times)))], 3),
             "statuses": dict(self.statuses),
@@ -109,16 +113,18 @@ def measure(
     mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
     found: dict[str, object] = {"domains": list(domains), "cores": os.cpu_count()}
     port = free_port()
-    with serving([*mlflow, "--host", "127.0.0.1", "--port", str(port)], port, "/ping", home, store) as (url, _):
+    with serving([*mlflow, "--host", "127.0.0.1", "--port", str(port)], port, "/ping", home, store) as (url, process):
         load(url, own, given.clients[0], 5.0, "/invocations")
-        theirs = {n: load(url, own, n, given.seconds, "/invocations") for n in given.clients}
+        theirs = {n: load(url, own, n, given.seconds, "/invocations", process=process) for n in given.clients}
     port = free_port()
     ours = [sys.executable, "-c", "from flows.cli.app import main; main()", "endpoint", *domains, "--port", str(port)]
     with serving(ours, port, "/ready", home, store) as (url, process):
         load(url, own, given.clients[0], 5.0)
-        here = {n: load(url, rows, n, given.seconds) for n in given.clients}
+        here = {n: load(url, rows, n, given.seconds, process=process) for n in given.clients}
+        found["rows_a_batch"] = rows_a_batch(url)
         found["memory_mb"] = steady(url, process, rows, given.clients[0], given.steady)
-        found["moves"] = moved(url, store, domains[0], own, given.clients[0], given.moves)
+        if given.moves:
+            found["moves"] = moved(url, store, domains[0], own, given.clients[0], given.moves)
         found["memory_mb_after_moves"] = megabytes(process)
     for n in given.clients:
         sides = {"mlflow": theirs[n].told(), "endpoint": here[n].told()}
@@ -162,10 +168,14 @@ def load(
     path: str = "/{domain}/invocations",
     most: int | None = None,
     ended: threading.Event | None = None,
+    process: psutil.Process | None = None,
 ) -> Load:
-    """`clients` that send row after row for `seconds`, or until `most` requests were sent, or the event is set."""
+    """`clients` that send row after row for `seconds`, or until `most` requests were sent, or the event is set.
+
+    process: the server's.
+    """
     found, lock, stop = Load(), threading.Lock(), ended or threading.Event()
-    begin = time.monotonic()
+    begin, before = time.monotonic(), processor_seconds(process)
 
     def client(number: int) -> None:
         session = requests.Session()
@@ -192,7 +202,23 @@ def load(
     for thread in threads:
         thread.join()
     found.spent = time.monotonic() - begin
+    found.processor = processor_seconds(process) - before
     return found
+
+
+def processor_seconds(process: psutil.Process | None) -> float:
+    """Of a process and those that it started; not a number without one."""
+    if process is None:
+        return float("nan")
+    times = [one.cpu_times() for one in [process, *process.children(recursive=True)]]
+    return sum(one.user + one.system for one in times)
+
+
+def rows_a_batch(url: str) -> float:
+    """Mean of all batches so far."""
+    page = requests.get(f"{url}/metrics", timeout=60).text
+    total, count = (float(re.findall(rf"^alter_batch_rows_{name} (.*)$", page, re.M)[0]) for name in ("sum", "count"))
+    return round(total / count, 1)
 
 
 def steady(url: str, process: psutil.Process, rows: Sequence[Row], clients: int, most: int) -> list[float]:
@@ -230,7 +256,7 @@ def moved(url: str, store: ModelStore, domain: str, rows: Sequence[Row], clients
     return {
         "moves": moves,
         "seconds_to_follow": {"median": round(statistics.median(seconds), 2), "most": round(max(seconds), 2)},
-        **found.told(),
+        **{name: value for name, value in found.told().items() if name != "rows_per_processor_second"},
         "answered_by": dict(found.names),
         "lost": sum(count for status, count in found.statuses.items() if status != "200"),
         "by_neither": sum(count for name, count in found.names.items() if name not in known),
