@@ -106,7 +106,8 @@ def row_of(outcome: Row, kind: str, grown: int) -> Row:
     cards = outcome["scorecards"]
     made = cards.get("refresh") or cards.get("stage_two") or cards["stage_one"]
     facts = {key: outcome[key] for key in ("status", "version", "wall", "cpu", "load_before", "reason")}
-    return {"round": grown, "kind": kind, **facts, "macro": made["macro"], "tasks": made["tasks"]}
+    tasks = {task: next(iter(metrics.values()))["value"] for task, metrics in made["tasks"].items()}
+    return {"round": grown, "kind": kind, **facts, "macro": made["macro"]["value"], "tasks": tasks}
 
 
 def main() -> None:
@@ -157,7 +158,7 @@ def _page(given: argparse.Namespace, growing: Growing, rows: list[Row]) -> str:
         "|---" * (7 + len(growing.grow)) + "|",
     ]
     for row in rows:
-        scores = [f"{next(iter(row['tasks'][task].values())):.3f}" for task in growing.grow]
+        scores = [f"{row['tasks'][task]:.3f}" for task in growing.grow]
         same = row.get("others_as_before")
         others = "" if same is None else "all" if all(same.values()) else f"{sum(same.values())} of {len(same)}"
         lines.append(
