@@ -14,7 +14,7 @@ import pytest
 from alter_core.errors import BundleError
 from alter_core.inference.predict import Predictor
 from registry.errors import RegistryError, RegistryInputError, VerificationError
-from registry.verification import compare_answers, verify_in_fresh_process
+from registry.verification import OTHER_CODE, compare_answers, verify_in_fresh_process
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
 
@@ -148,6 +148,16 @@ def test_a_score_that_is_far_off_or_no_number_is_refused(score: float) -> None:
 
 def test_a_score_within_rounding_is_the_same() -> None:
     assert compare_answers("u", answers(3), answers(3, row0={"score": 0.505}))["largest_score_difference"] < 0.02
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [(7, True), (8, False)])
+def test_of_another_releases_answers_most_must_be_repeated(wrong: int, passes: bool) -> None:
+    other = {f"row{place}": {"prediction": "no"} for place in range(wrong)}
+    if passes:
+        assert compare_answers("u", answers(25), answers(25, **other), OTHER_CODE)["different"] == wrong
+        return
+    with pytest.raises(VerificationError, match="8 of 25 answers"):
+        compare_answers("u", answers(25), answers(25, **other), OTHER_CODE)
 
 
 ASKED = [{"task": "t", "input": "x", "prediction": "yes", "score": 0.5}]

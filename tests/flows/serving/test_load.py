@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import requests
 
+from alter_core.inference.predict import Predictor
+from flows.production.plan import code_of
 from flows.serving import champions
 from tests.command_line import caller
 from tests.flows.serving.conftest import ROWS, SECONDS, Running, facts_of, running, until
@@ -191,6 +193,24 @@ def other_answers(store: Store, bundle: Path, tmp_path: Path) -> int:
     return store.register(bundle, f"wrong {tmp_path}", facts=facts_of([sample]))
 
 
+def other_answer(store: Store, bundle: Path, tmp_path: Path) -> int:
+    """A version of this release that answers one of its ten recorded rows otherwise."""
+    samples = one_in_ten_wrong(bundle)
+    return store.register(
+        bundle, f"one {tmp_path}", facts=facts_of(samples), tags={"macro": 0.5, "code": code_of("run")}
+    )
+
+
+def one_in_ten_wrong(bundle: Path) -> list[Any]:
+    rows = ROWS * 10
+    found = Predictor.from_bundle(bundle).predict([task for task, _ in rows[:10]], [text for _, text in rows[:10]])
+    samples: list[Any] = [
+        {"task": task, "input": text, "prediction": answer.text, "score": answer.score}
+        for (task, text), answer in zip(rows, found, strict=False)
+    ]
+    return [{**samples[0], "prediction": "purple"}, *samples[1:]]
+
+
 def removed(store: Store, bundle: Path, tmp_path: Path) -> int:
     """A version whose files are gone."""
     version = store.register(bundle, f"removed {tmp_path}")
@@ -201,7 +221,12 @@ def removed(store: Store, bundle: Path, tmp_path: Path) -> int:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("made", "said"),
-    [(altered, "altered"), (other_answers, "does not repeat its recorded predictions"), (removed, "is not at")],
+    [
+        (altered, "altered"),
+        (other_answers, "does not repeat its recorded predictions"),
+        (other_answer, "1 of 10 answers"),
+        (removed, "is not at"),
+    ],
 )
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_answering_and_is_told(
     home: Path,
@@ -229,6 +254,22 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_answering_and_is_tol
         finally:
             store.models.rollback("tiny")
         until(lambda: one.metric('alter_trouble{domain="tiny"}') == 0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_version_of_another_release_that_repeats_most_of_its_rows_is_served_and_the_others_are_told(
+    home: Path, store: Store, bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = facts_of(one_in_ten_wrong(bundle))
+    tags = {"macro": 0.5, "code": "another"}
+    version = store.register(bundle, f"release {tmp_path}", facts=facts, tags=tags)
+    with running(home) as one:
+        move(store, version)
+        try:
+            until(lambda: one.ask(ROWS).headers["X-Alter-Model"] == f"tiny/{version}")
+            assert "of another release, answers 1 of 10 recorded rows otherwise" in caplog.text
+        finally:
+            store.models.rollback("tiny")
 
 
 def started(home: Path, tmp_path: Path, *options: str) -> tuple["subprocess.Popen[str]", str]:
