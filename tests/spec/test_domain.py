@@ -247,9 +247,10 @@ def test_every_field_of_the_schema_is_explained() -> None:
     assert silent == []
 
 
-def test_what_models_learn_by_is_all_of_a_task_but_where_its_rows_come_from_and_what_people_read() -> None:
+def test_what_models_learn_by_is_all_of_a_task_but_its_rows_place_what_people_read_and_its_bound() -> None:
     task = DomainSpec.model_validate(tiny_spec(Path("backbone"))).tasks[0]
-    assert set(task.content) == set(TaskSpec.model_fields) - {"source", "test", "quality", "description", "licence"}
+    apart = {"source", "test", "quality", "description", "licence", "abstain_below"}
+    assert set(task.content) == set(TaskSpec.model_fields) - apart
 
 
 def test_a_licence_that_is_not_listed_and_one_that_is_not_stated_are_refused(tmp_path: Path) -> None:
