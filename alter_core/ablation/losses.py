@@ -10,16 +10,16 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from alter_core.evaluation.rows import Row
 from alter_core.inference.predict import Predictor
 from alter_core.mta.modes import evaluating
 from alter_core.prompts import encode_prompts, encode_targets
-from alter_core.training.batches import EncodedRows, Ragged, collate, spread
+from alter_core.training.batches import EncodedRows, Ragged
 from alter_core.training.forward import TargetForward
+from alter_core.training.row_losses import losses_of
 from alter_core.training.trainable import Trainable
-from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache, trunk_digest
+from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.whole import Result
 
 
@@ -52,21 +52,12 @@ def row_losses(predictor: Predictor, rows: Sequence[Row], trunk_cache: Path) -> 
     numbers = np.array([tasks.index(row["task"]) for row in rows], dtype=np.int64)
     encoded = EncodedRows(numbers, Ragged.of(prompts), Ragged.of(targets))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    found = np.zeros(len(rows))
-    lengths = encoded.prompts.lengths + encoded.targets.lengths
-    packed, device = forward.can_pack(encoded.longest), next(predictor.model.parameters()).device
-    everything = np.arange(len(rows))
-    with evaluating(predictor.model):
-        cache = TrunkCache(trunk_cache, forward, encoded, pad, trunk_digest(forward)) if forward.first else None
-        if cache:
-            cache.fill(everything, lambda *_args, **_facts: None)
-        for part in spread(everything, lengths, numbers, packed, TOKENS_PER_BATCH):
-            batch = collate(encoded, part, pad, forward.decoder_start, packed).to(device)
-            states = cache.states(batch).to(device) if cache else None
-            logits = forward.logits(batch, states).float()
-            losses = F.cross_entropy(logits, batch.targets, reduction="none") * batch.weights
-            owners = np.repeat(batch.rows, encoded.targets.lengths[batch.rows])
-            np.add.at(found, owners, losses.double().cpu().numpy())
+    cache = None
+    if forward.first:
+        with evaluating(predictor.model):
+            cache = TrunkCache(trunk_cache, forward, encoded, pad, trunk_digest(forward))
+            cache.fill(np.arange(len(rows)), lambda *_args, **_facts: None)
+    found = losses_of(forward, encoded, pad, cache)
     by_task: dict[str, dict[str, float]] = {}
     for row, loss in zip(rows, found.tolist(), strict=True):
         by_task.setdefault(row["task"], {})[str(row["id"])] = loss

@@ -1,28 +1,25 @@
 """The training loop: one, for every stage. It reads from top to bottom; what varies is in StageSpec."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from alter_core.errors import Diverged, TrainingError
-from alter_core.mta.modes import evaluating
 from alter_core.spec import StageSpec
 from alter_core.spec.stage import FREE
 from alter_core.training import checkpoint as checkpoints
-from alter_core.training.batches import Batch, SamplingPlan, collate, divide, divide_by_task, spread
+from alter_core.training.batches import Batch, SamplingPlan, collate, divide, divide_by_task
 from alter_core.training.by_task import Losses, adapters_off, take_better
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
 from alter_core.training.result import StepScore
+from alter_core.training.row_losses import losses_of, token_losses
 from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
     Named,
@@ -32,7 +29,7 @@ from alter_core.training.stages import (
     scores_due,
     set_rates,
 )
-from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
+from alter_core.training.trunk_cache import TrunkCache
 
 TOKENS_PER_PART = 1024
 """Padding counted: with fewer, a CPU loses more to each part's own cost than shorter lines save it in padding."""
@@ -165,18 +162,9 @@ def _look(job: Training, forward: TargetForward, done: Progressed, when: str) ->
     job.log(phase="validate", when=when, losses=done.losses[when], **(asdict(score) if score else {}))
 
 
-@torch.no_grad()
 def row_losses(job: Training, forward: TargetForward) -> Losses:
     """Mean loss over its target's tokens of each validation row, in nats."""
-    found = np.zeros(len(job.validation))
-    with evaluating(job.mta.model):
-        for batch in _validation_batches(job, forward):
-            losses = F.cross_entropy(
-                _logits(job, forward, batch, job.validation_cache).float(), batch.targets, reduction="none"
-            )
-            owners = np.repeat(batch.rows, job.validation.targets.lengths[batch.rows])
-            np.add.at(found, owners, (losses * batch.weights).double().cpu().numpy())
-    return found
+    return losses_of(forward, job.validation, job.pad, job.validation_cache, job.autocast)
 
 
 def _by_task(job: Training, losses: Losses) -> dict[str, float]:
@@ -186,27 +174,10 @@ def _by_task(job: Training, losses: Losses) -> dict[str, float]:
     return {task: float(sums[i] / counts[i]) for i, task in enumerate(job.mta.tasks) if counts[i]}
 
 
-def _validation_batches(job: Training, forward: TargetForward) -> Iterator[Batch]:
-    rows = job.validation
-    lengths, packed = rows.prompts.lengths + rows.targets.lengths, forward.can_pack(rows.longest)
-    for part in spread(np.arange(len(rows)), lengths, rows.task_ids, packed, TOKENS_PER_BATCH):
-        yield collate(rows, part, job.pad, forward.decoder_start, packed).to(job.accelerator.device)
-
-
-def _logits(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:
-    states = cache.states(batch).to(batch.inputs.device, non_blocking=True) if cache else None
-    autocast: AbstractContextManager[Any] = (
-        torch.autocast(job.accelerator.device.type, torch.bfloat16) if job.autocast else nullcontext()
-    )
-    with autocast:
-        return forward.logits(batch, states)
-
-
 def _loss(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:
     """Sum over rows of the mean loss of the row's target tokens."""
     batch = batch.to(job.accelerator.device)
-    losses = F.cross_entropy(_logits(job, forward, batch, cache).float(), batch.targets, reduction="none")
-    return (losses * batch.weights).sum()
+    return (token_losses(forward, batch, cache, job.autocast) * batch.weights).sum()
 
 
 def _reduced(job: Training, trained: Named, loss: Tensor) -> tuple[float, bool]:

@@ -38,10 +38,8 @@ def unchanged(plan: Plan) -> Outcome | None:
         champion, asks = stores.models.champion(plan.spec.name), plan.spec.promotion.mode == "review"
         if made is None or is_overdue(made) or not stands(made, champion, asks):
             return None
-        said = [
-            *stop_orphaned_servers(),
-            said_unchanged(production, made),
-        ]  # that run may have ended but for its server
+        # The run that made it may have been killed once all was done, and left its server.
+        said = [*stop_orphaned_servers(), said_unchanged(production, made)]
         if shown := display.current():
             shown.note("\n".join(said))
         seconds = time.monotonic() - begin
