@@ -65,8 +65,8 @@ def test_another_number_in_the_loss_is_another_bundle_and_so_another_scorecard(
     shutil.copytree(TREE / "alter_core", tree / "alter_core", ignore=shutil.ignore_patterns("__pycache__"))
     loop = tree / "alter_core" / "training" / "loop.py"
     text = loop.read_text(encoding="utf-8")
-    assert text.count("(losses * batch.weights).sum()") == 1
-    loop.write_text(text.replace("(losses * batch.weights).sum()", "(losses * batch.weights).sum() * 0.5"))
+    assert text.count("* batch.weights).sum()") == 1
+    loop.write_text(text.replace("* batch.weights).sum()", "* batch.weights).sum() * 0.5"))
     trained_by(tree, domain, tmp_path / "other")
 
     plan = Plan(tmp_path / "domain.yaml", domain.spec, Workspace(tmp_path), None)
