@@ -1,12 +1,13 @@
 """Rows per second of training steps, and their share of matrix-product speed: MTA, plain training and peft LoRA.
 
-    python benchmarks/training.py [--backbone FOLDER] [--repeats 5] [--steps 3] [--out benchmarks/results]
+    python benchmarks/training.py [--backbone FOLDER] [--repeats 3] [--seconds 8] [--out benchmarks/results]
 
 All arms train on the same rows, in the same process, turn by turn, in the precision and with the attention kernel that
 training chooses: MTA layers as specs have them by default, plain multi-task training of their shared FFN alone, and
-LoRA of as many parameters. A figure is the median of the turns. Rows are random tokens with the lengths of the embedded
-domain: speed does not depend on words. On a CPU all is measured again beside a load: on each core, a process that
-counts without end. The share is of the best product of two square matrices that is seen here without it.
+LoRA of as many parameters. A turn of an arm is so many seconds, and one step at least; a figure is the median of the
+turns. Rows are random tokens with the lengths of the embedded domain: speed does not depend on words. On a CPU all is
+measured again beside a load: on each core, a process that counts without end. The share is of the best product of two
+square matrices that is seen here without it. What was measured without a load is written before the load begins.
 """
 
 import argparse
@@ -47,6 +48,7 @@ CONFIG = MTAConfig()
 TOP = 7  # blocks with MTA layers, by default
 ROWS_PER_STEP = 32
 PAD = 0
+PLANNED_STEPS = 1_000
 PRODUCT = 2048  # rows and columns of the matrices whose product is the measure
 SPINS = (sys.executable, "-c", "while True: pass")
 
@@ -153,20 +155,21 @@ def peft_arm(
 
 
 def measure(
-    arms: list[Arm], rows: EncodedRows, repeats: int, steps: int, device: torch.device
+    arms: list[Arm], rows: EncodedRows, repeats: int, seconds: float, device: torch.device
 ) -> dict[str, list[float]]:
     """Rows per second of each arm in each turn."""
-    plan = SamplingPlan.make(rows.task_ids, (repeats + 1) * steps, ROWS_PER_STEP, 1.0, seed=0)
+    plan = SamplingPlan.make(rows.task_ids, PLANNED_STEPS, ROWS_PER_STEP, 1.0, seed=0)
     rates: dict[str, list[float]] = {arm.name: [] for arm in arms}
     for turn in range(repeats + 1):
         for arm in arms:
-            begin = time.perf_counter()
-            for step in range(turn * steps, (turn + 1) * steps):
-                arm.step(plan.rows(step))
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            begin, done = time.perf_counter(), 0
+            while not done or time.perf_counter() - begin < seconds:
+                arm.step(plan.rows((turn * 97 + done) % PLANNED_STEPS))
+                done += 1
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
             if turn:  # the first one warms up
-                rates[arm.name].append(steps * ROWS_PER_STEP / (time.perf_counter() - begin))
+                rates[arm.name].append(done * ROWS_PER_STEP / (time.perf_counter() - begin))
     return rates
 
 
@@ -206,8 +209,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", type=Path, help="converted folder; unset: the embedded backbone")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
@@ -223,62 +226,68 @@ def main() -> None:
         arms = [cached, whole, plain]
         arms += [peft_arm(folder, rows, device, dtype, top, whole.parameters) for top in (TOP, None)]
         step = np.arange(ROWS_PER_STEP)
-        flops = {arm.name: flops_of(arm, step) for arm in arms}
-        product = product_speed(device, dtype)
-        begun_at = os.getloadavg()[0]
-        quiet = measure(arms, rows, given.repeats, given.steps, device)
-        loaded: dict[str, list[float]] = {}
+        tokens = int(rows.prompts.lengths.sum() + rows.targets.lengths.sum() - len(rows))
+        facts = {
+            "threads": torch.get_num_threads(),
+            "precision": precision,
+            "bf16_gain": gain,
+            "device": str(device),
+            "repeats": given.repeats,
+            "load_before": os.getloadavg()[0],
+            "rows_per_step": ROWS_PER_STEP,
+            "tokens_per_row": tokens / len(rows),
+            "cache_build_tokens_per_second": tokens / cache_seconds,
+            "product_gflops_per_second": product_speed(device, dtype) / 1e9,
+        }
+        flops = {arm.name: flops_of(arm, step) / 1e9 for arm in arms}
+        quiet = measure(arms, rows, given.repeats, given.seconds, device)
+        write(given.out, {**facts, "arms": [of_arm(arm, flops[arm.name], quiet, {}) for arm in arms]})
         if device.type == "cpu":
             with beside_load():
-                loaded = measure(arms, rows, given.repeats, given.steps, device)
-    tokens = int(rows.prompts.lengths.sum() + rows.targets.lengths.sum() - len(rows))
-    result = {
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "bf16_gain": gain,
-        "device": str(device),
-        "load_before": begun_at,
-        "rows_per_step": ROWS_PER_STEP,
-        "tokens_per_row": tokens / len(rows),
-        "cache_build_tokens_per_second": tokens / cache_seconds,
-        "product_gflops_per_second": product / 1e9,
-        "arms": [
-            {
-                "name": arm.name,
-                "trained_parameters": arm.parameters,
-                "gflops_per_row": flops[arm.name] / 1e9,
-                "rows_per_second": statistics.median(quiet[arm.name]),
-                "turns": quiet[arm.name],
-                "share_of_product": statistics.median(quiet[arm.name]) * flops[arm.name] / product,
-                "against_no_cache": statistics.median(quiet[arm.name]) / statistics.median(quiet[whole.name]),
-                "rows_per_second_beside_load": statistics.median(loaded[arm.name]) if loaded else None,
-                "turns_beside_load": loaded.get(arm.name),
-            }
-            for arm in arms
-        ],
+                loaded = measure(arms, rows, given.repeats, given.seconds, device)
+            write(given.out, {**facts, "arms": [of_arm(arm, flops[arm.name], quiet, loaded) for arm in arms]})
+
+
+def of_arm(arm: Arm, gflops: float, quiet: dict[str, list[float]], loaded: dict[str, list[float]]) -> dict[str, Any]:
+    """What was seen of an arm: rows per second, by turn and their medians."""
+    return {
+        "name": arm.name,
+        "trained_parameters": arm.parameters,
+        "gflops_per_row": gflops,
+        "rows_per_second": statistics.median(quiet[arm.name]),
+        "turns": quiet[arm.name],
+        "rows_per_second_beside_load": statistics.median(loaded[arm.name]) if loaded else None,
+        "turns_beside_load": loaded.get(arm.name),
     }
+
+
+def write(out: Path, result: dict[str, Any]) -> None:
+    """training.json and training.md in `out`, and the table on the terminal."""
+    arms, product = result["arms"], result["product_gflops_per_second"]
+    whole = next(arm["rows_per_second"] for arm in arms if arm["name"] == "MTA, no cache")
+    words = (
+        f"Training steps of {ROWS_PER_STEP} rows, {result['tokens_per_row']:.0f} tokens each, in {result['precision']}",
+        f"on {result['device']} with {result['threads']} threads; median of {result['repeats']} turns; load before:",
+        f"{result['load_before']:.1f}. A product of {PRODUCT} x {PRODUCT} matrices: {product:,.0f} GFLOP/s.",
+        f"Building the cache: {result['cache_build_tokens_per_second']:,.0f} tokens/s.",
+    )
     lines = [
+        " ".join(words) + "\nMade by `python benchmarks/training.py`.\n",
         "| arm | trained parameters | GFLOP/row | rows/s | share of product | against MTA without cache | beside load "
         "| loss |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for arm in result["arms"]:
-        rate, beside = arm["rows_per_second"], arm["rows_per_second_beside_load"]
+    for arm in arms:
+        rate, beside, gflops = arm["rows_per_second"], arm["rows_per_second_beside_load"], arm["gflops_per_row"]
         lines.append(
-            f"| {arm['name']} | {arm['trained_parameters']:,} | {arm['gflops_per_row']:.1f} | {rate:.1f} "
-            f"| {arm['share_of_product']:.0%} | {arm['against_no_cache']:.2f} x "
+            f"| {arm['name']} | {arm['trained_parameters']:,} | {gflops:.1f} | {rate:.1f} "
+            f"| {rate * gflops / product:.0%} | {rate / whole:.2f} x "
             + (f"| {beside:.1f} rows/s | {rate / beside:.1f} x |" if beside else "| | |")
         )
-    page = (
-        f"Training steps of {ROWS_PER_STEP} rows, {result['tokens_per_row']:.0f} tokens each, in {precision} on "
-        f"{device} with {result['threads']} threads; median of {given.repeats} turns; load before: {begun_at:.1f}. "
-        f"A product of {PRODUCT} x {PRODUCT} matrices: {product / 1e9:,.0f} GFLOP/s. Building the cache: "
-        f"{result['cache_build_tokens_per_second']:,.0f} tokens/s.\nMade by `python benchmarks/training.py`.\n"
-    )
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "training.json").write_text(json.dumps(result, indent=2) + "\n")
-    (given.out / "training.md").write_text("\n".join([page, *lines]) + "\n")
-    print("\n".join([page, *lines]))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "training.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (out / "training.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":
