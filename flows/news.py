@@ -56,3 +56,10 @@ def tell_decided(version: Version) -> None:
     with suppress(KeyError):  # its production was cut off before
         kind = OF_DECISIONS[version["tags"]["decision"]]
         tell(kind, version["name"], version["tags"].get("decision_reason", ""), version["version"])
+
+
+def tell_in_vain(version: Version) -> str:
+    """That a version waited for a person's word until its limit; what to say here."""
+    text = "it waited for approval in vain, and is put aside"
+    tell("refused", version["name"], text, version["version"])
+    return f"{version['name']} version {version['version']}: {text}"

@@ -43,12 +43,8 @@ def champion(production: Production) -> Version | None:
 
 def put_aside(plan: Plan, stores: Stores) -> None:
     """End the wait of a version that nobody decided on in time."""
-    store, name = stores.models, plan.spec.name
-    if waited := review.put_aside(store, name):
-        news.tell("refused", name, "it waited for approval in vain, and is put aside", waited["version"])
-        log_line(f"{name} version {waited['version']} waited for approval in vain, and is put aside")
-        with suppress(RegistryError):  # its files may be gone; its tags tell it
-            write_card(store, name, waited["version"], store.facts(name, waited["version"], plan.workspace.downloads))
+    if waited := review.put_aside(plan, stores.models):
+        log_line(news.tell_in_vain(waited))
 
 
 def already_made(production: Production, now: Version | None) -> Version | None:

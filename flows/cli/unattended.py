@@ -84,17 +84,22 @@ def serve(
 
 @app.command()
 def watch(domains: Domains = None, data_root: DataRoot = None) -> None:
-    """Look whether changed rows call for a run, where a spec has a trigger, and run the domains that are due."""
+    """Look whether changed rows call for a run, where a spec has a trigger, and run the domains that are due; put aside
+    what nobody decided on in time.
+    """
     make_prefect_home()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     from flows import many
     from flows.deployments.watch import tell_news
-    from flows.production.watch import is_alone, watch
+    from flows.news import tell_in_vain
+    from flows.production.watch import is_alone, put_aside, watch
 
     plans, ended = many.read_plans(all_or(domains), data_root)
     for plan in plans:
         due: list[str] = []
         try:
+            if waited := put_aside(plan):
+                typer.echo(tell_in_vain(waited))
             verdict = watch(plan, not is_alone(plan), due.append)
         except AlterError as error:
             ended.append(many.Ended(plan.spec.name, None, str(error), error.exit_code))

@@ -29,7 +29,8 @@ ENTRYPOINT = "flows.produce.produce"
 DEFAULT_POOL = "alter"
 """Made as a pool of processes where it is missing."""
 WATCH = ("watch", "flows.deployments.watch.watch")
-"""Flow and entrypoint of the look at a domain's rows, where its spec has a trigger or a freshness."""
+"""Flow and entrypoint of the look at a domain: at its rows where its spec has a trigger or a freshness, and at what
+waits for a person."""
 WATCHED_AT = {"15m": "*/15 * * * *", "1h": "7 * * * *", "6h": "7 */6 * * *", "1d": "7 6 * * *"}
 SLUG = "spec"
 """Of the schedule that comes from the spec; schedules that people add under other names are left alone."""
@@ -108,7 +109,9 @@ def declare(
     declared = []
     for place, (name, spec) in enumerate(sorted(specs.items())):
         declared.append(Declared(name, fields(name, produce, ENTRYPOINT, domain_tag(name)), schedules.get(name)))
-        if spec.trigger or spec.freshness:  # not with the domain's tag, by which its runs are found
+        if (
+            spec.trigger or spec.freshness or spec.promotion.mode == "review"
+        ):  # not with the domain's tag, by which its runs are found
             cron = WATCHED_AT[spec.trigger.every if spec.trigger else "1d"]
             when = Schedule(shifted(cron, place * STAGGER_MINUTES), "UTC", True)
             declared.append(Declared(name, fields(name, watch, WATCH[1], f"watch:{name}"), when, WATCH[0]))

@@ -149,13 +149,15 @@ def _apply(client: SyncPrefectClient, one: Declared) -> Change:
 
 
 def _unwatched(client: SyncPrefectClient, declared: Sequence[Declared]) -> list[Change]:
-    """Remove the looks at domains whose specs have neither a trigger nor a freshness any more."""
+    """Remove the looks at domains whose specs ask for none any more."""
     watched = {one.name for one in declared if one.flow == WATCH[0]}
     changes = []
     for name in sorted({one.name for one in declared} - watched):
         with suppress(ObjectNotFound):
             client.delete_deployment(client.read_deployment_by_name(f"{WATCH[0]}/{name}").id)
-            changes.append(Change(f"{name} ({WATCH[0]})", "removed", "its spec has no trigger and no freshness"))
+            changes.append(
+                Change(f"{name} ({WATCH[0]})", "removed", "its spec has no trigger, no freshness and no review")
+            )
     return changes
 
 

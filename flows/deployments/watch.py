@@ -1,4 +1,5 @@
-"""The flow that looks whether changed rows call for a run of a domain, and starts its deployment then."""
+"""The flow that looks whether changed rows call for a run of a domain, and starts its deployment then; it also ends a
+review that nobody decided in time."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from alter_core.errors import AlterError
 from alter_core.spec.load import load_domain
 from flows.deployments.names import domain_tag, full_name
 from flows.deployments.zombies import TAG
-from flows.news import tell
+from flows.news import tell, tell_in_vain
 from flows.notify import notify
 from flows.production import watch as looks
 from flows.production.plan import Plan, find_domain
@@ -41,6 +42,8 @@ def watch(domain: str, data_root: str | None = None) -> str:
     """Look once at `domain`; why a run was started, or was not. Raises AlterError subclasses."""
     plan = Plan.read(domain, Path(data_root) if data_root else None)
     name = plan.spec.name
+    if waited := looks.put_aside(plan):
+        get_run_logger().info(tell_in_vain(waited))
 
     def start(why: str) -> None:
         started: Any = run_deployment(

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from alter_core.errors import AlterError
 from alter_core.spec import PromotionSpec
 from alter_core.spec.span import length
+from flows.production.plan import Plan
+from flows.production.stores import write_card
 from registry.accounts import account
-from registry.errors import AliasConflict
+from registry.errors import AliasConflict, RegistryError
 from registry.models import REVIEW, ModelStore
 from registry.versions import Version
 
@@ -48,16 +50,22 @@ def is_overdue(version: Version) -> bool:
     return REVIEW in version["aliases"] and version["tags"].get("review_until", "") <= stamp(now())
 
 
-def put_aside(store: ModelStore, name: str) -> Version | None:
-    """The version that waited for longer than its spec allowed, which now waits no longer; None where none did."""
+def put_aside(plan: Plan, store: ModelStore) -> Version | None:
+    """The version that waited for longer than its spec allowed, which now waits no longer, as its card says; None where
+    none did. For who holds the domain's lock."""
+    name = plan.spec.name
     waiting = store.alias(name, REVIEW)
     if waiting is None or not is_overdue(waiting):
         return None
-    ended = f"put aside: nobody decided until {waiting['tags'].get('review_until', '')[:16].replace('T', ' ')} UTC"
-    with suppress(AliasConflict):  # a person decided just now
-        store.end_waiting(name, waiting["version"], {"review_ended": ended})
-        return waiting
-    return None
+    number, until = waiting["version"], waiting["tags"].get("review_until", "")
+    ended = f"put aside: nobody decided until {until[:16].replace('T', ' ')} UTC"
+    try:
+        store.end_waiting(name, number, {"review_ended": ended})
+    except AliasConflict:  # a person decided just now
+        return None
+    with suppress(RegistryError):  # its files may be gone; its tags tell it
+        write_card(store, name, number, store.facts(name, number, plan.workspace.downloads))
+    return waiting
 
 
 def decider(store: ModelStore, version: Version) -> str:

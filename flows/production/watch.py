@@ -1,4 +1,5 @@
-"""Whether changed rows call for a run, and whether a champion is stale: looked at without training anything."""
+"""Whether changed rows call for a run, whether a champion is stale, and whether a review has gone on for too long:
+looked at without training anything."""
 
 import hashlib
 import json
@@ -21,6 +22,7 @@ from flows.production import review
 from flows.production.plan import Plan
 from flows.production.stores import Stores, write_card
 from registry.errors import RegistryError
+from registry.models import REVIEW
 from registry.versions import Version
 
 LONGEST_REST = timedelta(days=7)
@@ -133,9 +135,9 @@ def watch(plan: Plan, busy: bool, start: Callable[[str], None]) -> Verdict:
     """
     store, name, now = Stores(plan.workspace, plan.spec.name).models, plan.spec.name, review.now()
     with remembered(plan) as memory:
-        seen, started = look(plan, busy), memory.read()
-        verdict = Verdict(False, "its spec has no trigger")
-        if trigger := plan.spec.trigger:
+        seen = look(plan, busy) if plan.spec.trigger or plan.spec.freshness else None
+        started, verdict = memory.read(), Verdict(False, "its spec has no trigger")
+        if seen and (trigger := plan.spec.trigger):
             verdict = decide(trigger, seen, started, now)
             if verdict.start:
                 start(verdict.why)
@@ -149,6 +151,19 @@ def watch(plan: Plan, busy: bool, start: Callable[[str], None]) -> Verdict:
             facts = store.facts(name, champion["version"], plan.workspace.downloads)
             write_card(store, name, champion["version"], facts)
         return replace(verdict, stale=text, champion=champion["version"])
+
+
+def put_aside(plan: Plan) -> Version | None:
+    """End the wait of a version that nobody decided on in time; None where none waited so long, or a run of the domain
+    is on, which has done so. Raises RegistryError."""
+    store, lock = Stores(plan.workspace, plan.spec.name).models, FileLock(plan.lock_file, timeout=0)
+    waiting = store.alias(plan.spec.name, REVIEW)
+    if waiting is None or not review.is_overdue(waiting):
+        return None  # a run that starts just now finds its lock free
+    plan.lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout), lock:
+        return review.put_aside(plan, store)
+    return None
 
 
 def look(plan: Plan, busy: bool = False) -> Seen:

@@ -98,6 +98,14 @@ def mlflow_states(works: Factory, name: str) -> list[str]:
     return [str(run.info.status) for run in found]
 
 
+def news(client: SyncPrefectClient, kind: str, name: str) -> list[dict[str, Any]]:
+    """The events of this kind that the server has of a domain."""
+    found = client._client.post("/events/filter", json={"filter": {"event": {"name": [f"alter.{kind}"]}}})
+    return [
+        event for event in found.json()["events"] if event["resource"]["prefect.resource.id"] == f"alter.domain.{name}"
+    ]
+
+
 def test_cancelling_stops_the_training_and_leaves_a_checkpoint(works: Factory, client: SyncPrefectClient) -> None:
     run = start(client, "slow")
     wait_for(lambda: rows(works, "slow"), "the training makes steps")
@@ -169,14 +177,46 @@ def test_a_schedule_starts_its_domain_and_a_second_run_is_skipped(works: Factory
     assert listed[0]["champion"] == 1
     assert listed[0]["next"] is not None
     wait_for(lambda: [text for text in works.told if "quick version 1: champion" in text], "the block tells the news")
-    wanted = {"filter": {"event": {"name": ["alter.champion"]}}}
-
-    def told() -> list[dict[str, Any]]:
-        found = client._client.post("/events/filter", json=wanted).json()["events"]
-        return [event for event in found if event["resource"]["prefect.resource.id"] == "alter.domain.quick"]
-
-    found = wait_for(told, "the event is there")
+    found = wait_for(lambda: news(client, "champion", "quick"), "the event is there")
     assert domain_tag("quick") in str(found[0]["related"])  # of the flow run
+
+
+def test_what_nobody_decides_on_in_time_is_put_aside_though_no_run_comes(
+    works: Factory, client: SyncPrefectClient, tiny_backbone: Path
+) -> None:
+    asks = {"promotion": {"mode": "review", "wait": "14d"}}
+    spec = domain(works.home, tiny_backbone, "asked", 4, **asks)
+    assert "asked (watch): created" in works.alter("deploy", spec).stdout
+    done = works.alter("run", spec, "--json")
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "waiting"), done.stderr
+    wait_for(lambda: news(client, "waiting", "asked"), "that it waits is an event")
+
+    def look() -> None:
+        deployment = client.read_deployment_by_name("watch/asked")
+        state = ended(client, client.create_flow_run_from_deployment(deployment.id).id).state
+        assert state is not None
+        assert state.is_completed(), state.message
+
+    look()
+    waits = works.store.alias("asked", "review")
+    assert waits is not None
+    works.store.tag("asked", 1, {"review_until": "2026-01-15T00:00:00.000Z"})  # which is past
+    look()
+    assert works.store.alias("asked", "review") is None
+    assert "put aside: nobody decided until 2026-01-15" in works.store.get("asked", 1)["description"]
+    (told,) = wait_for(lambda: news(client, "refused", "asked"), "that is an event")
+    assert told["payload"]["text"] == "it waited for approval in vain, and is put aside"
+    wait_for(lambda: [text for text in works.told if "asked version 1: refused" in text], "the block tells it")
+
+    works.store.set_review("asked", 1, None)  # and by the command, where no server is
+    done = works.alter("watch", spec, own_server=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "asked version 1: it waited for approval in vain, and is put aside",
+        "asked: nothing to do: its spec has no trigger",
+    ]
+    domain(works.home, tiny_backbone, "asked", 4)
+    assert "asked (watch): removed" in works.alter("deploy", spec).stdout
 
 
 def test_deploying_again_changes_nothing_and_a_schedule_that_left_its_spec_stops(

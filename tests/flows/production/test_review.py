@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from prefect.logging import disable_run_logger
 
 from alter_core.errors import AlterError
 from flows import publish
 from flows.deployments.status import print_status, status
-from flows.production import decisions, review
+from flows.production import decisions, review, watch
 from flows.production.earlier import stands
 from flows.production.production import Production
 from registry.errors import AliasConflict, RegistryInputError
@@ -155,6 +156,22 @@ def test_nothing_waits_for_ever(team: Team) -> None:
     assert stands(team.store.models.get("tiny", 1), None, review=True)  # and a run of the same does not ask again
     decisions.promote("tiny", "1", "late, but good")
     assert team.champion() == 1
+
+
+def test_a_look_at_a_domain_that_nobody_runs_ends_the_wait_unless_a_run_is_on(team: Team) -> None:
+    team.candidate(0.6)
+    plan = team.made.plan
+    assert watch.put_aside(plan) is None
+    team.clock.time += timedelta(days=15)
+    plan.lock_file.parent.mkdir(parents=True)
+    with FileLock(plan.lock_file):  # of a run, which has put it aside itself where it was due
+        assert watch.put_aside(plan) is None
+    assert team.waiting() == 1
+    waited = watch.put_aside(plan)
+    assert waited is not None
+    assert (waited["version"], team.waiting()) == (1, None)
+    assert team.card(1).startswith("**Not decided** as it was put aside: nobody decided until 2026-01-15 00:00 UTC.")
+    assert watch.put_aside(plan) is None
 
 
 def test_what_waits_is_decided_by_the_rule_once_the_spec_asks_nobody(team: Team) -> None:
