@@ -39,19 +39,19 @@ class Removal:
     """Why it stays all the same; empty where it goes."""
 
 
-def plan_removals(store: ModelStore, domains: Sequence[str] | None = None, keep: int = 3) -> list[Removal]:
+def plan_removals(store: ModelStore, keep: int = 3) -> list[Removal]:
     """Versions of each domain beyond the newest `keep`, and models whose registration was never finished.
 
     A version under any alias stays, and so do the champion before the present one, which a rollback would need, and
     the versions that training of those went on from. What others registered in the same store is not looked at. A
     removal `stays` where another registered version names the same files, or where they lie outside of this workspace.
-    Raises RegistryInputError for a negative `keep`, RegistryError for an unknown domain.
+    Raises RegistryInputError for a negative `keep`.
     """
     if keep < 0:
         raise RegistryInputError(f"keep must be 0 or more versions, got {keep}")
     found = []
     users = _users(store)
-    for domain in store.domains() if domains is None else domains:
+    for domain in store.domains():
         # Of a registration that died first there is no version; what others registered is theirs.
         versions = [row for row in store.listed(domain) if is_ours(row)]
         history = store.earlier_champions(domain)

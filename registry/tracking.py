@@ -107,23 +107,13 @@ class Tracker:
         with self._writing("tag a run", run_id):
             self._client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
 
-    def log_metrics(
-        self,
-        run_id: str,
-        rows: Sequence[StepMetrics],
-        model_id: str | None = None,
-        dataset: tuple[str, str] | None = None,
-    ) -> None:
-        """Append rows; None and non-numbers are left out, NaN is kept.
-
-        model_id: binds the metrics to a logged model as well. dataset: (name, digest) of the rows they were taken on.
-        """
+    def log_metrics(self, run_id: str, rows: Sequence[StepMetrics]) -> None:
+        """Append rows; None and non-numbers are left out, NaN is kept."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        name, digest = dataset or (None, None)
         metrics = [
-            Metric(key, float(value), now, row["step"], model_id, name, digest and digest[:DATASET_DIGEST])
+            Metric(key, float(value), now, row["step"])
             for row in rows
             for key, value in row["metrics"].items()
             if isinstance(value, int | float)
@@ -132,9 +122,7 @@ class Tracker:
             for begin in range(0, len(metrics), MAX_METRICS):
                 self._client.log_batch(run_id, metrics=metrics[begin : begin + MAX_METRICS])
 
-    def log_dataset(
-        self, run_id: str, name: str, digest: str, profile: Mapping[str, object], source: str, context: str = "training"
-    ) -> None:
+    def log_dataset(self, run_id: str, name: str, digest: str, profile: Mapping[str, object], source: str) -> None:
         """Record a data set as an input of the run: `profile` is any JSON (rows, labels, lengths)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -146,7 +134,7 @@ class Tracker:
             profile=json.dumps(profile, default=str),
         )
         with self._writing("log a data set", run_id):
-            self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
+            self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
     def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Store a file, or a folder's files, under `folder` of the run's artifacts."""
@@ -155,11 +143,6 @@ class Tracker:
                 self._client.log_artifacts(run_id, str(path), folder)
             else:
                 self._client.log_artifact(run_id, str(path), folder)
-
-    def log_text(self, run_id: str, text: str, file: str) -> None:
-        """Store `text` as an artifact named `file`."""
-        with self._writing(f"store {file}", run_id):
-            self._client.log_text(run_id, text, file)
 
     def log_figure(self, run_id: str, figure: Any, file: str) -> None:
         """Store a matplotlib figure as `file` (PNG or SVG by its ending)."""
@@ -186,7 +169,7 @@ class Tracker:
         with self._writing("end a run", run_id):
             self._client.set_terminated(run_id, status)
 
-    def sweep(self, workspace: str | None = None, note: str = "its process ended without closing the run") -> list[str]:
+    def sweep(self, workspace: str | None = None) -> list[str]:
         """Close as KILLED the runs that nobody works on any more; give their ids.
 
         workspace: of a caller who holds this domain's lock there, so that no other run of it lives, whatever machine or
@@ -197,7 +180,7 @@ class Tracker:
         with reported("look for abandoned runs", self.tracking_uri):
             for run in self._client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
                 if _is_left(run.data.tags, workspace):
-                    self._client.set_tag(run.info.run_id, "alter.note", note)
+                    self._client.set_tag(run.info.run_id, "alter.note", "its process ended without closing the run")
                     self._client.set_terminated(run.info.run_id, "KILLED")
                     killed.append(str(run.info.run_id))
         return killed

@@ -19,6 +19,7 @@ from stack.place import Place
 from stack.programs import MARK, Program, base_environment
 
 START_SECONDS = 30.0
+LOG_END = 1500  # characters of a log that a message shows
 STOP_SECONDS = 90.0  # above the longest patience of a program
 
 
@@ -153,10 +154,10 @@ def _quietly(signal: Any) -> None:
         pass
 
 
-def log_end(place: Place, name: str, length: int = 1500) -> str:
+def log_end(place: Place, name: str) -> str:
     """What a program said last, for a message."""
     file = place.logs / f"{name}.log"
-    text = file.read_text(encoding="utf-8", errors="replace")[-length:].strip() if file.exists() else ""
+    text = file.read_text(encoding="utf-8", errors="replace")[-LOG_END:].strip() if file.exists() else ""
     return f"the end of {file} is:\n{text}" if text else f"{file} is empty"
 
 

@@ -7,7 +7,7 @@ later step loads it in a second and knows exactly which weights it had. Nothing 
 and only safetensors and GGUF weights are read.
 """
 
-from alter_core.backbone.convert import converted_backbone, find_reader, find_tokenizer, resolve_backbone
+from alter_core.backbone.convert import converted_backbone, find_reader, resolve_backbone
 from alter_core.backbone.load import load_backbone
 from alter_core.backbone.quiet import quiet
 from alter_core.backbone.record import RECORD, backbone_digest, backbone_record
@@ -18,7 +18,6 @@ __all__ = [
     "backbone_record",
     "converted_backbone",
     "find_reader",
-    "find_tokenizer",
     "load_backbone",
     "quiet",
     "resolve_backbone",

@@ -87,11 +87,6 @@ def converted_backbone(spec: BackboneSpec, workspace: Workspace, base: Path | No
     return folder if is_converted(folder) else None
 
 
-def find_tokenizer(spec: BackboneSpec, workspace: Workspace, base: Path | None = None) -> Any:
-    """The backbone's tokenizer alone, as `find_reader` finds it."""
-    return find_reader(spec, workspace, base)[0]
-
-
 def find_reader(spec: BackboneSpec, workspace: Workspace, base: Path | None = None) -> tuple[Any, Any]:
     """The backbone's tokenizer and configuration: nothing is converted, and of a hub model no weights are fetched.
 

@@ -73,9 +73,9 @@ def resamples(rows: int, seed: int | Sequence[int], count: int = RESAMPLES) -> I
     return np.random.default_rng(seed).integers(0, rows, (count, rows))
 
 
-def interval(value: float, samples: Float[ndarray, " resample"], confidence: float = CONFIDENCE) -> Interval:
+def interval(value: float, samples: Float[ndarray, " resample"]) -> Interval:
     """Percentile interval of bootstrap `samples` around `value`."""
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))
 

@@ -72,30 +72,21 @@ def plain_model(mta: MTAModel, ffn_of: Callable[[MTALayer], FFNWeights]) -> nn.M
     return plain.eval()
 
 
-def export(
-    mta: MTAModel,
-    tokenizer: Any | None,
-    task: str,
-    directory: Path,
-    *,
-    approximate: bool = False,
-    most: int | None = None,
-) -> None:
+def export(mta: MTAModel, tokenizer: Any | None, task: str, directory: Path, *, approximate: bool = False) -> None:
     """Write `task` folded to `directory`, as transformers alone loads it: safetensors, configuration, tokenizer.
 
-    Its generation settings are written anew, whatever the backbone's own say: greedy, the end tokens that were taught,
-    and at most `most` tokens of an answer. The folder appears whole or not at all. Raises MTAError as `fold` does, and
-    when `directory` exists.
+    Its generation settings are written anew, whatever the backbone's own say: greedy, with the end tokens that were
+    taught. The folder appears whole or not at all. Raises MTAError as `fold` does, and when `directory` exists.
     """
     directory = Path(directory)
     if directory.exists():
         raise MTAError(f"{directory} exists already; name a folder that is not there yet")
-    save_plain(fold(mta, task, approximate=approximate), tokenizer, directory, most)
+    save_plain(fold(mta, task, approximate=approximate), tokenizer, directory)
 
 
-def save_plain(plain: Any, tokenizer: Any | None, directory: Path, most: int | None = None) -> None:
+def save_plain(plain: Any, tokenizer: Any | None, directory: Path) -> None:
     """Write a plain model and its tokenizer to `directory`, whole or not at all; generation settings as `export`."""
-    plain.generation_config = greedy(plain, tokenizer, most)
+    plain.generation_config = greedy(plain, tokenizer)
     plain.config.task_specific_params = None  # of transformers' pipelines: beams, lengths, prefixes
     with written_whole(directory) as work:
         plain.save_pretrained(work)

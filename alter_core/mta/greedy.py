@@ -13,11 +13,8 @@ def end_tokens(model: Any, tokenizer: Any | None) -> list[int]:
     return list(dict.fromkeys(token for token in every if token is not None))
 
 
-def greedy(model: Any, tokenizer: Any | None, most: int | None) -> GenerationConfig:
-    """Settings of greedy answers with the ends that were taught, and nothing of the backbone's own besides.
-
-    most: tokens of an answer, end token included; unset: transformers' own limit.
-    """
+def greedy(model: Any, tokenizer: Any | None) -> GenerationConfig:
+    """Settings of greedy answers with the ends that were taught, and nothing of the backbone's own besides."""
     ends = end_tokens(model, tokenizer)
     pad = None if tokenizer is None else tokenizer.pad_token_id
     start = getattr(model.config, "decoder_start_token_id", None)
@@ -28,5 +25,4 @@ def greedy(model: Any, tokenizer: Any | None, most: int | None) -> GenerationCon
         pad_token_id=pad if pad is not None else next(iter(ends), None),
         bos_token_id=getattr(model.config, "bos_token_id", None),
         **({"decoder_start_token_id": start} if start is not None else {}),
-        **({"max_new_tokens": most} if most is not None else {}),
     )

@@ -49,11 +49,9 @@ def encode_prefix(tokenizer: Any, task: TaskSpec, prompt_format: int = PROMPT_FO
     return [column[0] for column in takewhile(lambda ids: len(set(ids)) == 1, zip(*prompts, strict=False))]
 
 
-def measure_prompts(
-    tokenizer: Any, task: TaskSpec, inputs: Sequence[str], prompt_format: int = PROMPT_FORMAT
-) -> list[tuple[int, int]]:
+def measure_prompts(tokenizer: Any, task: TaskSpec, inputs: Sequence[str]) -> list[tuple[int, int]]:
     """Tokens of each input, as `encode_prompts` holds them against the limit, and of its whole prompt, as it is cut."""
-    ids, lengths, _ = _FORMATS[prompt_format].prompts(tokenizer, task, inputs, None)
+    ids, lengths, _ = _FORMATS[PROMPT_FORMAT].prompts(tokenizer, task, inputs, None)
     return [(length, len(prompt)) for length, prompt in zip(lengths, ids, strict=True)]
 
 
@@ -66,9 +64,9 @@ def encode_targets(
     return [[*body[:limit], tokenizer.eos_token_id] for body in bodies]
 
 
-def answer_lengths(tokenizer: Any, targets: Sequence[str], prompt_format: int = PROMPT_FORMAT) -> list[int]:
+def answer_lengths(tokenizer: Any, targets: Sequence[str]) -> list[int]:
     """Tokens of each target, as `encode_targets` holds them against the limit."""
-    return [len(body) for body in _FORMATS[prompt_format].answers(tokenizer, targets)]
+    return [len(body) for body in _FORMATS[PROMPT_FORMAT].answers(tokenizer, targets)]
 
 
 def decode_answers(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:

@@ -10,6 +10,7 @@ from alter_core.text import UNSPACED
 
 PROFILED = 20_000  # training rows that a profile looks at, the first in order of hash: a fair and stable sample
 WORDS = 500
+MOVED = 5  # outcomes that a report names
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _EDGES = tuple(round(2 ** (k / 2)) for k in range(4, 29))  # of length bins, in tokens
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -85,8 +86,8 @@ def total_variation(one: Mapping[str, float], two: Mapping[str, float]) -> float
     return (sum(abs(one.get(k, 0.0) - two.get(k, 0.0)) for k in one.keys() | two.keys()) + rest) / 2
 
 
-def largest_changes(now: Profile, champion: Profile, key: Shares, most: int = 5) -> list[str]:
+def largest_changes(now: Profile, champion: Profile, key: Shares) -> list[str]:
     """The outcomes whose shares moved most, for the report."""
     one, two = now[key], champion[key]
     moved = sorted(one.keys() | two.keys(), key=lambda k: (-abs(one.get(k, 0.0) - two.get(k, 0.0)), k))
-    return [f"{k} {two.get(k, 0.0):.1%} to {one.get(k, 0.0):.1%}" for k in moved[:most]]
+    return [f"{k} {two.get(k, 0.0):.1%} to {one.get(k, 0.0):.1%}" for k in moved[:MOVED]]

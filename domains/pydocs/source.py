@@ -213,7 +213,6 @@ _RAISES = re.compile(
     r"(?=\n[ \t]*\n[A-Z][A-Za-z ]+(?:\n-{3,}|:[ \t]*\n)|\Z)",
     re.M | re.S,
 )
-_SPHINX = re.compile(r"^:raises?\s+(?P<name>[\w.~`:]+?):", re.M)
 _EXCEPTION = re.compile(
     r"^[ \t]*[`~:a-z.]*?(?P<name>[A-Z]\w*(?:Error|Exception|Warning|Exit|Interrupt|StopIteration))\b"
 )

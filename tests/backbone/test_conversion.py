@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from alter_core.backbone import RECORD, backbone_digest, find_tokenizer, load_backbone, resolve_backbone
+from alter_core.backbone import RECORD, backbone_digest, find_reader, load_backbone, resolve_backbone
 from alter_core.errors import BackboneError
 from alter_core.spec import BackboneSpec
 from alter_core.workspace import Workspace
@@ -41,11 +41,11 @@ def test_a_local_folder_is_converted_once_and_loads_the_same_weights(tiny_backbo
 
 def test_the_tokenizer_is_found_without_converting_anything(tiny_backbone: Path, workspace: Workspace) -> None:
     spec = BackboneSpec(model=str(tiny_backbone), licence="none")
-    ids = find_tokenizer(spec, workspace)("the red ball")["input_ids"]
+    ids = find_reader(spec, workspace)[0]("the red ball")["input_ids"]
     assert not workspace.backbones.exists()
     _, converted = load_backbone(resolve(tiny_backbone, workspace))
     assert converted("the red ball")["input_ids"] == ids
-    assert find_tokenizer(spec, workspace)("the red ball")["input_ids"] == ids
+    assert find_reader(spec, workspace)[0]("the red ball")["input_ids"] == ids
 
 
 def test_the_record_says_what_was_converted(tiny_backbone: Path, workspace: Workspace) -> None:

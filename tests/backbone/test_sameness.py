@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from alter_core.backbone import RECORD, backbone_record, find_tokenizer, load_backbone, resolve_backbone
+from alter_core.backbone import RECORD, backbone_record, find_reader, load_backbone, resolve_backbone
 from alter_core.backbone.tokenizer import check_tokenizer
 from alter_core.errors import BackboneError
 from alter_core.spec import BackboneSpec
@@ -225,7 +225,7 @@ def test_a_tokenizer_that_cannot_be_learnt_with_is_refused(
         resolve(folder, workspace)
     if "reach" not in says:  # which weights alone can tell
         with pytest.raises(BackboneError, match=says):
-            find_tokenizer(BackboneSpec(model=str(folder), licence=""), workspace)
+            find_reader(BackboneSpec(model=str(folder), licence=""), workspace)
 
 
 @pytest.mark.parametrize(("nbest", "alpha"), [(8, 0.5), (0, 0.1)])
