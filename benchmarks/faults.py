@@ -158,10 +158,10 @@ class Domains:
         from registry.champions import CHAMPION
         from registry.models import ModelStore
 
-        store, dead = ModelStore(self.place.mlflow_url), []
+        store, dead = ModelStore(self.place.mlflow_url, downloads=self.place.home.parent / "downloads"), []
         for name in self.files:
             try:
-                bundle = store.bundle_path(name, CHAMPION, self.place.home.parent / "downloads")
+                bundle = store.bundle_path(name, CHAMPION)
                 (answer,) = Predictor.from_bundle(bundle).predict(["colour"], ["the red ball is in the hall"])
             except Exception as error:  # whatever it is, it goes into the table
                 dead.append(f"{name}: {error}")

@@ -234,7 +234,7 @@ def promote(candidate: Candidate, version: int, decision: Decision) -> Verdict:
         news.tell("refused", name, replaced, waited["version"])
         log_line(f"{name} version {waited['version']}: {replaced}")
         with suppress(RegistryError):  # its files may be gone; its tags tell it
-            write_card(store, name, waited["version"], production.facts_of(waited["version"]))
+            write_card(store, name, waited["version"])
     return verdict
 
 
@@ -243,8 +243,8 @@ def settle(production: Production, version: int, facts: CardFacts | None = None)
     """The last step of a production: the card says what was decided. facts: unset, those that were registered."""
     name, store = production.plan.spec.name, production.stores.models
     # A champion that was made again to the bit was held against itself: the registered facts tell of the one before.
-    registered = facts if facts and facts.get("champion_version") != version else None
-    card = write_card(store, name, version, registered or production.facts_of(version))
+    own = facts if facts and facts.get("champion_version") != version else None
+    card = write_card(store, name, version, own)
     create_markdown_artifact(card, key=artifacts.key(production.plan, "card"))
     news.tell_decided(store.get(name, version))
     store.tag(name, version, {earlier.SETTLED: "yes"})

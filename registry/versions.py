@@ -48,10 +48,12 @@ class Versions:
     The registry may hold models of other teams as well: they are listed, and no more.
     """
 
-    def __init__(self, tracking_uri: str, artifacts: Path | None = None) -> None:
+    def __init__(self, tracking_uri: str, artifacts: Path | None = None, downloads: Path | None = None) -> None:
         """artifacts: where this workspace keeps files of a store that has no place of its own; unset for a server, and
-        for an embedded store whose files lie beside it."""
+        for an embedded store whose files lie beside it. downloads: where files of a store on another machine are kept;
+        unset, a temporary folder each time."""
         self.tracking_uri = tracking_uri
+        self._downloads = downloads
         self.places = Places(sqlite_file(tracking_uri), artifacts)
         self.client = open_client(tracking_uri)
 
@@ -132,15 +134,15 @@ class Versions:
             raise RegistryInputError(f"{domain} has no version or alias {which!r}; it has {names}")
         return found
 
-    def bundle_path(self, domain: str, which: int | str, cache: Path | None = None) -> Path:
-        """Local folder of a version's bundle: in place when the store is local, else downloaded under `cache`.
+    def bundle_path(self, domain: str, which: int | str) -> Path:
+        """Local folder of a version's bundle: in place when the store is local, else downloaded.
 
         Raises RegistryInputError for an unknown version, for one that others registered and for one whose files are
         another workspace's; RegistryError when its files are gone or its manifest is no longer the registered one; as
         `signing.verify` where a key is set. The other parts are held against the manifest when the bundle is loaded.
         """
         version = self.get(domain, which)
-        files = self._files(version, cache)
+        files = self._files(version)
         folder = files / _bundle_in(files)
         if not folder.is_dir():
             raise RegistryError(
@@ -156,10 +158,10 @@ class Versions:
         verify(folder, folder.with_name(SIGNATURE), f"{domain} version {version['version']}")
         return folder
 
-    def facts(self, domain: str, which: int | str, cache: Path | None = None) -> CardFacts:
+    def facts(self, domain: str, which: int | str) -> CardFacts:
         """What was recorded of a version. Raises RegistryInputError when nothing was."""
         version = self.get(domain, which)
-        file = self._files(version, cache) / FACTS
+        file = self._files(version) / FACTS
         if not file.is_file():
             raise RegistryInputError(
                 f"{domain} version {version['version']} was registered without its facts, so it can be neither "
@@ -168,29 +170,29 @@ class Versions:
         found: CardFacts = json.loads(file.read_text(encoding="utf-8"))
         return found
 
-    def recorded_seed(self, domain: str, which: int | str, cache: Path | None = None) -> int:
+    def recorded_seed(self, domain: str, which: int | str) -> int:
         """The seed of the spec that a version was made with, as its bundle tells; 0 where it tells none. Raises as
         `bundle_path`."""
-        return int(self.recorded(domain, which, cache).get("spec", {}).get("seed", 0))
+        return int(self.recorded(domain, which).get("spec", {}).get("seed", 0))
 
-    def recorded(self, domain: str, which: int | str, cache: Path | None = None) -> dict[str, Any]:
+    def recorded(self, domain: str, which: int | str) -> dict[str, Any]:
         """What the bundle of a version tells of its making: the spec with labels, the last stage. Raises as
         `bundle_path`."""
-        manifest = json.loads((self.bundle_path(domain, which, cache) / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((self.bundle_path(domain, which) / MANIFEST).read_text(encoding="utf-8"))
         return dict(manifest.get("metadata", {}))
 
-    def _files(self, version: Version, cache: Path | None) -> Path:
+    def _files(self, version: Version) -> Path:
         """Folder of a version's stored model."""
         place = str(self.logged_model(version).artifact_location)
         if local(place) is None:
-            return self._downloaded(version, cache)
+            return self._downloaded(version)
         return self.places.found(place, f"{version['name']} version {version['version']}", version["model_id"])
 
-    def _downloaded(self, version: Version, cache: Path | None) -> Path:
+    def _downloaded(self, version: Version) -> Path:
         """A remote model's files, fetched once: they never change under one model id."""
         from mlflow.artifacts import download_artifacts
 
-        root = cache or Path(tempfile.mkdtemp(prefix="alter-model-"))
+        root = self._downloads or Path(tempfile.mkdtemp(prefix="alter-model-"))
         target = root / str(version["model_id"])
         if not (target / "MLmodel").exists():
             root.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,6 @@ from rich.table import Table
 from alter_core.errors import AlterError
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
-from alter_core.workspace import Workspace
 from flows.deployments.deploy import server_errors
 from flows.deployments.names import domain_tag
 from flows.production import review
@@ -99,7 +98,7 @@ def _client() -> PrefectClient:
 
 
 async def _status(domains: Sequence[str]) -> list[DomainStatus]:
-    store = model_store(Workspace.default())
+    store = model_store()
     rows = []
     async with _client() as client:
         for given in domains:

@@ -12,7 +12,6 @@ from rich.table import Table
 from alter_core.errors import AlterError
 from alter_core.spec import PromotionSpec
 from alter_core.spec.load import load_domain
-from alter_core.workspace import Workspace
 from flows.production import review
 from flows.production.caches import Cache
 from flows.production.plan import find_domain
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 def compare(domain: str, first: str, second: str) -> Comparison:
     """Two versions side by side, and what the promotion rule says of the second. Raises RegistryError, also where the
     files of one are gone."""
-    return _compared(model_store(Workspace.default()), domain, first, second)
+    return _compared(model_store(), domain, first, second)
 
 
 def promote(domain: str, which: str | None, reason: str | None) -> Decided:
@@ -59,8 +58,7 @@ def promote(domain: str, which: str | None, reason: str | None) -> Decided:
     AlterError without it, for a person who may not, and for a version that was never verified; RegistryError where its
     bundle is gone.
     """
-    workspace = Workspace.default()
-    store, name = model_store(workspace), model_name(domain)
+    store, name = model_store(), model_name(domain)
     version, champion = _waiting(store, name, which), store.champion(name)
     which = which or str(version["version"])
     number = int(version["version"])
@@ -72,7 +70,7 @@ def promote(domain: str, which: str | None, reason: str | None) -> Decided:
             f"run the domain again, which brings it to its end: alter run {domain}"
         )
     who = review.decider(store, version)
-    store.bundle_path(name, number, workspace.downloads)  # before the alias moves to what nobody could load
+    store.bundle_path(name, number)  # before the alias moves to what nobody could load
     said, agrees = "there was no champion", True
     if champion:
         said, agrees = _asked(store, domain, champion["version"], number)
@@ -101,7 +99,7 @@ def reject(domain: str, which: str | None, reason: str) -> Decided:
     """
     if not reason.strip():
         raise AlterError("say why with --reason TEXT: it is kept with the version")
-    store, name = model_store(Workspace.default()), model_name(domain)
+    store, name = model_store(), model_name(domain)
     version = _waiting(store, name, which)
     number, who = version["version"], review.decider(store, version)
     said = {"rejected": review.stamp(review.now()), "rejected_by": who, "rejection_reason": reason}
@@ -125,11 +123,10 @@ def rollback(domain: str) -> Decided:
     Raises RegistryInputError where there is none before or it cannot be told which, and RegistryError where its bundle
     is gone.
     """
-    workspace = Workspace.default()
-    store, name = model_store(workspace), model_name(domain)
+    store, name = model_store(), model_name(domain)
     for before in store.earlier_champions(name)[-1:]:
         try:
-            store.bundle_path(name, before, workspace.downloads)
+            store.bundle_path(name, before)
         except RegistryError as error:
             if error.transient:
                 raise
@@ -152,22 +149,21 @@ def rollback(domain: str) -> Decided:
 
 def plan_gc(keep: int) -> list[Removal]:
     """What `gc` would remove of the registry."""
-    return plan_removals(model_store(Workspace.default()), keep=keep)
+    return plan_removals(model_store(), keep=keep)
 
 
 def gc(removals: list[Removal]) -> int:
     """Remove what was planned; bytes that were freed."""
-    return remove(model_store(Workspace.default()), removals)
+    return remove(model_store(), removals)
 
 
 def report(domain: str, which: str) -> str:
     """The report of a version as one HTML page. Raises RegistryInputError."""
     from registry.report import render_report
 
-    workspace = Workspace.default()
-    store, name = model_store(workspace), model_name(domain)
+    store, name = model_store(), model_name(domain)
     version = store.get(name, which)
-    facts = store.facts(name, version["version"], workspace.downloads)
+    facts = store.facts(name, version["version"])
     return render_report(decided(facts, version["tags"]), store.versions(name), version["version"])
 
 
@@ -186,12 +182,11 @@ def export(
     wanted = Wanted(form, task, approximate, fill_rank)
     if (approximate and not wanted.folds) or (fill_rank and form != "peft"):
         raise AlterError("--approximate belongs to one task as a plain model, and --fill-rank to --format peft")
-    workspace = Workspace.default()
-    store, name = model_store(workspace), model_name(domain)
+    store, name = model_store(), model_name(domain)
     number = store.get(name, which)["version"]
-    bundle = store.bundle_path(name, number, workspace.downloads)
+    bundle = store.bundle_path(name, number)
     try:
-        facts = store.facts(name, number, workspace.downloads)
+        facts = store.facts(name, number)
     except RegistryInputError:  # registered without its facts
         facts = None
     rows = [(row["task"], row["input"]) for row in _own_card(facts).get("samples", ())] if facts else []
@@ -224,10 +219,10 @@ def removals_json(removals: Sequence[Removal], caches: Sequence[Cache]) -> str:
 
 
 def _compared(store: ModelStore, domain: str, first: str, second: str) -> Comparison:
-    name, cache = model_name(domain), Workspace.default().downloads
-    cards = [_own_card(store.facts(name, which, cache)) for which in (first, second)]
+    name = model_name(domain)
+    cards = [_own_card(store.facts(name, which)) for which in (first, second)]
     rule = _rule(domain)
-    seed = store.recorded_seed(name, second, cache)
+    seed = store.recorded_seed(name, second)
     return compare_cards(cards[0], cards[1], rule.max_task_drop, rule.confidence, seed)
 
 
@@ -246,7 +241,7 @@ def _asked(store: ModelStore, domain: str, champion: int, version: int) -> tuple
 def _told_in_card(store: ModelStore, name: str, version: int) -> str:
     """Write a version's card anew after a decision, which stands by then: what to tell where the card could not be."""
     try:
-        write_card(store, name, version, store.facts(name, version, Workspace.default().downloads))
+        write_card(store, name, version)
     except RegistryError as error:
         return f" (the card of version {version} stays as it was: {error.headline})"
     return ""

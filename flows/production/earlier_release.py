@@ -30,7 +30,7 @@ def made_of_the_same(version: Version, production: Production) -> bool:
     if plan.added or tags.get("code") not in LEFT_AS_THEY_ARE or tags.get("data_digest") != production.rows.digest:
         return False
     try:
-        made = production.stores.models.recorded(plan.spec.name, version["version"], plan.workspace.downloads)
+        made = production.stores.models.recorded(plan.spec.name, version["version"])
         backbone = production.facts_of(version["version"])["backbone"]["digest"]
     except RegistryError as error:
         if error.transient:

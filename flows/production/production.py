@@ -92,7 +92,7 @@ class Production:
 
     def facts_of(self, version: int) -> CardFacts:
         """What was recorded of a version of this domain. Raises RegistryError subclasses."""
-        return self.stores.models.facts(self.plan.spec.name, version, self.plan.workspace.downloads)
+        return self.stores.models.facts(self.plan.spec.name, version)
 
     def trouble_with(self, version: int) -> str:
         """Why a version of this domain can be neither compared nor built upon: its files may be gone, or others may
@@ -107,4 +107,4 @@ class Production:
 
     def bundle_of(self, version: int) -> Path:
         """Local folder of a version's bundle. Raises RegistryError subclasses."""
-        return self.stores.models.bundle_path(self.plan.spec.name, version, self.plan.workspace.downloads)
+        return self.stores.models.bundle_path(self.plan.spec.name, version)

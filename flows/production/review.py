@@ -64,7 +64,7 @@ def put_aside(plan: Plan, store: ModelStore) -> Version | None:
     except AliasConflict:  # a person decided just now
         return None
     with suppress(RegistryError):  # its files may be gone; its tags tell it
-        write_card(store, name, number, store.facts(name, number, plan.workspace.downloads))
+        write_card(store, name, number)
     return waiting
 
 

@@ -39,13 +39,14 @@ def tracking_uri(workspace: Workspace) -> str:
     return uri
 
 
-def model_store(workspace: Workspace) -> ModelStore:
-    """The registry of this workspace, or of the server that the environment names."""
+def model_store(workspace: Workspace | None = None) -> ModelStore:
+    """The registry of a workspace, unset: of the user's, or of the server that the environment names."""
+    workspace = workspace or Workspace.default()
     return _opened(tracking_uri(workspace), workspace)
 
 
 def _opened(uri: str, workspace: Workspace) -> ModelStore:
-    return ModelStore(uri, None if _is_server(uri) else workspace.mlflow_artifacts)
+    return ModelStore(uri, None if _is_server(uri) else workspace.mlflow_artifacts, workspace.downloads)
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,12 @@ def load_predictor(domain: str, version: str) -> "Predictor":
     """The registered model, ready to answer. Raises RegistryError subclasses and BundleError."""
     from alter_core.inference.predict import Predictor
 
-    workspace = Workspace.default()
-    store = model_store(workspace)
-    return Predictor.from_bundle(store.bundle_path(model_name(domain), version, workspace.downloads))
+    return Predictor.from_bundle(model_store().bundle_path(model_name(domain), version))
 
 
 def need_versions(domain: str, wanted: Sequence[str]) -> None:
     """Raises RegistryInputError with each of the versions or aliases that is not there."""
-    store, name = model_store(Workspace.default()), model_name(domain)
+    store, name = model_store(), model_name(domain)
     missing: dict[str, None] = {}
     for which in wanted:
         try:
@@ -106,12 +105,13 @@ def need_versions(domain: str, wanted: Sequence[str]) -> None:
 
 def list_versions(domain: str | None) -> list[Version]:
     """Registered versions of one domain or of all, newest first."""
-    return model_store(Workspace.default()).versions(model_name(domain) if domain else None)
+    return model_store().versions(model_name(domain) if domain else None)
 
 
-def write_card(store: ModelStore, name: str, version: int, facts: CardFacts) -> str:
-    """Write a version's card anew from `facts` and the decision that its tags tell of; the card."""
-    card = render_card(decided(facts, store.get(name, version)["tags"]))
+def write_card(store: ModelStore, name: str, version: int, facts: CardFacts | None = None) -> str:
+    """Write a version's card anew from the facts that were registered, or from `facts`, and the decision that its tags
+    tell of; the card. Raises RegistryError where its files are gone."""
+    card = render_card(decided(facts or store.facts(name, version), store.get(name, version)["tags"]))
     store.set_card(name, version, card)
     return card
 

@@ -148,8 +148,7 @@ def watch(plan: Plan, busy: bool, start: Callable[[str], None]) -> Verdict:
             return verdict
         store.tag(name, champion["version"], {STALE: f"since {now:%Y-%m-%d}: {text}" if text else ""})
         with suppress(RegistryError):  # its files may be gone; its tags tell it
-            facts = store.facts(name, champion["version"], plan.workspace.downloads)
-            write_card(store, name, champion["version"], facts)
+            write_card(store, name, champion["version"])
         return replace(verdict, stale=text, champion=champion["version"])
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from alter_core.errors import AlterError
 from alter_core.inference.predict import Predictor
-from alter_core.workspace import Workspace
 from flows.production.plan import code_of
 from flows.production.stores import model_name, model_store
 from flows.serving.metrics import Metrics
@@ -48,8 +47,7 @@ class Champions:
     def __init__(self, domains: Sequence[str], metrics: Metrics, turn: threading.Lock) -> None:
         """turn: held while a model computes. Raises AlterError with what is wrong with every domain."""
         self._metrics, self._turn = metrics, turn
-        self._workspace = Workspace.default()
-        self._store = model_store(self._workspace)
+        self._store = model_store()
         self._followed: dict[str, _Followed] = {}
         self._left: list[weakref.ref[Predictor]] = []
         self._stopped = threading.Event()
@@ -132,8 +130,8 @@ class Champions:
 
     def _loaded(self, version: Version) -> Served:
         """Raises RegistryError and BundleError for a version that is not whole or answers otherwise than recorded."""
-        name, number, cache = version["name"], version["version"], self._workspace.downloads
-        predictor = Predictor.from_bundle(self._store.bundle_path(name, number, cache))
+        name, number = version["name"], version["version"]
+        predictor = Predictor.from_bundle(self._store.bundle_path(name, number))
         samples = self._samples(version)
         if samples:
             same = version["tags"].get("code") == code_of("run")
@@ -155,7 +153,7 @@ class Champions:
 
     def _samples(self, version: Version) -> Sequence[Sample]:
         try:
-            facts = self._store.facts(version["name"], version["version"], self._workspace.downloads)
+            facts = self._store.facts(version["name"], version["version"])
         except RegistryInputError:  # registered without them
             return ()
         return facts["scorecards"][own_scorecard(facts["scorecards"])].get("samples", ())

@@ -130,7 +130,10 @@ def test_a_server_registers_and_moves_aliases_as_the_embedded_store_does(
     """Two finishers at once on a server: each is compared with the champion that it meets, and neither is lost."""
     from concurrent.futures import ThreadPoolExecutor
 
-    tracker, stores = Tracker(mlflow_ui, None, "remote"), [ModelStore(mlflow_ui) for _ in range(3)]
+    tracker, stores = (
+        Tracker(mlflow_ui, None, "remote"),
+        [ModelStore(mlflow_ui, downloads=tmp_path / "cache") for _ in range(3)],
+    )
 
     def finish(number: int) -> int:
         run = tracker.start_run(f"remote {number}", {}, {})
@@ -152,9 +155,9 @@ def test_a_server_registers_and_moves_aliases_as_the_embedded_store_does(
         seen.append(store.rollback("remote")[1])
     assert sorted(seen) == [1, 2, 3]  # every one of them was champion, in some order
     assert store.domains() == ["notes", "remote", "support"]  # the lock is no model
-    fetched = store.bundle_path("remote", "champion", tmp_path / "cache")
+    fetched = store.bundle_path("remote", "champion")
     assert (fetched / "bundle.json").read_bytes() == (parts / "bundle.json").read_bytes()
-    assert store.bundle_path("remote", "champion", tmp_path / "cache") == fetched
+    assert store.bundle_path("remote", "champion") == fetched
 
 
 def test_the_report_shows_an_analyst_what_to_look_for_and_asks_the_network_for_nothing(
