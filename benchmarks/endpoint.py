@@ -273,7 +273,7 @@ def register_twin(store: ModelStore, domain: str) -> int:
 def recorded(store: ModelStore, domain: str) -> list[dict[str, str]]:
     """Rows that were recorded of the champion."""
     cards = store.facts(domain, CHAMPION)["scorecards"]
-    samples = cards[own_scorecard(cards)].get("samples", ())
+    samples = own_scorecard(cards).get("samples", ())
     return [{"task": row["task"], "input": re.sub(r"\s+", " ", row["input"]).strip()} for row in samples]
 
 

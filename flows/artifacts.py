@@ -73,7 +73,7 @@ def quality_summary(plan: Plan, quality: Quality) -> None:
 def score_table(plan: Plan, scorecards: Scorecards) -> None:
     """One row per task: each subject's score on the test rows."""
     rows: list[dict[str, str | float]] = []
-    for task, score in scorecards[own_scorecard(scorecards)]["tasks"].items():
+    for task, score in own_scorecard(scorecards)["tasks"].items():
         values = {one: score_of(scorecards, one, task) for one in scorecards}
         found = score.get("calibration")
         errors = {f"calibration error {side}": found[side]["error"] if found else None for side in ("before", "after")}

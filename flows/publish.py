@@ -24,8 +24,9 @@ from flows.production.plan import Plan, code_of
 from flows.production.production import Production, Quality
 from flows.production.stores import Stores, write_card
 from flows.steps import io_retries, log_line
-from registry.card import CardFacts, render_card
+from registry.card import render_card
 from registry.errors import AliasConflict, RegistryError
+from registry.facts import CardFacts
 from registry.models import REVIEW, STARTED_FROM
 from registry.promotion import Decision
 from registry.scorecard import Sample, calibration_metrics

@@ -8,7 +8,7 @@ from typing import Any
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.requirements import InvalidRequirement, Requirement
 
-from registry.card import CardFacts
+from registry.facts import CardFacts
 from registry.scorecard import own_scorecard
 
 BILL = "bill.cdx.json"
@@ -38,7 +38,7 @@ def bill_of(facts: CardFacts, bundle_digest: str, requirements: Sequence[str]) -
         "properties": [{"name": "alter:digest", "value": backbone.get("digest", "")}],
     }
     libraries = [pin for text in requirements if (pin := _library(text))]
-    own = facts["scorecards"][own_scorecard(facts["scorecards"])]
+    own = own_scorecard(facts["scorecards"])
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",

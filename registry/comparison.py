@@ -4,7 +4,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from registry.card import DecisionFacts
+from registry.facts import DecisionFacts
 from registry.promotion import Aggregate, Decision, decide
 from registry.scorecard import Scorecard
 

@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from registry.card import CardFacts
-from registry.scorecard import Calibration, Scorecards, own_scorecard, score_of, shown_subjects
+from registry.facts import CardFacts
+from registry.scorecard import Calibration, Scorecards, own_scorecard, own_subject, score_of, shown_subjects
 from registry.versions import Version
 
 BLUE, ORANGE, GREEN, SKY = "#0072b2", "#e69f00", "#009e73", "#56b4e9"
@@ -34,8 +34,8 @@ def figures_of(facts: CardFacts) -> dict[str, Figure]:
     figures["scores.png"] = score_bars(facts["scorecards"])
     # Before the last stage there may be no gates yet: then only what came after is drawn.
     if gates := {moment: table for moment, table in facts.get("gates", {}).items() if table}:
-        figures["gates.png"] = gate_heatmaps(gates, LAST_STAGE[own_scorecard(facts["scorecards"])])
-    mine = facts["scorecards"][own_scorecard(facts["scorecards"])]
+        figures["gates.png"] = gate_heatmaps(gates, LAST_STAGE[own_subject(facts["scorecards"])])
+    mine = own_scorecard(facts["scorecards"])
     for task, score in mine["tasks"].items():
         if confusion := score.get("confusion"):
             figures[f"confusion-{task}.png"] = confusion_matrix(task, confusion["labels"], confusion["counts"])
@@ -65,7 +65,7 @@ def loss_curves(training: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure
 
 def score_bars(scorecards: Scorecards) -> Figure:
     """Each task's score beside its baselines; the whisker is the model's own interval."""
-    own = own_scorecard(scorecards)
+    own = own_subject(scorecards)
     mine = scorecards[own]
     tasks = list(mine["tasks"])
     shown = shown_subjects(scorecards)

@@ -2,7 +2,7 @@
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-from registry.card import CardFacts
+from registry.facts import CardFacts
 from registry.scorecard import own_scorecard
 
 
@@ -11,7 +11,7 @@ def front_matter(facts: CardFacts, only: str | None = None) -> str:
     `other`, with its words beside it. only: the task whose scores are given; unset: all."""
     from huggingface_hub import EvalResult, ModelCardData  # half a second to import
 
-    backbone, own = facts.get("backbone", {}), facts["scorecards"][own_scorecard(facts["scorecards"])]
+    backbone, own = facts.get("backbone", {}), own_scorecard(facts["scorecards"])
     licence, name = backbone.get("licence", ""), None
     try:
         licence = canonicalize_license_expression(licence).lower()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.bill import BILL, bill_of
-from registry.card import CardFacts
+from registry.facts import CardFacts
 from registry.signing import requirements as signing_requirements
 from registry.signing import sign
 

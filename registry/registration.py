@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from registry.card import CardFacts
 from registry.errors import reported
+from registry.facts import CardFacts
 from registry.packaging import as_description, bundle_digest, write_model
 from registry.store import domain_lock
 from registry.versions import BUNDLE_DIGEST, Versions
@@ -42,7 +42,7 @@ class Registration(Versions):
         One run_key and bundle have one version: a second call with both finds the first one's and adds nothing. A run
         that is made again may end in another bundle, and that is a version of its own: what is decided of a model and
         said in its card must stand at no other. `metrics` are logged on the run, bound to the model. `description` is
-        that of the domain. `facts` (all of registry.card's CardFacts) are kept as JSON; the method `facts` gives them
+        that of the domain. `facts` (all of CardFacts) are kept as JSON; the method `facts` gives them
         back, for reports and comparisons. Raises RegistryError, and OSError for a bundle without bundle.json.
         """
         with reported(f"register {domain}", self.tracking_uri):

@@ -9,7 +9,8 @@ from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from registry.card import CardFacts, render_card
+from registry.card import render_card
+from registry.facts import CardFacts
 from registry.figures import figures_of, macro_history, png
 from registry.scorecard import Sample, Scorecard, own_scorecard
 from registry.versions import Version
@@ -34,7 +35,7 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
         for name, figure in figures.items()
     }
     cards = facts["scorecards"]
-    own = cards[own_scorecard(cards)]
+    own = own_scorecard(cards)
 
     def picture(name: str, caption: str) -> Markup:
         if name not in pictures:

@@ -93,6 +93,8 @@ class Scorecard(TypedDict):
 
 Scorecards = Mapping[str, Scorecard]
 """Subject -> scorecard. This model's own is that of the stage that was trained last."""
+FEW_ROWS = 30
+"""Below, resampled rows do not show how far a score may be off: 5 of 5 right would be 1.000 to 1.000."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,19 @@ SUBJECTS = (
 )
 
 
-def own_scorecard(scorecards: Scorecards) -> str:
+def own_subject(scorecards: Scorecards) -> str:
     """Which of the scorecards is the model's own."""
     return next(name for name in ("add_task", "refresh", "stage_two", "stage_one") if name in scorecards)
 
 
+def own_scorecard(scorecards: Scorecards) -> Scorecard:
+    """The model's own."""
+    return scorecards[own_subject(scorecards)]
+
+
 def shown_subjects(scorecards: Scorecards) -> list[Subject]:
     """In their order, the model's own last."""
-    own = own_scorecard(scorecards)
+    own = own_subject(scorecards)
     known = {*scorecards, *(["majority"] if _has_majority(scorecards[own]) else [])}
     return [one for one in SUBJECTS if one.key in known and one.key != own] + [
         one for one in SUBJECTS if one.key == own
@@ -133,7 +140,7 @@ def shown_subjects(scorecards: Scorecards) -> list[Subject]:
 
 def score_of(scorecards: Scorecards, subject: str, task: str) -> float | None:
     """A subject's score of a task, by the metric of the model's own; None where it has none."""
-    mine = scorecards[own_scorecard(scorecards)]["tasks"][task]
+    mine = own_scorecard(scorecards)["tasks"][task]
     if subject == "majority":
         return mine.get("majority")
     theirs = scorecards[subject]["tasks"].get(task)
@@ -145,7 +152,7 @@ def macro_of(scorecards: Scorecards, subject: str) -> float | None:
     """A subject's macro score; None over other tasks than the model's own, as the two would not be comparable."""
     if subject not in scorecards:
         return None
-    card, own = scorecards[subject], scorecards[own_scorecard(scorecards)]
+    card, own = scorecards[subject], own_scorecard(scorecards)
     return float(card["macro"]["value"]) if card["tasks"].keys() == own["tasks"].keys() else None
 
 
@@ -153,16 +160,55 @@ def against_bag_of_words(scorecards: Scorecards) -> str:
     """On which tasks the model is ahead of what a user would take instead of one; empty where that was not scored."""
     if "bag_of_words" not in scorecards:
         return ""
-    names = list(scorecards[own_scorecard(scorecards)]["tasks"])
+    names = list(own_scorecard(scorecards)["tasks"])
     level: list[str] = []
     behind: list[str] = []
     for name in names:
-        ours, theirs = (score_of(scorecards, key, name) for key in (own_scorecard(scorecards), "bag_of_words"))
+        ours, theirs = (score_of(scorecards, key, name) for key in (own_subject(scorecards), "bag_of_words"))
         if theirs is not None and ours is not None and theirs >= ours:
             (level if theirs == ours else behind).append(name)
     ahead = len(names) - len(level) - len(behind)
     lost = [f"{word} on {', '.join(found)}" for word, found in (("level", level), ("behind", behind)) if found]
     return "; ".join([f"Ahead of a bag of words or copy on {ahead} of {len(names)} tasks", *lost]) + "."
+
+
+def number(value: float | None) -> str:
+    """A score for people; empty where there is none."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def span(value: Value) -> str:
+    """A score's interval for people."""
+    return f"{value['low']:.3f} to {value['high']:.3f}"
+
+
+def known_limits(scorecards: Scorecards) -> list[str]:
+    """What this model's scorecard says against it, one sentence each.
+
+    A task is named when its score, with its interval, is not wholly above that of the backbone alone, of always giving
+    the commonest label, or of a bag of words or a copy: the promotion rule compares with the champion, which may be as
+    bad, and a task that the champion does not have with nothing.
+    """
+    sentences = []
+    baselines = {"zero_shot": "the backbone alone", "majority": "always giving the commonest label"}
+    there = [one.key for one in shown_subjects(scorecards) if one.key in baselines]
+    for name, task in own_scorecard(scorecards)["tasks"].items():
+        score = task["metrics"][task["metric"]]
+        others = {baselines[key]: score_of(scorecards, key, name) for key in baselines if key in there}
+        measured = f"{task['metric']} {score['value']:.3f} ({span(score)})."
+        instead = scorecards["bag_of_words"]["tasks"].get(name) if "bag_of_words" in scorecards else None
+        if instead and (by := instead.get("by")) and (value := score_of(scorecards, "bag_of_words", name)) is not None:
+            if value > score["value"]:
+                sentences.append(f"{by[0].upper()}{by[1:]} is ahead on {name} ({value:.3f}): {measured}")
+            else:
+                others[by] = value
+        if task["rows"] < FEW_ROWS:
+            sentences.append(f"{name} was scored on {task['rows']} test rows: its interval is too narrow.")
+        if unbeaten := [
+            f"{other} ({value:.3f})" for other, value in others.items() if value is not None and score["low"] <= value
+        ]:
+            sentences.append(f"{name} is not shown to do better than {' or '.join(unbeaten)}: {measured}")
+    return sentences
 
 
 def calibration_lines(card: Scorecard) -> list[str]:

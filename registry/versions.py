@@ -11,8 +11,8 @@ from typing import Any, TypedDict
 
 import yaml
 
-from registry.card import CardFacts
 from registry.errors import RegistryError, RegistryInputError, reported
+from registry.facts import CardFacts
 from registry.packaging import FACTS, MANIFEST, bundle_digest
 from registry.places import Places, local
 from registry.signing import SIGNATURE, verify

@@ -8,14 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.production.outcome import Outcome, Status
-from registry.card import known_limits, number
 from registry.costs import MEASURES, Cost, share
 from registry.scorecard import (
     Scorecards,
     against_bag_of_words,
     calibration_lines,
+    known_limits,
     macro_of,
+    number,
     own_scorecard,
+    own_subject,
     score_of,
     shown_subjects,
 )
@@ -39,7 +41,7 @@ def print_outcome(outcome: Outcome, domain: str) -> None:
             out.print(line, markup=False, highlight=False)
         if line := stage_two_cost(outcome.costs or {}):
             out.print(line, highlight=False)
-        for line in calibration_lines(cards[own_scorecard(cards)]):
+        for line in calibration_lines(own_scorecard(cards)):
             out.print(f"calibration: {line}", markup=False, highlight=False)
         for limit in known_limits(cards):
             out.print(f"limit: {limit}", markup=False, highlight=False)
@@ -57,7 +59,7 @@ def _score_table(cards: Scorecards) -> Table:
     table = Table("task", "metric", title="Score on held-out rows", title_justify="left")
     for subject in shown:
         table.add_column(subject.label, justify="right")
-    own = own_scorecard(cards)
+    own = own_subject(cards)
     for task, score in cards[own]["tasks"].items():
         mine = score["metrics"][score["metric"]]
         cells = [number(score_of(cards, one.key, task)) for one in others]

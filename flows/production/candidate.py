@@ -14,8 +14,8 @@ from alter_core.training.result import trained_in_all
 from flows.production.plan import Plan, code_of
 from flows.production.production import Production, Quality
 from flows.production.stage import Stage
-from registry.card import CardFacts
 from registry.comparison import aggregates
+from registry.facts import CardFacts
 from registry.promotion import Decision, decide
 from registry.scorecard import Scorecard, Scorecards, own_scorecard, score_of
 from registry.versions import Version
@@ -49,7 +49,7 @@ class Candidate:
     @property
     def own(self) -> Scorecard:
         """The last stage's scorecard."""
-        return self.scorecards[own_scorecard(self.scorecards)]
+        return own_scorecard(self.scorecards)
 
     @property
     def renewed(self) -> tuple[str, ...]:

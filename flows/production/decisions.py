@@ -16,14 +16,14 @@ from flows.production import review
 from flows.production.caches import Cache
 from flows.production.plan import find_domain
 from flows.production.stores import model_name, model_store, write_card
-from registry.card import CardFacts, decided, number
 from registry.comparison import Comparison
 from registry.comparison import compare as compare_cards
 from registry.errors import RegistryError, RegistryInputError
+from registry.facts import decided
 from registry.front_matter import front_matter
 from registry.models import CHALLENGER, REVIEW, ModelStore
 from registry.retention import Removal, plan_removals, remove
-from registry.scorecard import Scorecard, own_scorecard
+from registry.scorecard import number, own_scorecard
 from registry.versions import Version
 
 
@@ -189,7 +189,8 @@ def export(
         facts = store.facts(name, number)
     except RegistryInputError:  # registered without its facts
         facts = None
-    rows = [(row["task"], row["input"]) for row in _own_card(facts).get("samples", ())] if facts else []
+    samples = own_scorecard(facts["scorecards"]).get("samples", ()) if facts else ()
+    rows = [(row["task"], row["input"]) for row in samples]
     parity = export_version(bundle, target, wanted, rows, f"{name} version {number}")
     if facts:
         page = target / "README.md"
@@ -220,7 +221,7 @@ def removals_json(removals: Sequence[Removal], caches: Sequence[Cache]) -> str:
 
 def _compared(store: ModelStore, domain: str, first: str, second: str) -> Comparison:
     name = model_name(domain)
-    cards = [_own_card(store.facts(name, which)) for which in (first, second)]
+    cards = [own_scorecard(store.facts(name, which)["scorecards"]) for which in (first, second)]
     rule = _rule(domain)
     seed = store.recorded_seed(name, second)
     return compare_cards(cards[0], cards[1], rule.max_task_drop, rule.confidence, seed)
@@ -245,10 +246,6 @@ def _told_in_card(store: ModelStore, name: str, version: int) -> str:
     except RegistryError as error:
         return f" (the card of version {version} stays as it was: {error.headline})"
     return ""
-
-
-def _own_card(facts: CardFacts) -> Scorecard:
-    return facts["scorecards"][own_scorecard(facts["scorecards"])]
 
 
 def _rule(domain: str) -> PromotionSpec:

@@ -14,8 +14,8 @@ from flows.production.candidate import another_split
 from flows.production.earlier_release import made_of_the_same
 from flows.production.production import Production
 from flows.production.stage import Start
-from registry.card import CardFacts
 from registry.errors import RegistryInputError
+from registry.facts import CardFacts
 from registry.models import STARTED_FROM
 from registry.versions import Version
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from registry.card import known_limits
 from registry.costs import Cost
-from registry.scorecard import Scorecards
+from registry.scorecard import Scorecards, known_limits
 
 Status = Literal["champion", "candidate", "waiting", "unchanged"]
 

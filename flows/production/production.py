@@ -12,8 +12,8 @@ from alter_core.quality.report import TaskReport
 from alter_core.whole import digest_of
 from flows.production.plan import Plan
 from flows.production.stores import Stores
-from registry.card import CardFacts, Profile
 from registry.errors import RegistryError
+from registry.facts import CardFacts, Profile
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from alter_core.process import stop_tree
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.production.plan import find_domain
-from registry.card import CardFacts, decided, render_card
+from registry.card import render_card
 from registry.errors import RegistryInputError, without_password
+from registry.facts import CardFacts, decided
 from registry.models import ModelStore
 from registry.tracking import Tracker
 from registry.versions import Version

@@ -156,7 +156,7 @@ class Champions:
             facts = self._store.facts(version["name"], version["version"])
         except RegistryInputError:  # registered without them
             return ()
-        return facts["scorecards"][own_scorecard(facts["scorecards"])].get("samples", ())
+        return own_scorecard(facts["scorecards"]).get("samples", ())
 
     def _repeated(self, predictor: Predictor, samples: Sequence[Sample]) -> list[Sample]:
         """All rows in one call, as at registration: in other batches bf16 rounds otherwise, by more than is allowed."""

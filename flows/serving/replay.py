@@ -15,7 +15,7 @@ from alter_core.inference.predict import Prediction
 from alter_core.whole import written_whole
 from flows.production.display import Display
 from flows.production.stores import load_predictor, model_name
-from registry.card import number
+from registry.scorecard import number
 
 CHUNK_ROWS = 512
 CHANGES = 5  # pairs of answers that are shown of a task

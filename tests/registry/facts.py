@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from registry.card import CardFacts
+from registry.facts import CardFacts
 
 EVIL = "<script>document.title='pwned'</script> | **bold** [x](javascript:alert(1)) ![i](http://example.org/i.png)"
 TASKS = {"intent": "accuracy", "title": "rouge_l", "due": "token_f1"}

@@ -7,7 +7,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from registry.bill import bill_of
-from registry.card import CardFacts
+from registry.facts import CardFacts
 from registry.front_matter import front_matter
 from tests.registry.facts import card_facts
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from registry.card import CardFacts, decided, decision_of, known_limits, plain, render_card
-from registry.scorecard import calibration_lines, shown_subjects
+from registry.card import plain, render_card
+from registry.facts import CardFacts, decided, decision_of
+from registry.scorecard import calibration_lines, known_limits, shown_subjects
 from tests.registry.facts import EVIL, card_facts, scorecard
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from registry.card import CardFacts
+from registry.facts import CardFacts
 from registry.figures import (
     confusion_matrix,
     figures_of,

@@ -1,6 +1,6 @@
 """The report page of a version, as text; test_pages.py looks at it in a browser."""
 
-from registry.card import CardFacts
+from registry.facts import CardFacts
 from registry.report import render_report
 from tests.registry.facts import card_facts
 

@@ -15,7 +15,7 @@ from alter_core.inference.predict import Predictor
 from flows.serving.app import Endpoint, Limits
 from flows.serving.request_log import RequestLog
 from flows.serving.server import bound, server_of
-from registry.card import CardFacts
+from registry.facts import CardFacts
 from tests.conftest import tiny_rows
 from tests.registry.conftest import EXAMPLE, Store, make_bundle
 from tests.registry.facts import card_facts
