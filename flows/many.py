@@ -13,13 +13,13 @@ import typer
 from prefect import tags
 from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.urls import url_for
-from rich.console import Console
 from rich.table import Table
 
 from alter_core.errors import AlterError
 from flows.deployments.names import domain_tag, full_name
 from flows.deployments.status import is_late
 from flows.deployments.zombies import TAG
+from flows.production.display import plain_console
 from flows.production.ending import explained
 from flows.production.exit_codes import FAILED, WRONG
 from flows.production.outcome import Outcome
@@ -184,7 +184,7 @@ def ended_json(ended: Sequence[Ended]) -> str:
 
 def print_ended(ended: Sequence[Ended]) -> None:
     """How the domains ended, for people."""
-    out = Console(soft_wrap=True)
+    out = plain_console()
     table = Table("domain", "ended", "version", "seconds")
     for one in ended:
         if outcome := one.outcome:
@@ -194,4 +194,4 @@ def print_ended(ended: Sequence[Ended]) -> None:
     out.print(table)
     for one in ended:
         if one.message:
-            out.print(f"{one.domain}: {one.message}", markup=False, highlight=False)
+            out.print(f"{one.domain}: {one.message}")

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 
+from flows.production.display import plain_console
 from flows.production.outcome import Outcome, Status
 from registry.costs import MEASURES, Cost, share
 from registry.scorecard import (
@@ -26,31 +26,28 @@ from registry.versions import Version
 
 def print_outcome(outcome: Outcome, domain: str) -> None:
     """The result of one run, on stdout."""
-    out = Console(soft_wrap=True)
+    out = plain_console()
     name, version = outcome.domain, outcome.version
     if outcome.status == "unchanged":
         place = ", ".join(outcome.aliases or ()) or "under no alias"
         out.print(
-            f"{name}: unchanged; version {version} was made of the same, and is {place} ({outcome.seconds:.0f} s)",
-            markup=False,
+            f"{name}: unchanged; version {version} was made of the same, and is {place} ({outcome.seconds:.0f} s)"
         )
     else:
         cards = outcome.scorecards
         out.print(_score_table(cards))
         if line := against_bag_of_words(cards):
-            out.print(line, markup=False, highlight=False)
+            out.print(line)
         if line := stage_two_cost(outcome.costs or {}):
-            out.print(line, highlight=False)
+            out.print(line)
         for line in calibration_lines(own_scorecard(cards)):
-            out.print(f"calibration: {line}", markup=False, highlight=False)
+            out.print(f"calibration: {line}")
         for limit in known_limits(cards):
-            out.print(f"limit: {limit}", markup=False, highlight=False)
+            out.print(f"limit: {limit}")
         out.print(
-            f"\nregistered {name} version {version}{_became(outcome)}: {outcome.reason} ({outcome.seconds:.0f} s)",
-            markup=False,
-            highlight=False,
+            f"\nregistered {name} version {version}{_became(outcome)}: {outcome.reason} ({outcome.seconds:.0f} s)"
         )
-    out.print(_next_commands(domain, outcome), markup=False, highlight=False)
+    out.print(_next_commands(domain, outcome))
 
 
 def _score_table(cards: Scorecards) -> Table:
@@ -120,7 +117,7 @@ def versions_json(rows: Sequence[Version]) -> str:
 
 def print_versions(rows: Sequence[Version]) -> None:
     """Registered versions as a table."""
-    out = Console()
+    out = plain_console()
     if not rows:
         out.print("no model is registered yet; `alter run DOMAIN` makes one")
         return

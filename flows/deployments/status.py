@@ -17,8 +17,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from alter_core.errors import AlterError
@@ -27,6 +25,7 @@ from alter_core.spec.load import load_domain
 from flows.deployments.deploy import server_errors
 from flows.deployments.names import domain_tag
 from flows.production import review
+from flows.production.display import plain_console
 from flows.production.plan import find_domain
 from flows.production.stores import model_store
 from flows.production.watch import STALE, stale
@@ -141,14 +140,14 @@ def status_json(rows: Sequence[DomainStatus]) -> str:
 
 def print_status(rows: Sequence[DomainStatus]) -> None:
     """Rows for people, and below them the reason of each bad end."""
-    out = Console()
+    out = plain_console()
     if not rows:
         out.print("there is no domain under domains/; `alter new NAME FILE...` makes one")
         return
     table = Table("domain", "last run", "started (UTC)", "next (UTC)", "champion", "macro")
     for row in rows:
         table.add_row(
-            escape(row.domain),
+            row.domain,
             row.state or "never ran",
             _short(row.started),
             _next(row),
@@ -158,11 +157,11 @@ def print_status(rows: Sequence[DomainStatus]) -> None:
     out.print(table)
     for row in rows:
         if row.problem:
-            out.print(f"{row.domain}: {row.problem}", markup=False, highlight=False, soft_wrap=True)
+            out.print(f"{row.domain}: {row.problem}")
         elif row.state in ("Failed", "Crashed", "Cancelled") and row.message:
-            out.print(f"{row.run}: {row.message.strip()}", markup=False, highlight=False, soft_wrap=True)
+            out.print(f"{row.run}: {row.message.strip()}")
         for line in filter(None, (_advice(row), _asked(row), _told_stale(row))):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            out.print(line)
 
 
 def _next(row: DomainStatus) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from alter_core.data.dataset import SPLITS
 from alter_core.errors import AlterError, QualityBlocked
 from alter_core.quality.page import WORDS, write_report
 from alter_core.whole import write_json
-from flows.production.display import Display
+from flows.production.display import Display, plain_console
 from flows.production.exit_codes import DATA_BLOCKED, DATA_WARNED
 from flows.production.plan import Plan, named_once
 
@@ -113,7 +112,7 @@ def print_checked(one: Checked) -> None:
     """A domain's report for people, but for what is blocked: that is the error's text."""
     if one.report is None:
         return
-    out = Console(soft_wrap=True, highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
+    out = plain_console(None if sys.stdout.isatty() else WIDTH)
     report = one.report
     total = sum(sum(task["rows"].values()) for task in report.tasks.values())
     out.print(f"\n{one.domain}: {total:,} rows of {len(report.tasks)} tasks; the data {WORDS[report.outcome]}")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from alter_core.errors import AlterError
@@ -14,6 +13,7 @@ from alter_core.spec import PromotionSpec
 from alter_core.spec.load import load_domain
 from flows.production import review
 from flows.production.caches import Cache
+from flows.production.display import plain_console
 from flows.production.plan import find_domain
 from flows.production.stores import model_name, model_store, write_card
 from registry.comparison import Comparison
@@ -200,7 +200,7 @@ def export(
 
 def print_comparison(found: Comparison, first: str, second: str) -> None:
     """A comparison for people."""
-    out = Console(soft_wrap=True)
+    out = plain_console()
     table = Table("task", "metric", first, second, "difference", "shared rows")
     for name, task in found["tasks"].items():
         cells = [number(task["first"]), number(task["second"])]
@@ -210,7 +210,7 @@ def print_comparison(found: Comparison, first: str, second: str) -> None:
     table.add_row("macro", "", number(found["macro"]["first"]), number(found["macro"]["second"]), "", "")
     out.print(table)
     verdict = "would promote" if found["decision"]["promote"] else "would not promote"
-    out.print(f"the rule {verdict} {second}: {found['decision']['reason']}", markup=False, highlight=False)
+    out.print(f"the rule {verdict} {second}: {found['decision']['reason']}")
 
 
 def removals_json(removals: Sequence[Removal], caches: Sequence[Cache]) -> str:

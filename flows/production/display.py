@@ -91,6 +91,11 @@ def console_display(quiet: bool = False) -> Display:
     return Display(Console(file=sys.stderr, quiet=quiet, soft_wrap=False))
 
 
+def plain_console(width: int | None = None) -> Console:
+    """Where results go: stdout, each text as it stands. width: where it is no terminal's."""
+    return Console(soft_wrap=True, highlight=False, markup=False, width=width)
+
+
 def describe(fields: Mapping[str, Any]) -> str:
     """Known fields as a short line: loss, speed, time left."""
     parts = []

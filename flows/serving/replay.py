@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from alter_core.errors import DataError
 from alter_core.inference.predict import Prediction
 from alter_core.whole import written_whole
-from flows.production.display import Display
+from flows.production.display import Display, plain_console
 from flows.production.stores import load_predictor, model_name
 from registry.scorecard import number
 
@@ -159,7 +158,7 @@ def _read(log: Path, domain: str) -> tuple[Counter[Row], Counter[str]]:
 
 def print_replay(found: Replay, first: str, second: str) -> None:
     """A replay for people."""
-    out = Console(soft_wrap=True)
+    out = plain_console()
     table = Table("task", "requests", "rows", "differ", "of requests", f"score {first}", f"score {second}", "commonest")
     for name, task in found.tasks.items():
         share = f"{task.differing_requests / task.requests:.1%}"
@@ -168,6 +167,6 @@ def print_replay(found: Replay, first: str, second: str) -> None:
         )
         cells = [str(task.requests), str(task.rows), str(task.differing), share]
         table.add_row(name, *cells, number(task.first_score), number(task.second_score), commonest)
-    out.print(table, markup=False)
+    out.print(table)
     for why, count in found.left_out.items():
-        out.print(f"left out: {count} rows, {why}", markup=False, highlight=False)
+        out.print(f"left out: {count} rows, {why}")
