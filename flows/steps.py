@@ -257,7 +257,6 @@ def evaluate(production: Production, bundles: Mapping[str, str | None], own: str
                 for n in missing
             ),
             backbone=str(backbone.path),
-            split="test",
             calibrate=own,
             answers=plan.answers_folder,
             metrics=folders[missing[0]] / "metrics.jsonl",

@@ -47,15 +47,13 @@ class EvaluationJob(jobs.Job):
     """Everything that an evaluation needs, as JSON."""
 
     dataset: str
-    """Folder of a TaskDataset."""
+    """Folder of a TaskDataset, whose test rows are scored; at most spec.evaluation.max_rows a task."""
     spec: DomainSpec
     """The domain, with the dataset's labels filled in."""
     subjects: tuple[Subject, ...]
     """Scored in this order."""
     backbone: str
     """Folder of the converted backbone."""
-    split: str = "test"
-    """Which rows are scored; at most spec.evaluation.max_rows a task."""
     calibrate: str | None = None
     """The subject whose label tasks get their temperatures from validation rows; the others have their bundles'."""
     answers: Path | None = None
@@ -80,7 +78,7 @@ def run(job: EvaluationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> "dict[
     from alter_core.inference.together import Together
 
     dataset = TaskDataset.open(Path(job.dataset))
-    rows = chosen_rows(dataset, job.spec, job.split, job.spec.evaluation.max_rows)
+    rows = chosen_rows(dataset, job.spec, "test", job.spec.evaluation.max_rows)
     labelled = [task.name for task in job.spec.tasks if task.task_type.labelled]
     wanted = labelled if "majority" in job.spec.evaluation.baselines else []
     majority = majority_targets({name: dataset.rows("train", name)["target"] for name in wanted})

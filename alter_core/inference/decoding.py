@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alter_core.inference.labels import FREE, LabelTries
-from alter_core.inference.prefill import Routing, Trunk, read
+from alter_core.inference.prefill import DecoderOnly, Reading, Routing, Seq2Seq, Trunk
 from alter_core.inference.prefixes import Prefixes
 
 KEPT_SHARE = 0.8
@@ -76,7 +76,7 @@ class Decoder:
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], trunk: tuple[Trunk, nn.ModuleList] | None = None) -> list[Answer]:
-        """Answers in the order of `requests`, which share one batch whatever their tasks. trunk: see `read`."""
+        """Answers in the order of `requests`, which share one batch whatever their tasks. trunk: see `DecoderOnly`."""
         count, longest = len(requests), max(request.max_new_tokens for request in requests)
         device = self.device
         written = torch.zeros(count, longest, dtype=torch.long, device=device)
@@ -88,8 +88,12 @@ class Decoder:
         done = self.finished[node]
         behind: list[list[tuple[float, ...]]] = [[] for _ in requests]
         tasks, prompts = [request.task for request in requests], [request.prompt for request in requests]
-        known = [request.prefix for request in requests]
-        reading = read(self.model, tasks, prompts, self.pad, self.routing, self.prefixes, known, trunk)
+        given = self.model, tasks, prompts, self.pad, self.routing
+        reading: Reading
+        if self.model.config.is_encoder_decoder:
+            reading = Seq2Seq(*given)
+        else:
+            reading = DecoderOnly(*given, self.prefixes, [request.prefix for request in requests], trunk)
         logits = reading.start(longest)  # batch, vocab
         for step in range(longest):
             here = node[rows]

@@ -195,7 +195,7 @@ class Predictor:
     def answer(
         self, plan: Plan, rows: Sequence[int], trunk: tuple[Trunk, nn.ModuleList] | None = None
     ) -> dict[int, Prediction]:
-        """Predictions of one batch, by row. trunk: see `prefill.read`."""
+        """Predictions of one batch, by row. trunk: see `DecoderOnly`."""
         answers = self._decoder.answer([plan.requests[row] for row in rows], trunk)
         texts = self._texts(plan.tasks, rows, answers)
         found = {}

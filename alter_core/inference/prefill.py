@@ -33,7 +33,10 @@ Routing = Callable[[Sequence[str]], AbstractContextManager[Any]]
 
 
 class Reading(ABC):
-    """A batch inside of a model. Rows are in the caller's order, less those that `keep` has dropped."""
+    """A batch inside of a model. Rows are in the caller's order, less those that `keep` has dropped.
+
+    pad: any token id; padding is masked. routing: carries rows' tasks.
+    """
 
     def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
         self.model = model
@@ -91,27 +94,6 @@ class Trunk:
         self._made.append((seen[0], [(layer.keys, layer.values) for layer in cache.layers[: self.first]]))
 
 
-def read(
-    model: Any,
-    tasks: Sequence[str],
-    prompts: Sequence[Prompt],
-    pad: int,
-    routing: Routing,
-    prefixes: Prefixes,
-    known: Sequence[int],
-    trunk: tuple[Trunk, nn.ModuleList] | None = None,
-) -> Reading:
-    """A batch in `model`, whichever kind it is. pad: any token id; padding is masked. routing: carries rows' tasks.
-
-    prefixes, known and trunk are for decoder-only models. prefixes: the model's own. known: how many tokens of each
-    prompt are its task's prefix. trunk: what it has in common with other models that read the same batch, and its
-    blocks.
-    """
-    if model.config.is_encoder_decoder:
-        return Seq2Seq(model, tasks, prompts, pad, routing)
-    return DecoderOnly(model, tasks, prompts, pad, routing, prefixes, known, trunk)
-
-
 @dataclass(frozen=True)
 class _Part:
     rows: range
@@ -121,7 +103,11 @@ class _Part:
 
 
 class DecoderOnly(Reading):
-    """A batch in a decoder-only model: prompts padded on the left, so that all rows write at the same place."""
+    """A batch in a decoder-only model: prompts padded on the left, so that all rows write at the same place.
+
+    prefixes: the model's own. known: how many tokens of each prompt are its task's prefix. trunk: what the model has in
+    common with others that read the same batch, and its blocks.
+    """
 
     def __init__(
         self,

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from alter_core.errors import BundleError
 from alter_core.mta.adapters import bank_size, make_bank
 from alter_core.mta.fingerprint import backbone_digests, backbone_tensors
-from alter_core.mta.gates import GateMode
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.manifest import BackboneEntry, LayerState
 from alter_core.mta.model import MTAModel
+from alter_core.spec.stage import GateMode
 
 ALIGNMENT = 64
 """Bytes: tensors that torch makes begin at multiples of this."""

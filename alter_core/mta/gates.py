@@ -7,7 +7,6 @@ sign and sum; in strength mode too, for the columns of the hard mode alone.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,10 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alter_core.errors import MTAError
-
-GateMode = Literal["hard", "soft", "signed", "strength"]
-FREE_MODES: frozenset[GateMode] = frozenset({"signed", "strength"})
-"""Modes whose weights need not sum to 1: they turn an adapter down or up."""
+from alter_core.spec.stage import FREE, GateMode
 
 HOME_LEAD = 0.2
 """How much higher a fresh logit at home is, in units of the temperature. From equal logits, copies of one FFN would
@@ -82,7 +78,7 @@ class Gate(nn.Module):
 
     def one_hot(self) -> list[int] | None:
         """Return each task's only column when every task has exactly one of weight 1, else None."""
-        if self.mode in FREE_MODES:
+        if self.mode in FREE:
             return None
         if self.mode == "soft":
             return [0] * len(self.homes) if len(self.columns) == 1 and all(self.active()) else None
@@ -97,11 +93,11 @@ class Gate(nn.Module):
     @property
     def is_whole(self) -> bool:
         """Tell whether every row of the table sums to 1, where any adapter is active."""
-        return self.mode not in FREE_MODES and not self.without_home
+        return self.mode not in FREE and not self.without_home
 
     def table(self) -> Float[Tensor, "task adapter"]:
         """Return the weights, fp32: each row sums to 1 (but see `is_whole`), or to 0 when no adapter is active."""
-        if self.mode in FREE_MODES:
+        if self.mode in FREE:
             return self._free()
         return self._hard() if self.mode == "hard" else self._soft()
 
@@ -136,7 +132,7 @@ class Gate(nn.Module):
 
     @torch.no_grad()
     def free(self, mode: GateMode, first_part: int = 0) -> None:
-        """Go to one of FREE_MODES with the weights that are in force, as far as that mode can say them.
+        """Go to one of FREE with the weights that are in force, as far as that mode can say them.
 
         Rows before `first_part` keep their logits.
         """

@@ -1,7 +1,6 @@
 """MTALayer: stands where a block's FFN stood, and holds that FFN, its adapters and their gate."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,12 +10,11 @@ from alter_core.errors import MTAError
 from alter_core.mta.adapters import AdapterBank, FFNBank, LoRABank, bank_size, copy_adapter, make_bank
 from alter_core.mta.architectures import Side
 from alter_core.mta.ffn import FFN, FFNWeights
-from alter_core.mta.gates import FREE_MODES, Gate
+from alter_core.mta.gates import Gate
 from alter_core.mta.mixing import GROUPED_TOKENS, Mixture, form, pick, run_grouped, run_low_rank, run_outputs
 from alter_core.mta.routing import Router, Rows
 from alter_core.spec.mta import MTAConfig
-
-Start = Literal["pretrained", "shared", "zero"]
+from alter_core.spec.stage import FREE, Start
 
 FORMED_KEPT = 32
 """How many tasks' formed weights a layer keeps for generation; the oldest goes first."""
@@ -98,7 +96,7 @@ class MTALayer(nn.Module):
         last = len(self.gate.logits) - 1
         if self.gate.mode == "soft":
             self.gate.open(keep, first_part=last)
-        elif self.gate.mode in FREE_MODES:
+        elif self.gate.mode in FREE:
             self.gate.free(self.gate.mode, first_part=last)
         self.forget()
         return [*new, self.gate.logits[-1]]

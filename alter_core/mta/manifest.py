@@ -6,9 +6,10 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from alter_core.errors import BundleError
+from alter_core.spec.stage import GateMode
 from alter_core.whole import written_whole
 
 FORMAT = 1
@@ -24,7 +25,7 @@ class LayerState(TypedDict):
     columns: list[str]
     shared: int
     homes: list[int]
-    mode: Literal["hard", "soft", "signed", "strength"]
+    mode: GateMode
     task_active: bool
     shared_active: bool
     shared_adapters: int

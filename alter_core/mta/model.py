@@ -9,10 +9,10 @@ from torch import nn
 
 from alter_core.errors import MTAError
 from alter_core.mta.architectures import Architecture, Side
-from alter_core.mta.gates import FREE_MODES, GateMode
-from alter_core.mta.layer import MTALayer, Start
+from alter_core.mta.layer import MTALayer
 from alter_core.mta.routing import RoutedCheckpoint, Router, TaskIds
 from alter_core.spec.mta import MTAConfig
+from alter_core.spec.stage import FREE, GateMode, Start
 
 NEW_ROW_KEEP = 0.97
 """Weight of the home adapter in a new task's row where gates are soft already, unless said otherwise."""
@@ -84,7 +84,7 @@ class MTAModel:
     def _check_mode(self, mode: GateMode) -> None:
         if mode not in get_args(GateMode):
             raise MTAError(f"gate mode {mode!r} is unknown: {', '.join(get_args(GateMode))}")
-        if mode in FREE_MODES and self.config.mixing == "output":
+        if mode in FREE and self.config.mixing == "output":
             raise MTAError(f"gate mode {mode}: weights that do not sum to 1 need mixing: weight")
 
     def open_gates(self, keep: float = 0.97) -> None:
@@ -139,7 +139,7 @@ class MTAModel:
         top of the shared one, so zero and shared are the same, and pretrained would mean to undo it.
         Raises MTAError where an adapter cannot take that start.
         """
-        if task not in ("pretrained", "shared", "zero"):
+        if task not in get_args(Start):
             raise MTAError(f"start {task!r} is unknown: pretrained, shared or zero")
         for layer in self.layers:
             layer.start(task)

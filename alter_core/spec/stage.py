@@ -10,7 +10,8 @@ from alter_core.spec.section import Section, Share, SpecProblem, spec_error
 
 GateMode = Literal["hard", "soft", "signed", "strength"]
 FREE = ("signed", "strength")
-"""Gates whose weights need not sum to 1."""
+"""Gates whose weights need not sum to 1: they turn an adapter down or up."""
+Start = Literal["pretrained", "shared", "zero"]
 Part = Literal["backbone", "adapters", "shared_adapters", "task_adapters", "gates"]
 
 
@@ -26,7 +27,7 @@ class StageSpec(Section):
     """What trains: backbone, shared_adapters, task_adapters (adapters: those in use), gates. The rest is frozen."""
     active: Literal["all", "shared", "task"] = "all"
     """Which adapters exist in this stage; the others contribute nothing."""
-    start: Literal["pretrained", "shared", "zero"] | None = None
+    start: Start | None = None
     """What the task adapters are set to when the stage begins: the pretrained FFN, the shared adapter as trained so
     far, or a zero delta. Unset leaves them as they are."""
     gate: GateMode = "hard"

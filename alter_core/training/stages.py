@@ -10,8 +10,8 @@ from torch.optim import AdamW
 
 from alter_core.errors import SpecError
 from alter_core.mta import MTAModel
-from alter_core.mta.gates import GateMode
 from alter_core.spec import DomainSpec, StageSpec
+from alter_core.spec.stage import GateMode
 
 REFRESH_RATE = 0.3
 """Of the rate that the adapters were first taught at: they have most of what they need."""
