@@ -19,6 +19,7 @@ A message says what happened, where, and what to do next.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class AlterError(Exception):
@@ -36,6 +37,11 @@ class AlterError(Exception):
         self.problems = tuple(problems)
         self.transient = transient or self.transient
         super().__init__("\n".join([headline, *(f"  - {p}" for p in self.problems)]))
+
+    @classmethod
+    def of(cls, problems: Sequence[str], headline: str) -> Self:
+        """The only problem as it is; several under a headline."""
+        return cls(problems[0]) if len(problems) == 1 else cls(headline, problems)
 
 
 class SpecError(AlterError):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alter_core.errors import AlterError, SpecError, Stopped
+from alter_core.problems import lines_of
 
 TERMINATED = 143
 """Exit code of a process that SIGTERM has ended: 128 and the signal's number, as shells give it."""
@@ -57,8 +58,7 @@ def read_job(kind: type[Kind], path: Path, what: str) -> Kind:
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        problems = [f"{' > '.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise SpecError(f"{path} is no {what} job", problems) from error
+        raise SpecError(f"{path} is no {what} job", lines_of(error)) from error
 
 
 def main(

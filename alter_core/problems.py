@@ -1,8 +1,11 @@
 """Problems of a source, gathered while it is read, so that a person sees them all at once."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Number
 from typing import Any, TypedDict
+
+from pydantic import ValidationError
 
 from alter_core.errors import DataError
 
@@ -81,3 +84,20 @@ def listed(values: Sequence[str], most: int = 12) -> str:
     """Names for a message: the first ones, and how many more there are."""
     text = ", ".join(repr(v) for v in values[:most])
     return f"{text} and {len(values) - most} more" if len(values) > most else text
+
+
+def first(problems: Sequence[str], most: int, what: str = "") -> list[str]:
+    """The first lines for a message, and how many more there are. what: of them, such as rows."""
+    more = [f"and {len(problems) - most} more{what and f' {what}'}"] if len(problems) > most else []
+    return [*problems[:most], *more]
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """For a message's end: the known name that is nearest to one that is not known; empty where none is near."""
+    close = difflib.get_close_matches(given, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def lines_of(error: ValidationError) -> list[str]:
+    """Each place that pydantic found wrong, and what is wrong there."""
+    return [f"{' > '.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]

@@ -17,6 +17,7 @@ from alter_core.errors import SpecError
 from alter_core.mta import MTAConfig, inject
 from alter_core.mta.architectures import Side, find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks
+from alter_core.problems import lines_of
 from alter_core.spec import DomainSpec, StageSpec
 
 Family = Literal["mta", "baseline", "instead"]
@@ -155,8 +156,7 @@ def _variant(spec: DomainSpec, name: str, parts: Parts) -> Arm:
     try:
         return Arm(name, f"MTA, {name}", "mta", DomainSpec.model_validate(whole))
     except ValidationError as error:
-        problems = [f"{' > '.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise SpecError(f"variant {name} is no domain spec", problems) from error
+        raise SpecError(f"variant {name} is no domain spec", lines_of(error)) from error
 
 
 def _scaled(stage: StageSpec, factor: float) -> StageSpec:

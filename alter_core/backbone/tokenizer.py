@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alter_core.errors import BackboneError
+from alter_core.problems import first
 
 SHOWN = 5
 ENCODED_AGAIN = 8
@@ -53,7 +54,7 @@ def check_ids(model: Any, tokenizer: Any, given: str) -> list[str]:
         raise BackboneError(
             f"backbone {given}: its tokenizer has tokens that its {reach} embeddings do not reach; resize "
             "them (`resize_token_embeddings`), or save it with its own tokenizer",
-            _first([f"{token} is {number}" for number, token in beyond]),
+            first([f"{token} is {number}" for number, token in beyond], SHOWN),
         )
     config = model.config
     start = getattr(config, "decoder_start_token_id", None)
@@ -128,7 +129,3 @@ def _is_word(token: str) -> bool:
     """Whether a token is a mark, a blank or a word of ordinary text: one with signs inside is spelt apart instead."""
     bare = token.strip("\u2581 ")  # a blank as some vocabularies write it
     return len(bare) < 2 or bare.isalnum()
-
-
-def _first(names: list[str]) -> list[str]:
-    return [*names[:SHOWN], *([f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else [])]

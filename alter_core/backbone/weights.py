@@ -1,6 +1,6 @@
 """Whether the weights in memory are those that lie in the folder: all of them, none beside them, unchanged."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from alter_core.backbone.find import Source
 from alter_core.errors import BackboneError
 from alter_core.mta.fingerprint import tensor_digest
+from alter_core.problems import first
 
 SHOWN = 5
 _DERIVED = ("rope_freqs.weight",)  # tensors of GGUF files that transformers computes from the configuration
@@ -35,21 +36,21 @@ def check_weights(model: Any, about: Mapping[str, Collection[str]], source: Sour
         raise BackboneError(
             f"backbone {given}: its files lack {len(missing)} of the weights that its configuration asks for; "
             "save the whole model again, head included, or mend its config.json",
-            _first(missing),
+            first(missing, SHOWN),
         )
     if lost := sorted(about["unexpected_keys"]):
         raise BackboneError(
             f"backbone {given}: its files hold {len(lost)} weights that its configuration has no place for, so that it "
             "would be another model without them; mend its config.json (biases, number of blocks, kind of head), or "
             "save the model again",
-            _first(lost),
+            first(lost, SHOWN),
         )
     own = dict(model.state_dict()) | dict(model.named_buffers())
     if broken := sorted(name for name, tensor in own.items() if not bool(torch.isfinite(tensor).all())):
         raise BackboneError(
             f"backbone {given}: {len(broken)} of its weights hold values that are no numbers (NaN or infinite); take "
             "an earlier state of the model",
-            _first(broken),
+            first(broken, SHOWN),
         )
     if source.gguf:
         _check_gguf(model, source)
@@ -70,7 +71,7 @@ def check_weights(model: Any, about: Mapping[str, Collection[str]], source: Sour
         raise BackboneError(
             f"backbone {given}: {len(changed)} of its weights are not read as its files hold them; save the model "
             "again with the installed version of transformers",
-            _first(changed),
+            first(changed, SHOWN),
         )
     if not left_out:
         return []
@@ -114,7 +115,3 @@ def _stored(source: Source, values: bool = True) -> Iterator[tuple[str, Tensor]]
                 else:
                     part = file.get_slice(name)
                     yield name, part[:1] if part.get_shape() else file.get_tensor(name)
-
-
-def _first(names: Sequence[str]) -> list[str]:
-    return [*names[:SHOWN], *([f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else [])]

@@ -103,7 +103,7 @@ def find_files(given: str | Sequence[str], roots: Roots) -> list[File]:
                 raise
             problems.append(error.headline)
     if problems:
-        raise DataError("source files cannot be read" if len(problems) > 1 else problems[0], problems[1:] and problems)
+        raise DataError.of(problems, "source files cannot be read")
     return _called_apart(sorted(found.values(), key=lambda file: (file.name, str(file.url or file.path))))
 
 

@@ -1,7 +1,6 @@
 """Answers to a file of rows, written beside them: JSONL, CSV or TSV in and out, a chunk at a time."""
 
 import csv
-import difflib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,8 @@ from alter_core.data.files import ENDINGS, read_file
 from alter_core.data.packed import COMPRESSED
 from alter_core.data.places import File
 from alter_core.errors import DataError
-from alter_core.inference.predict import Prediction, Predictor
-from alter_core.problems import Problems, TooManyProblems, kind_of, listed
+from alter_core.inference.predict import Predictor
+from alter_core.problems import Problems, TooManyProblems, did_you_mean, kind_of, listed
 from alter_core.text import damage
 from alter_core.whole import written_whole
 
@@ -96,7 +95,7 @@ class AnswerFile:
                 tasks = [self.task or str(row["task"]) for row in rows]
                 answers = predictor.predict(tasks, [str(row["input"]) for row in rows], report)
                 for row, answer in zip(rows, answers, strict=True):
-                    write({**row, **_added(answer)})
+                    write({**row, **answer.to_json(), "score": round(answer.score, 6)})
                 done += len(rows)
                 truncated += sum(answer.truncated for answer in answers)
         return Answered(done, truncated, time.monotonic() - begin, warnings)
@@ -170,13 +169,7 @@ def _ending(path: Path) -> str:
 
 
 def _close(given: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(given, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there is {listed(known) or 'none'}"
-
-
-def _added(answer: Prediction) -> Cells:
-    values = (answer.text, round(answer.score, 6), answer.truncated, answer.abstain)
-    return dict(zip(ADDED, values, strict=True))
+    return did_you_mean(given, known) or f"; there is {listed(known) or 'none'}"
 
 
 def _writer(file: IO[str], kind: str, columns: Sequence[str]) -> Callable[[Cells], object]:

@@ -21,7 +21,7 @@ from alter_core.mta.greedy import end_tokens
 from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from alter_core.mta.modes import evaluating
 from alter_core.numerics import choose_precision, dtype_of
-from alter_core.problems import kind_of
+from alter_core.problems import first, kind_of
 from alter_core.prompts import (
     PROMPT_FORMAT,
     check_answer,
@@ -59,6 +59,11 @@ class Prediction:
     """The score is below the task's bound."""
     behind: Choices = ()
     """Of a label: what its score at any temperature is made of (`decoding.tempered`)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As answers are given and logged."""
+        told = {"prediction": self.text, "score": float(self.score)}
+        return told | {"truncated": self.truncated, "abstain": self.abstain}
 
 
 @dataclass(frozen=True)
@@ -212,10 +217,12 @@ class Predictor:
         unknown = [f"row {row}: {task!r}" for row, task in enumerate(tasks) if task not in known]
         if unknown:
             names = ", ".join(self.spec.task_names)
-            raise TaskIdError(f"{self.spec.name} has no such task; its tasks are {names}", _first(unknown))
+            raise TaskIdError(
+                f"{self.spec.name} has no such task; its tasks are {names}", first(unknown, SHOWN, "rows")
+            )
         wrong = [f"row {row}: {problem}" for row, text in enumerate(inputs) if (problem := _problem(text))]
         if wrong:
-            raise DataError("every input must be a text that is whole and not empty", _first(wrong))
+            raise DataError("every input must be a text that is whole and not empty", first(wrong, SHOWN, "rows"))
 
     def _requests(self, tasks: Sequence[str], inputs: Sequence[str]) -> tuple[list[Request], list[bool]]:
         requests: dict[int, Request] = {}
@@ -314,8 +321,3 @@ def _labels(spec: DomainSpec) -> dict[str, tuple[str, ...]]:
             "(`DomainSpec.with_labels`), or list them in the spec"
         )
     return {task.name: task.labels for task in spec.tasks if task.task_type.labelled and task.labels}
-
-
-def _first(problems: Sequence[str]) -> list[str]:
-    more = [f"and {len(problems) - SHOWN} more rows"] if len(problems) > SHOWN else []
-    return [*problems[:SHOWN], *more]

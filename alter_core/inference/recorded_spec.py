@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from alter_core.errors import BundleError
+from alter_core.problems import lines_of
 from alter_core.prompts import format_of
 from alter_core.spec import DomainSpec
 
@@ -42,7 +43,7 @@ def recorded_spec(metadata: Mapping[str, object], path: Path) -> DomainSpec:
         raise BundleError(
             f"{path}: its domain spec was written by another version of this code and cannot be read: produce the "
             "domain again, or use the version that made the bundle",
-            [f"{' > '.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()],
+            lines_of(error),
         ) from error
 
 

@@ -14,6 +14,7 @@ from alter_core.mta.fingerprint import backbone_digests, backbone_tensors
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.manifest import BackboneEntry, LayerState
 from alter_core.mta.model import MTAModel
+from alter_core.problems import first
 from alter_core.spec.stage import GateMode
 
 ALIGNMENT = 64
@@ -169,10 +170,9 @@ def check_backbone(model: nn.Module, expected: Mapping[str, str], where: Path) -
     problems += [f"{name}: only in the backbone" for name in sorted(own.keys() - expected.keys())]
     problems += [f"{name}: differs" for name in sorted(own.keys() & expected.keys()) if own[name] != expected[name]]
     if problems:
-        more = [f"and {len(problems) - 8} more"] if len(problems) > 8 else []
         raise BundleError(
             f"{where} was made on another backbone, or on this one with another dtype: give that one",
-            [*problems[:8], *more],
+            first(problems, 8),
         )
 
 

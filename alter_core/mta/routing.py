@@ -18,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from alter_core.errors import TaskIdError
+from alter_core.problems import first
 
 _ACTIVE: ContextVar[Mapping["Router", "Routing"] | None] = ContextVar("alter_core_mta_routing", default=None)
 
@@ -128,8 +129,7 @@ class Router:
         if not ids:
             raise TaskIdError("no task ids were given: pass one per row", [f"known tasks: {known}"])
         if wrong:
-            more = [f"and {len(wrong) - 8} more rows"] if len(wrong) > 8 else []
-            raise TaskIdError("unknown task ids", [*wrong[:8], *more, f"known tasks: {known}"])
+            raise TaskIdError("unknown task ids", [*first(wrong, 8, "rows"), f"known tasks: {known}"])
         return Routing(ids, known)
 
     @contextmanager

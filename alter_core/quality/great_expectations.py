@@ -1,6 +1,5 @@
 """Runs Great Expectations on frames: expectations in, plain results out. The only importer of the library."""
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when the library is imported
 
 from alter_core.errors import SpecError
+from alter_core.problems import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,9 +45,7 @@ def expectation(name: str, arguments: Mapping[str, object], severity: str, place
     kind = getattr(gxe, name, None)
     if not (isinstance(kind, type) and issubclass(kind, gxe.Expectation)):
         known = [n for n in dir(gxe) if n.startswith("Expect") and n != "Expectation"]
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise SpecError(f"{place}: Great Expectations has no expectation {name!r}{hint}")
+        raise SpecError(f"{place}: Great Expectations has no expectation {name!r}{did_you_mean(name, known)}")
     try:
         return kind(**arguments, severity="critical" if severity == "block" else "warning")
     except (TypeError, ValueError) as error:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
-from alter_core.spec.section import Free, kinds
+from alter_core.spec.section import Free, kinds, section_of
 
 _TAG = "tag:yaml.org,2002:"
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
@@ -36,7 +36,7 @@ def _section(values: Any, node: yaml.Node, schema: Any, words: list[str]) -> Ite
             continue
         here = [*words, key]
         free = next((each for each in field.metadata if isinstance(each, Free)), None)
-        model = _model_of(field.annotation)
+        model = section_of(field.annotation)
         if free is not None:
             if free.texts:
                 yield from _texts(values, key, inner, here)
@@ -129,10 +129,3 @@ def _pairs(node: yaml.Node) -> dict[str, yaml.Node]:
         elif isinstance(key, yaml.ScalarNode):
             found[key.value] = value
     return found
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, through tuples and optionals."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_of, get_args(annotation))), None)

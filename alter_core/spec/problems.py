@@ -1,15 +1,17 @@
 """What is wrong with a spec, in words: pydantic's errors with their line, their path in the file and a close match."""
 
-import difflib
 import json
 from collections.abc import Iterator
 from datetime import date
 from itertools import chain
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from alter_core.problems import did_you_mean
+from alter_core.spec.section import section_of
 
 # pydantic's own words for these name Python's types and our classes.
 _KINDS = {
@@ -95,9 +97,8 @@ def _explain(item: ErrorDetails, schema: type[BaseModel], values: Any, root: yam
         message = "unknown key"
         parent = _model_at(schema, item["loc"][:-1])
         if parent is not None:
-            close = difflib.get_close_matches(str(item["loc"][-1]), parent.model_fields, 1)
             known = ", ".join(sorted(parent.model_fields))
-            message += f"; did you mean {close[0]!r}?" if close else f"; known keys are {known}"
+            message += did_you_mean(str(item["loc"][-1]), parent.model_fields) or f"; known keys are {known}"
     elif item["type"] == "missing":
         message = "this key is required"
     elif item["type"] == "string_pattern_mismatch":
@@ -153,12 +154,4 @@ def _submodel(model: Any, step: str | int) -> Any:
     if isinstance(step, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
         return model
     field = model.model_fields.get(step)
-    if field is None:
-        return None
-    todo = [field.annotation]
-    while todo:
-        kind = todo.pop()
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-        todo.extend(get_args(kind))
-    return None
+    return None if field is None else section_of(field.annotation)

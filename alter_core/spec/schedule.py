@@ -1,10 +1,10 @@
 """ScheduleSpec: when a domain is produced unattended."""
 
-import difflib
 from datetime import datetime
 
 from pydantic import field_validator
 
+from alter_core.problems import did_you_mean
 from alter_core.spec.section import Section
 
 
@@ -24,8 +24,7 @@ class ScheduleSpec(Section):
         from zoneinfo import available_timezones
 
         if value not in available_timezones():
-            close = difflib.get_close_matches(value, available_timezones(), 1)
-            raise ValueError(f"unknown time zone {value!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            raise ValueError(f"unknown time zone {value!r}{did_you_mean(value, available_timezones())}")
         return value
 
     @field_validator("cron")

@@ -54,3 +54,10 @@ def kinds(annotation: Any) -> set[Any]:
     """Every plain type that an annotation names, through optionals and lists."""
     inner = get_args(annotation)
     return set().union(*map(kinds, inner)) if inner else {annotation}
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field of this annotation holds, through tuples and optionals."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(section_of, get_args(annotation))), None)

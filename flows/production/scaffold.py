@@ -83,7 +83,7 @@ def scaffold(name: str, files: Sequence[Path], target: Path) -> Path:
     repeated = [task for task, count in Counter(g.task for g in guesses).items() if count > 1]
     problems += [f"several files would make the task {task!r}; rename all but one" for task in repeated]
     if problems:
-        raise DataError(*([problems[0]] if len(problems) == 1 else ["the domain cannot be made", problems]))
+        raise DataError.of(problems, "the domain cannot be made")
     with written_whole(target) as folder:
         (folder / "data").mkdir(parents=True)
         for file in files:

@@ -182,7 +182,7 @@ def check_settings() -> None:
     given = [(one, os.environ[one.name]) for one in SETTINGS if one.name in os.environ]
     wrong = [f"{one.name}: {problem}" for one, value in given if (problem := one.wrong(value))]
     if wrong:
-        raise AlterError(*([wrong[0]] if len(wrong) == 1 else [f"{len(wrong)} settings cannot be used", wrong]))
+        raise AlterError.of(wrong, f"{len(wrong)} settings cannot be used")
 
 
 def checkpoint_seconds() -> float:

@@ -98,10 +98,7 @@ def need_versions(domain: str, wanted: Sequence[str]) -> None:
         except RegistryInputError as error:
             missing[str(error)] = None
     if missing:
-        problems = list(missing)
-        raise RegistryInputError(
-            *(problems if len(problems) == 1 else [f"{len(problems)} versions are not there", problems])
-        )
+        raise RegistryInputError.of(list(missing), f"{len(missing)} versions are not there")
 
 
 def list_versions(domain: str | None) -> list[Version]:

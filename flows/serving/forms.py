@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from alter_core.inference.predict import Prediction
-from alter_core.problems import kind_of, listed
+from alter_core.problems import first, kind_of, listed
 from alter_core.text import damage
 from flows.serving.served import Served
 
@@ -44,8 +44,7 @@ class Refused(Exception):
     """A request that gets no answer: a status and what is wrong, all of it at once."""
 
     def __init__(self, status: HTTPStatus, headline: str, problems: Sequence[str] = ()) -> None:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        super().__init__("; ".join([headline, *problems[:SHOWN], *more]))
+        super().__init__("; ".join([headline, *first(problems, SHOWN)]))
         self.status = status
 
 
@@ -186,15 +185,7 @@ def _of_csv(body: bytes) -> Rows:
 def mlflow_answer(served: Served, rows: Rows, answers: Sequence[Prediction]) -> dict[str, Any]:
     """As MLflow's server answers, and beside it the version, and what of the request had no effect."""
     return {
-        "predictions": [
-            {
-                "prediction": answer.text,
-                "score": float(answer.score),
-                "truncated": answer.truncated,
-                "abstain": answer.abstain,
-            }
-            for answer in answers
-        ],
+        "predictions": [answer.to_json() for answer in answers],
         "model": served.name,
         **({"ignored": list(rows.ignored)} if rows.ignored else {}),
     }

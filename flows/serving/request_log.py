@@ -51,10 +51,7 @@ class RequestLog:
                     "version": served.version,
                     "task": task,
                     "input": text,
-                    "prediction": answer.text,
-                    "score": float(answer.score),
-                    "truncated": answer.truncated,
-                    "abstain": answer.abstain,
+                    **answer.to_json(),
                 }
                 self._part(now).write(orjson.dumps(row) + b"\n")
             self._part(now).flush()
