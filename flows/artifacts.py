@@ -22,6 +22,7 @@ from flows.production.production import Production, Quality
 from registry.card import plain, table
 from registry.errors import without_password
 from registry.scorecard import Scorecards, macro_of, own_scorecard, score_of
+from registry.store import is_server
 
 MOST_WARNINGS = 50
 PROGRESS_SECONDS = 2.0
@@ -104,7 +105,7 @@ def links(production: Production, run: str, version: int) -> None:
     """Where the MLflow run and the registered version are; without an MLflow server, how to get there."""
     plan, tracker = production.plan, production.stores.tracker
     name, tracking_uri = plan.spec.name, tracker.tracking_uri
-    if not tracking_uri.startswith(("http://", "https://")):
+    if not is_server(tracking_uri):
         text = f"`alter ui` shows MLflow run `{run}` and version {version} of the model `{name}`."
         create_markdown_artifact(text, key=key(plan, "mlflow"), description="Where the model is")
         return

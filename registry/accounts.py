@@ -1,15 +1,15 @@
 """Accounts of an MLflow server with basic authentication."""
 
-import base64
-import json
+import getpass
+import os
 from http import HTTPStatus
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from typing import Any
 
-from registry.errors import RegistryError, RegistryInputError, StoreUnavailable, reported, without_password
+from registry.errors import RegistryError, RegistryInputError, reported, without_password
+from registry.store import is_server
 
-API = "api/2.0/mlflow/users"
-SECONDS = 30.0
+API = "/api/2.0/mlflow/users"
+_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 def ensure_account(tracking_uri: str, admin: tuple[str, str], name: str, password: str) -> bool:
@@ -18,17 +18,16 @@ def ensure_account(tracking_uri: str, admin: tuple[str, str], name: str, passwor
     admin: name and password of an administrator. An account made here may read everything and change what it makes
     itself: that is what the server's default permission READ means. Raises StoreUnavailable, RegistryError.
     """
-    made, answer = _ask(tracking_uri, admin, "POST", "create", {"username": name, "password": password})
-    if made == HTTPStatus.OK:
+    given = {"username": name, "password": password}
+    made = _ask(tracking_uri, admin, "POST", "create", given)
+    if made.status_code == HTTPStatus.OK:
         return True
-    if "RESOURCE_ALREADY_EXISTS" not in answer:
+    if "RESOURCE_ALREADY_EXISTS" not in made.text:
+        raise RegistryError(f"cannot make the account {name} on the MLflow server at {tracking_uri}: {_why(made)}")
+    changed = _ask(tracking_uri, admin, "PATCH", "update-password", given)
+    if changed.status_code != HTTPStatus.OK:
         raise RegistryError(
-            f"cannot make the account {name} on the MLflow server at {tracking_uri}: {_why(made, answer)}"
-        )
-    changed, answer = _ask(tracking_uri, admin, "PATCH", "update-password", {"username": name, "password": password})
-    if changed != HTTPStatus.OK:
-        raise RegistryError(
-            f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {_why(changed, answer)}"
+            f"cannot set the password of {name} on the MLflow server at {tracking_uri}: {_why(changed)}"
         )
     return False
 
@@ -41,11 +40,11 @@ def account(tracking_uri: str) -> str | None:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    if not tracking_uri.lower().startswith(("http://", "https://")):
+    if not is_server(tracking_uri):
         return None
     with reported("read the account", tracking_uri):
-        answer = http_request(get_default_host_creds(tracking_uri), f"/{API}/current", "GET")
-    if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        answer = http_request(get_default_host_creds(tracking_uri), f"{API}/current", "GET")
+    if answer.status_code in _REFUSED:
         raise RegistryInputError(
             f"the MLflow server at {without_password(tracking_uri)} does not know this caller; set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -56,27 +55,27 @@ def account(tracking_uri: str) -> str | None:
         return None
 
 
-def _why(status: int, answer: str) -> str:
+def user() -> str:
+    """The person at this machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number and no name
+        return f"user {os.getuid()}"
+
+
+def _ask(uri: str, admin: tuple[str, str], method: str, what: str, fields: dict[str, str]) -> Any:
+    """The server's answer, of whatever status. The admin's password is taken as given, never from the environment."""
+    from mlflow.utils.rest_utils import MlflowHostCreds, http_request
+
+    with reported("reach the accounts", uri):
+        return http_request(MlflowHostCreds(uri, *admin), f"{API}/{what}", method, raise_on_status=False, json=fields)
+
+
+def _why(answer: Any) -> str:
     """The server's own words, and what to look at."""
     try:
-        answer = str(json.loads(answer)["message"])
+        said = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
-        answer = " ".join(answer.split()) or "no reason"
-    refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    return f"{answer} (status {status})" + ("; check MLFLOW_ADMIN_PASSWORD" if refused else "; see the server's log")
-
-
-def _ask(uri: str, admin: tuple[str, str], method: str, what: str, fields: dict[str, str]) -> tuple[int, str]:
-    """Status and text of the server's answer. The admin's password is taken as given, never from the environment."""
-    token = base64.b64encode(":".join(admin).encode()).decode()
-    headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
-    asked = Request(f"{uri}/{API}/{what}", json.dumps(fields).encode(), headers, method=method)
-    try:
-        with urlopen(asked, timeout=SECONDS) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        return error.code, error.read().decode(errors="replace")[:400]
-    except (URLError, OSError) as error:
-        raise StoreUnavailable(
-            f"the MLflow server at {uri} does not answer: {getattr(error, 'reason', error)}; check that it runs"
-        ) from error
+        said = " ".join(answer.text[:400].split()) or "no reason"
+    advice = "check MLFLOW_ADMIN_PASSWORD" if answer.status_code in _REFUSED else "see the server's log"
+    return f"{said} (status {answer.status_code}); {advice}"

@@ -74,6 +74,11 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     return Path(tracking_uri.removeprefix("sqlite:///")) if tracking_uri.startswith("sqlite:///") else None
 
 
+def is_server(tracking_uri: str) -> bool:
+    """Whether an address is that of an MLflow server."""
+    return tracking_uri.lower().startswith(("http://", "https://"))
+
+
 @contextmanager
 def domain_lock(client: Any, tracking_uri: str, domain: str, timeout: float = 2 * LOCK_SECONDS) -> Iterator[None]:
     """Hold `domain`'s registrations and aliases still: one holder at a time, over processes and machines.

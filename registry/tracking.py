@@ -1,6 +1,5 @@
 """Tracker: one MLflow run per production of a domain, written through a client and never through global state."""
 
-import getpass
 import json
 import logging
 import math
@@ -16,6 +15,7 @@ from typing import Any, Literal, TypedDict
 
 import psutil
 
+from registry.accounts import user
 from registry.errors import reported
 from registry.places import Places, local
 from registry.spending import rate_tag
@@ -87,7 +87,7 @@ class Tracker:
         process = psutil.Process()
         owner = {HOST: socket.gethostname(), PID: process.pid, STARTED: round(process.create_time())}
         owner |= rate_tag() | {
-            "mlflow.user": _user(),
+            "mlflow.user": user(),
             "mlflow.source.name": Path(sys.argv[0]).name,
             "mlflow.source.type": "LOCAL",
         }
@@ -201,13 +201,6 @@ def _alive(tags: Mapping[str, str]) -> bool:
         return False
     except psutil.AccessDenied:
         return True
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container may run under a number that has no name
-        return str(os.getuid())
 
 
 def _flattened(value: Any, prefix: str = "", whole: bool = False) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,5 @@
 """Versions that wait for a person's word: what is asked of whom, until when, and how that ends."""
 
-import getpass
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,7 +9,7 @@ from alter_core.spec import PromotionSpec
 from alter_core.spec.span import length
 from flows.production.plan import Plan
 from flows.production.stores import write_card
-from registry.accounts import account
+from registry.accounts import account, user
 from registry.errors import AliasConflict, RegistryError
 from registry.models import REVIEW, ModelStore
 from registry.versions import Version
@@ -80,11 +78,3 @@ def decider(store: ModelStore, version: Version) -> str:
             f"(promotion > reviewers), and this is {name}; ask one of them"
         )
     return name
-
-
-def user() -> str:
-    """The person at this machine."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have a number and no name
-        return f"user {os.getuid()}"

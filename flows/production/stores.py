@@ -17,6 +17,7 @@ from registry.card import render_card
 from registry.errors import RegistryInputError, without_password
 from registry.facts import CardFacts, decided
 from registry.models import ModelStore
+from registry.store import is_server
 from registry.tracking import Tracker
 from registry.versions import Version
 
@@ -47,7 +48,7 @@ def model_store(workspace: Workspace | None = None) -> ModelStore:
 
 
 def _opened(uri: str, workspace: Workspace) -> ModelStore:
-    return ModelStore(uri, None if _is_server(uri) else workspace.mlflow_artifacts, workspace.downloads)
+    return ModelStore(uri, None if is_server(uri) else workspace.mlflow_artifacts, workspace.downloads)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Stores:
     @cached_property
     def tracker(self) -> Tracker:
         # A server has a place of its own; beside a database, whichever it is, MLflow would use the current folder.
-        place = None if _is_server(self.uri) else self.workspace.mlflow_artifacts.as_uri()
+        place = None if is_server(self.uri) else self.workspace.mlflow_artifacts.as_uri()
         return Tracker(self.uri, place, self.experiment)
 
 
@@ -119,7 +120,7 @@ def serve_ui(host: str, port: int) -> int:
     workspace = Workspace.default()
     uri = tracking_uri(workspace)
     model_store(workspace)  # a store that was copied or moved is told where its files lie now
-    if _is_server(uri):
+    if is_server(uri):
         shown = without_password(uri)
         raise AlterError(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: open {shown} in a browser")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
@@ -130,7 +131,3 @@ def serve_ui(host: str, port: int) -> int:
         return server.wait()
     finally:
         stop_tree(server)
-
-
-def _is_server(uri: str) -> bool:
-    return uri.lower().startswith(("http://", "https://"))
