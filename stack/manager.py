@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -15,6 +16,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from alter_core.errors import AlterError
+from stack.passwords import write_private
 from stack.place import Place
 from stack.programs import MARK, Program, base_environment
 
@@ -57,8 +59,9 @@ def write_settings(place: Place, found: Sequence[Program]) -> Path:
             **({"user": program.user} if program.user else {}),
         }
     file = place.folder / "supervisord.conf"
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as sink:
-        settings.write(sink)
+    text = StringIO()
+    settings.write(text)
+    write_private(file, text.getvalue())
     return file
 
 
@@ -130,10 +133,12 @@ def stop_manager(place: Place) -> list[int]:
             time.sleep(0.2)
     left = members(place)
     for process in left:
-        _quietly(process.terminate)
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
     _, alive = psutil.wait_procs(left, 20)
     for process in alive:
-        _quietly(process.kill)
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(alive, 10)
     return [process.pid for process in alive]
 
@@ -145,13 +150,6 @@ def members(place: Place) -> list[psutil.Process]:
         if (process.info["environ"] or {}).get(MARK) == str(place.folder) and process.pid != os.getpid():
             found.append(process)
     return found
-
-
-def _quietly(signal: Any) -> None:
-    try:
-        signal()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def log_end(place: Place, name: str) -> str:

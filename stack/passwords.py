@@ -28,7 +28,7 @@ def passwords(file: Path) -> dict[str, str]:
     They hold only letters, digits, - and _: some become parts of URLs.
     """
     if not file.exists():
-        _write(file, {name: secrets.token_urlsafe(24) for name in NAMES})
+        write_private(file, "".join(f"{name}={secrets.token_urlsafe(24)}\n" for name in NAMES), once=True)
     found = read_private(file)
     if missing := [name for name in NAMES if not found.get(name)]:
         raise WorkspaceError(
@@ -47,8 +47,9 @@ def read_private(file: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(file).items() if value is not None}
 
 
-def _write(file: Path, values: dict[str, str]) -> None:
-    text = "".join(f"{name}={value}\n" for name, value in values.items())
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as sink:
+def write_private(file: Path, text: str, once: bool = False) -> None:
+    """Write a file that its owner alone may read, from its first moment on. once: raises FileExistsError for one that
+    is there."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if once else os.O_TRUNC)
+    with os.fdopen(os.open(file, flags, 0o600), "w", encoding="utf-8") as sink:
         sink.write(text)

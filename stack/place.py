@@ -95,6 +95,11 @@ class Place:
         return self.folder / "postgres"
 
     @property
+    def redis_settings(self) -> Path:
+        """Its password would otherwise stand in the list of processes."""
+        return self.folder / "redis.conf"
+
+    @property
     def client_file(self) -> Path:
         return self.folder / "client.env"
 

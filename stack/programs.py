@@ -65,7 +65,7 @@ def programs(place: Place) -> list[Program]:
     redis = shutil.which("redis-server")
     found = [_postgres(place)]
     if redis:
-        found.append(Program("redis", [redis, str(redis_settings(place))]))
+        found.append(Program("redis", [redis, str(place.redis_settings)]))
     found.append(_mlflow(place))
     server = [*_module("prefect", "server", "start"), "--host", HOST, "--port", str(place.ports.prefect)]
     environment = prefect_environment(place, redis=redis is not None)
@@ -148,11 +148,6 @@ def prefect_environment(place: Place, redis: bool) -> dict[str, str]:
             "PREFECT_SERVER_DOCKET_URL": f"redis://:{password}@{HOST}:{place.ports.redis}/1",
         }
     return found
-
-
-def redis_settings(place: Place) -> Path:
-    """Redis' settings file; its password would otherwise stand in the list of processes."""
-    return place.folder / "redis.conf"
 
 
 def base_environment(place: Place) -> dict[str, str]:

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 from alter_core.errors import AlterError, WorkspaceError
 from stack import manager
+from stack.passwords import write_private
 from stack.place import HOST, Place
 from stack.programs import (
     HERE,
@@ -21,7 +22,6 @@ from stack.programs import (
     postgres_folder,
     prefect_environment,
     programs,
-    redis_settings,
     worker_programs,
 )
 
@@ -109,9 +109,7 @@ def _write_redis_settings(place: Place) -> None:
     data.mkdir(exist_ok=True)
     lines = [f"bind {HOST}", f"port {place.ports.redis}", f"requirepass {place.secrets['REDIS_PASSWORD']}"]
     lines += [f'dir "{data}"', "appendonly yes", "maxmemory-policy noeviction"]
-    file = redis_settings(place)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as sink:
-        sink.write("\n".join(lines) + "\n")
+    write_private(place.redis_settings, "\n".join(lines) + "\n")
 
 
 def _ready(place: Place) -> bool:
@@ -177,7 +175,4 @@ def _answers(url: str) -> bool:
 
 def _write_client_file(place: Place) -> None:
     """What a shell needs: `set -a; . FILE; set +a`."""
-    text = "".join(f"{name}={value!r}\n" for name, value in place.client().items())
-    file = place.client_file
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as sink:
-        sink.write(text)
+    write_private(place.client_file, "".join(f"{name}={value!r}\n" for name, value in place.client().items()))
