@@ -56,10 +56,15 @@ def _as_readable_as_their_folder(made: Path) -> None:
             path.chmod(path.stat().st_mode | made.stat().st_mode & 0o044)
 
 
+def write_text(target: Path, text: str) -> None:
+    """Write `text`, whole or not at all."""
+    with written_whole(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
 def write_json(target: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    with written_whole(target) as path:
-        path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(target, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 class Result:
@@ -104,10 +109,15 @@ def digest_of(*values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
+def digest_of_file(path: Path) -> str:
+    """Whole sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_of_files(paths: dict[str, Path]) -> str:
     """Short sha256 over named files: names and contents, in name order."""
     whole = hashlib.sha256()
     for name in sorted(paths):
-        with paths[name].open("rb") as file:
-            whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        whole.update(f"{name}\0{digest_of_file(paths[name])}\n".encode())
     return whole.hexdigest()[:DIGEST_LENGTH]

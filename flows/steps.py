@@ -144,21 +144,7 @@ def train(
     if trained:
         log_line(f"{stage}: reused, because its rows, settings, backbone and code are unchanged (key {key})")
     else:
-        job = TrainingJob(
-            stage=stage,
-            task=plan.added,
-            refreshed=refreshed,
-            spec=plan.spec.with_labels(rows.labels),
-            dataset=rows.path,
-            backbone=backbone.path,
-            start=start.bundle if start else None,
-            output=folder,
-            checkpoints=folder / "checkpoints",
-            trunk_cache=plan.workspace.trunk_cache,
-            metrics=folder / "metrics.jsonl",
-            seed=plan.spec.seed,
-            checkpoint_seconds=checkpoint_seconds(),
-        )
+        job = _job(production, stage, folder, start.bundle if start else None, refreshed)
         if stage == "stage_one" or stage == "stage_two":
             log_line(forecast(production, stage, plan.spec.stages[stage]))
         follower = Follower(plan, stage)
@@ -190,6 +176,33 @@ def train(
     return trained
 
 
+def _job(
+    production: Production,
+    stage: StageName,
+    folder: Path,
+    start: Path | None,
+    refreshed: tuple[str, ...],
+    taken_back: Path | None = None,
+) -> TrainingJob:
+    plan, rows = production.plan, production.rows
+    return TrainingJob(
+        stage=stage,
+        task=plan.added,
+        refreshed=refreshed,
+        taken_back=taken_back,
+        spec=plan.spec.with_labels(rows.labels),
+        dataset=rows.path,
+        backbone=production.backbone.path,
+        start=start,
+        output=folder,
+        checkpoints=folder / "checkpoints",
+        trunk_cache=plan.workspace.trunk_cache,
+        metrics=folder / "metrics.jsonl",
+        seed=plan.spec.seed,
+        checkpoint_seconds=checkpoint_seconds(),
+    )
+
+
 @task(name="take back", cache_policy=NO_CACHE)
 def take_back(production: Production, refreshed: Stage, start: Start, tasks: Sequence[str]) -> Stage:
     """The refreshed model with these tasks' own weights of `start` again. Raises TrainingError."""
@@ -197,19 +210,7 @@ def take_back(production: Production, refreshed: Stage, start: Start, tasks: Seq
     folder = plan.run_folder(f"refresh-{digest_of(digest, start.digest, tasks, code_of('stage'))}")
     log_line(f"less than the champion's on test rows, so the champion's adapters stay: {', '.join(tasks)}")
     if not Stage.find(folder):
-        job = TrainingJob(
-            stage="refresh",
-            refreshed=tuple(tasks),
-            taken_back=start.bundle,
-            spec=plan.spec.with_labels(production.rows.labels),
-            dataset=production.rows.path,
-            backbone=production.backbone.path,
-            start=refreshed.bundle,
-            output=folder,
-            checkpoints=folder / "checkpoints",
-            trunk_cache=plan.workspace.trunk_cache,
-            metrics=folder / "metrics.jsonl",
-        )
+        job = _job(production, "refresh", folder, refreshed.bundle, tuple(tasks), taken_back=start.bundle)
         run_job(module_command("alter_core.training.job"), job, folder, None)
     if not (stage := Stage.find(folder)):
         raise TrainingError(f"putting tasks back left no whole result in {folder}: remove it, and run again")

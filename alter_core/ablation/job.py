@@ -29,7 +29,7 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.errors import SpecError, TrainingError
 from alter_core.numerics import Precision, choose_precision
 from alter_core.spec import DomainSpec, StageSpec
-from alter_core.whole import Result, written_whole
+from alter_core.whole import Result, write_text, written_whole
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,7 @@ def _settings(job: AblationJob, spec: DomainSpec, counts: Mapping[str, Mapping[s
 def write_table(folder: Path, table: Table) -> None:
     """ablation.json, ablation.md and ablation.png in `folder`."""
     table.write(folder / "ablation.json")
-    with written_whole(folder / "ablation.md") as path:
-        path.write_text(to_markdown(table), encoding="utf-8")
+    write_text(folder / "ablation.md", to_markdown(table))
     with written_whole(folder / "ablation.png") as path:
         draw(table).savefig(path, format="png", dpi=150)
 

@@ -14,7 +14,7 @@ from alter_core.ablation.table import Settings, settings_line, signed, table_row
 from alter_core.ablation.trials import SPLITS, Bench, Split, Trial
 from alter_core.errors import SpecError
 from alter_core.evaluation.metrics import Interval
-from alter_core.whole import Result, written_whole
+from alter_core.whole import Result, write_text
 
 Reach = Callable[[Trial, Split], None]
 """Has a trial's losses on a split taken."""
@@ -83,8 +83,7 @@ def screen(
         found[arm.name] = trials, grid
         result = Screening(bench.spec.name, settings, _arms(found))
         result.write(bench.folder / "screening.json")
-        with written_whole(bench.folder / "screening.md") as path:
-            path.write_text(to_markdown(result), encoding="utf-8")
+        write_text(bench.folder / "screening.md", to_markdown(result))
     if not found:
         raise SpecError("a screening compares arms that train, and none of these does: name others with --arm")
     return result

@@ -1,6 +1,5 @@
 """What a data set depends on, told without reading its rows where that is possible."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from alter_core.code import code_digest
 from alter_core.data.callables import Callables
 from alter_core.data.places import File, Roots, find_files
 from alter_core.spec import DomainSpec, SourceSpec
-from alter_core.whole import digest_of
+from alter_core.whole import digest_of, digest_of_file
 
 INGESTION = "alter_core.data.ingest"
 """The module that decides which rows come out, and how they are written."""
@@ -59,8 +58,7 @@ def _content(source: SourceSpec, roots: Roots, callables: Callables) -> Any | No
 
 def _file_content(file: File) -> str | None:
     if file.path is not None:
-        with file.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return digest_of_file(file.path)
     return _remote_content(str(file.url), file.name)
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from alter_core.inference.predict import Prediction
-from alter_core.whole import digest_of, written_whole
+from alter_core.whole import digest_of, write_text
 
 MOST = 64
 """Files that stay, those that were used last; each holds one task's answers of one model."""
@@ -48,9 +48,8 @@ class KeptAnswers:
         if self._folder is None:
             return
         for key in self._new:
-            with written_whole(self._folder / f"{key}.json") as path:
-                rows = {row: (a.text, a.score, a.truncated, a.behind) for row, a in self._held[key].items()}
-                path.write_text(json.dumps(rows), encoding="utf-8")
+            rows = {row: (a.text, a.score, a.truncated, a.behind) for row, a in self._held[key].items()}
+            write_text(self._folder / f"{key}.json", json.dumps(rows))
         self._new.clear()
         files = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for file in files[:-MOST]:

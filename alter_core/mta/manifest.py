@@ -1,6 +1,5 @@
 """Manifest: what a bundle's bundle.json says, and whether every part is what it says. Needs no torch."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ from typing import Any, TypedDict
 
 from alter_core.errors import BundleError
 from alter_core.spec.stage import GateMode
-from alter_core.whole import written_whole
+from alter_core.whole import digest_of_file, written_whole
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -108,10 +107,7 @@ def bundle_digest(directory: Path) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file; of a link, one that equals no file's."""
-    if path.is_symlink():
-        return "a link"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "a link" if path.is_symlink() else digest_of_file(path)
 
 
 def list_files(directory: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from alter_core.data.dataset import SPLITS
 from alter_core.quality.doubtful import LEAST_ROWS
 from alter_core.quality.report import QualityReport, TaskReport
-from alter_core.whole import write_json, written_whole
+from alter_core.whole import write_json, write_text
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}
@@ -34,14 +34,12 @@ def write_report(report: QualityReport, folder: Path) -> Path:
     """Write quality.html, and beside it Great Expectations' own results as JSON and doubtful rows as TASK.jsonl in the
     folder DOUBTFUL; the path of the page."""
     page = folder / "quality.html"
-    with written_whole(page) as file:
-        file.write_text(quality_page(report), encoding="utf-8")
+    write_text(page, quality_page(report))
     write_json(folder / "great_expectations.json", report.gx_json)
     for name, found in report.doubtful.items():
         if found.rows:
             lines = (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in found.rows)
-            with written_whole(folder / DOUBTFUL / f"{name}.jsonl") as file:
-                file.write_text("".join(lines), encoding="utf-8")
+            write_text(folder / DOUBTFUL / f"{name}.jsonl", "".join(lines))
     return page
 
 

@@ -118,14 +118,12 @@ def report(
     ] = None,
 ) -> None:
     """Write a version's report as one HTML file that needs nothing else."""
-    from alter_core.whole import written_whole
+    from alter_core.whole import write_text
     from flows.production import decisions
     from flows.production.stores import model_name
 
     file = output or Path(f"{model_name(domain)}-{version}.html")
-    page = decisions.report(domain, version)
-    with written_whole(file) as scratch:
-        scratch.write_text(page, encoding="utf-8")
+    write_text(file, decisions.report(domain, version))
     typer.echo(f"wrote {file}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alter_core.errors import AlterError, SpecError
-from alter_core.whole import written_whole
+from alter_core.whole import write_text
 from alter_core.workspace import Workspace
 from flows import make_prefect_home
 from flows.cli.options import DataRoot, Domains, Json
@@ -46,9 +46,7 @@ def deploy(
     if prune and (domains or yaml_file):
         raise AlterError("--prune looks at all deployments of the server: give neither DOMAIN nor --yaml with it")
     if yaml_file is not None:
-        text = prefect_yaml(all_or(domains), work_pool, data_root)
-        with written_whole(yaml_file) as scratch:
-            scratch.write_text(text, encoding="utf-8")
+        write_text(yaml_file, prefect_yaml(all_or(domains), work_pool, data_root))
         typer.echo(f"wrote {yaml_file}; `prefect deploy --all --prefect-file {yaml_file}` makes its deployments")
         return
     for change in apply(all_or(domains), work_pool, data_root=data_root, whole=not domains, prune=prune):
