@@ -20,10 +20,11 @@ from alter_core import job as jobs
 from alter_core.ablation.arms import Arm, Parts, make_arms
 from alter_core.ablation.duration import Guess, Sayer, Step, all_steps, expected_seconds, tuning_steps, what_is_shared
 from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
+from alter_core.ablation.page import to_markdown
 from alter_core.ablation.plot import draw
 from alter_core.ablation.pool import SideBySide
 from alter_core.ablation.screening import Screening, screen
-from alter_core.ablation.table import Settings, Table, Tuned, summarise, to_markdown
+from alter_core.ablation.table import Settings, Table, Tuned, summarise
 from alter_core.ablation.trials import Bench, Split, Trial
 from alter_core.data.dataset import TaskDataset
 from alter_core.errors import SpecError, TrainingError

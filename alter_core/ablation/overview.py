@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alter_core.ablation.table import ArmRow, Table, best_of, signed
+from alter_core.ablation.page import signed, table_lines
+from alter_core.ablation.table import ArmRow, Table, best_of
 from alter_core.errors import DataError
 
 HEAD = ("domain", "best baseline", "bag of words", "stage one", "two stages", "two stages against the best baseline")
@@ -17,8 +18,7 @@ def overview(tables: Sequence[Table]) -> str:
     The best baseline and the best of several two-stage arms are those of the best validation score; what an ablation
     did not run is left empty.
     """
-    lines = [HEAD, ("---",) * len(HEAD), *(_cells(table) for table in tables)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    return "\n".join(table_lines(HEAD, map(_cells, tables))) + "\n"
 
 
 def _cells(table: Table) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from alter_core.ablation.arms import Arm
 from alter_core.ablation.duration import Sayer
 from alter_core.ablation.intervals import Scores, macro, paired_by_seed, seed_table
 from alter_core.ablation.losses import RowLosses
-from alter_core.ablation.table import Settings, settings_line, signed, table_row
+from alter_core.ablation.page import settings_line, signed, table_lines
+from alter_core.ablation.table import Settings
 from alter_core.ablation.trials import SPLITS, Bench, Split, Trial
 from alter_core.errors import SpecError
 from alter_core.evaluation.metrics import Interval
@@ -124,20 +125,18 @@ def to_markdown(screening: Screening) -> str:
     first, tasks = screening.arms[0], list(screening.settings.test_rows)
     head = ["arm", *(f"loss, {split} rows" for split in SPLITS), f"against {first.title}", "against its stage one"]
     head += ["seeds", "rate"]
-    lines = [f"# Screening of {screening.domain}", "", settings_line(screening.settings), ""]
-    lines += [table_row(head), table_row(["---"] * len(head))]
+    rows, by_task = [], []
     for arm in screening.arms:
         differences = [signed(cell, 4) if cell else "" for cell in (arm.against_first, arm.against_stage_one)]
         means = [f"{arm.losses[split]:.4f}" for split in SPLITS]
         rest = [str(len(arm.seeds)), f"{arm.rate:g}"]
-        lines.append(table_row([arm.title, *means, *differences, *rest]))
-    lines += ["", table_row(["arm", *tasks]), table_row(["---"] * (1 + len(tasks)))]
-    for arm in screening.arms:
+        rows.append([arm.title, *means, *differences, *rest])
         if arm.tasks:
             title = f"{arm.title}, against {'its stage one' if arm.against_stage_one else first.title}"
-            lines.append(table_row([title, *(signed(arm.tasks[task], 4) for task in tasks)]))
-    lines += [
-        "",
+            by_task.append([title, *(signed(arm.tasks[task], 4) for task in tasks)])
+    lines = [
+        *(f"# Screening of {screening.domain}", "", settings_line(screening.settings), ""),
+        *(*table_lines(head, rows), "", *table_lines(["arm", *tasks], by_task), ""),
         "Losses are nats a row (the mean over its target's tokens), means of tasks; less is better. Differences are on "
         "test rows, paired by row and seed, with intervals of 95 %. Nothing was answered: scores decide.",
     ]

@@ -16,9 +16,10 @@ from alter_core.ablation.intervals import macro, macro_interval, paired_differen
 from alter_core.ablation.job import AblationJob
 from alter_core.ablation.job import run as run_job
 from alter_core.ablation.overview import overview, read_tables
+from alter_core.ablation.page import reading, to_markdown
 from alter_core.ablation.peft_arms import PeftHandle
 from alter_core.ablation.plot import draw
-from alter_core.ablation.table import Comparison, Settings, Table, Tuned, reading, summarise, to_markdown
+from alter_core.ablation.table import Comparison, Settings, Table, Tuned, summarise
 from alter_core.ablation.trials import Bench, Check, Macro, Trial, TrialCost
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.dataset import TaskDataset
