@@ -1,7 +1,7 @@
 """The promotion rule: does a candidate take the champion's place? Pure, and nothing but numpy."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
 
@@ -96,23 +96,8 @@ def decide(
             "good",
             {"added": added, "removed": removed},
         )
-    rng = np.random.default_rng(seed)
-    tail = (1 - confidence) / 2
-    resampled = np.zeros((len(pairs), RESAMPLES))
-    tasks: dict[str, Compared] = {}
-    for place, (task, pair) in enumerate(pairs.items()):
-        resampled[place] = _bootstrap_means(pair.rows, rng)
-        low, high = np.quantile(resampled[place], [tail, 1 - tail])
-        tasks[task] = {
-            "candidate": pair.candidate,
-            "champion": pair.champion,
-            "difference": float(pair.rows.mean()),
-            "low": float(low),
-            "high": float(high),
-            "rows": len(pair.rows),
-        }
+    tasks, (low, high) = _compared(pairs, confidence, np.random.default_rng(seed))
     macro = float(np.mean([part["difference"] for part in tasks.values()]))
-    low, high = (float(end) for end in np.quantile(resampled.mean(axis=0), [tail, 1 - tail]))
     # Means of equal scores may differ in the last bit; that is neither a fall nor a rise.
     whole = {task: part for task, part in (aggregates or {}).items() if task in tasks}
     falls = {task: -part["difference"] for task, part in tasks.items()}
@@ -137,21 +122,22 @@ def decide(
     measured = (
         f"{macro:+.3f} (interval {low:+.3f} to {high:+.3f} at {confidence:.0%}) over {_count(len(tasks), 'task')}"
     )
-    against = []
-    if macro_falls:
-        against.append(f"the macro score falls: {measured}")
+    against = [f"the macro score falls: {measured}"] if macro_falls else []
     for task, drop in sorted(fallen.items(), key=lambda item: -item[1]):
         part = tasks[task]
         spread = f"interval {part['low']:+.3f} to {part['high']:+.3f} over {_count(part['rows'], 'row')}"
         how = f"by its {whole[task]['metric']}" if task in whole else spread
         against.append(f"{task} falls by {drop:.3f} ({how}), more than the {max_task_drop:g} that the spec allows")
+    said = "; ".join(against) or f"macro score {measured}, and no task falls by more than {max_task_drop:g}"
+    return Decision(not against, said + _notes(whole, added, removed), numbers)
+
+
+def _notes(whole: Mapping[str, Aggregate], added: Sequence[str], removed: Sequence[str]) -> str:
+    """What a reader should know of the tasks that were compared, in brackets; empty where that is nothing."""
     notes = [f"counted there by rows, not by {part['metric']}: {task}" for task, part in sorted(whole.items())]
     notes += [f"new: {', '.join(added)}"] if added else []
     notes += [f"no longer there: {', '.join(removed)}"] if removed else []
-    note = f" ({'; '.join(notes)})" if notes else ""
-    if against:
-        return Decision(False, "; ".join(against) + note, numbers)
-    return Decision(True, f"macro score {measured}, and no task falls by more than {max_task_drop:g}{note}", numbers)
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _pairs(candidate: Scores, champion: Scores) -> dict[str, _Pair]:
@@ -164,6 +150,27 @@ def _pairs(candidate: Scores, champion: Scores) -> dict[str, _Pair]:
             a, b = (np.array([side[row] for row in shared], dtype=float) for side in (ours, theirs))
             pairs[task] = _Pair(a - b, float(a.mean()), float(b.mean()))
     return pairs
+
+
+def _compared(
+    pairs: Mapping[str, _Pair], confidence: float, rng: np.random.Generator
+) -> tuple[dict[str, Compared], tuple[float, float]]:
+    """Each task with the interval of its difference, and that of the macro difference."""
+    ends = [(1 - confidence) / 2, 1 - (1 - confidence) / 2]
+    resampled = np.stack([_bootstrap_means(pair.rows, rng) for pair in pairs.values()])  # task, resample
+    tasks: dict[str, Compared] = {}
+    for (task, pair), means in zip(pairs.items(), resampled, strict=True):
+        low, high = np.quantile(means, ends)
+        tasks[task] = {
+            "candidate": pair.candidate,
+            "champion": pair.champion,
+            "difference": float(pair.rows.mean()),
+            "low": float(low),
+            "high": float(high),
+            "rows": len(pair.rows),
+        }
+    low, high = np.quantile(resampled.mean(axis=0), ends)
+    return tasks, (float(low), float(high))
 
 
 def _bootstrap_means(rows: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
