@@ -217,13 +217,9 @@ def _table_rows(data: Any, columns: tuple[str, ...], shown: str) -> Rows:
             raise DataError(missing_column(shown, column, data.column_names))
     _check_guesses(data, columns, shown)
     data = data.select_columns([name for name in data.column_names if name in columns or may_say_a_split(name)])
-    labels = _labels(data.features)
-    number = 0
-    for table in data.with_format("arrow").iter(batch_size=1000):
-        for batch in table.to_batches():
-            for row in typed_rows(batch):
-                number += 1
-                yield number, {c: _name(labels[c], value) if c in labels else value for c, value in row.items()}
+    tables = data.with_format("arrow").iter(batch_size=1000)
+    rows = (row for table in tables for batch in table.to_batches() for row in typed_rows(batch))
+    yield from _named(enumerate(rows, 1), _labels(data.features))
 
 
 def _check_guesses(data: Any, columns: tuple[str, ...], shown: str) -> None:

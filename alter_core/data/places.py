@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -129,17 +130,11 @@ def _files(pattern: str, roots: Roots) -> list[File]:
         if path is None:
             raise DataError(_nothing(pattern, roots))
         return [_local(path, pattern, roots)]
+    anchor = Path(pattern).anchor  # empty in a relative one
+    below = str(Path(pattern).relative_to(anchor)) if anchor else pattern
     for root in roots:
-        base = Path(pattern).anchor
-        if base:
-            paths = (
-                sorted(Path(base).glob(str(Path(pattern).relative_to(base)))) if roots.contain(_fixed(pattern)) else []
-            )
-            if not roots.contain(_fixed(pattern)):
-                roots.check(_fixed(pattern), pattern)
-        else:
-            roots.check(root / _fixed(pattern), pattern)
-            paths = sorted(root.glob(pattern))
+        roots.check(root / _fixed(pattern), pattern)
+        paths = sorted(Path(anchor or root).glob(below))
         paths = [path for path in paths if not path.is_dir() and not _is_left_behind(path, root, pattern)]
         if paths:
             return [_local(path, pattern, roots) for path in paths]
@@ -205,33 +200,29 @@ def _remote_files(url: str) -> list[File]:
     return [File(shown_url(each), url=each) for each in found]
 
 
-class remote_errors:
+@contextmanager
+def remote_errors(shown: str) -> Iterator[None]:
     """Turns what a file system raises into a DataError that names the file; connections that fail are transient."""
-
-    def __init__(self, shown: str) -> None:
-        self.shown = shown
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, DataError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, ImportError):
-            scheme = urlsplit(self.shown).scheme
-            package, how = _PACKAGES.get(scheme, (f"fsspec's package for {scheme}://", "install it"))
-            raise DataError(f"{self.shown}: reading {scheme}:// needs {package}: {how}, then run again") from error
+    try:
+        yield
+    except DataError:
+        raise
+    except ImportError as error:
+        scheme = urlsplit(shown).scheme
+        package, how = _PACKAGES.get(scheme, (f"fsspec's package for {scheme}://", "install it"))
+        raise DataError(f"{shown}: reading {scheme}:// needs {package}: {how}, then run again") from error
+    except Exception as error:
         # fsspec reports every failure of an HTTP request as a missing file; the cause tells what it was.
         cause = error.__cause__
         status = getattr(error, "status", None) or getattr(cause, "status", None)
         if status in (401, 403) or isinstance(error, PermissionError):
-            raise DataError(f"{self.shown}: access was refused; check the credentials in the environment") from error
-        hidden = cause is not None and self.shown.startswith("http")
+            raise DataError(f"{shown}: access was refused; check the credentials in the environment") from error
+        hidden = cause is not None and shown.startswith("http")
         if status in (404, 410) or (isinstance(error, FileNotFoundError) and not hidden):
-            raise DataError(f"{self.shown}: there is no such file; check the address") from error
+            raise DataError(f"{shown}: there is no such file; check the address") from error
         if status and status < 500 and status not in _PASSING:
-            raise DataError(f"{self.shown}: the server answers with status {status}; check the address") from error
+            raise DataError(f"{shown}: the server answers with status {status}; check the address") from error
         raise DataError(
-            f"{self.shown}: cannot be reached or read; check the address and the network",
+            f"{shown}: cannot be reached or read; check the address and the network",
             transient=True,
         ) from error

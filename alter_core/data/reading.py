@@ -12,7 +12,7 @@ from alter_core.data.dataset import SPLITS, TaskDataset, TaskWriter, id_number
 from alter_core.data.deduplicate import Deduplicated
 from alter_core.data.manifest import Manifest, TaskManifest
 from alter_core.data.mapping import Mapper, MissingColumn, RowError, columns_of
-from alter_core.data.places import Roots, is_url
+from alter_core.data.places import Roots, is_url, shown_url
 from alter_core.data.sorted_rows import Row, SortedRows
 from alter_core.data.sources import open_source
 from alter_core.data.split_column import SplitColumns, parts_of
@@ -144,11 +144,11 @@ class Reader:
     ) -> "_Read":
         """Read one source into `rows`. Raises DataError where none of its rows is wanted."""
         split = self._spec.split
-        by_group = split.by == "group" and (role == "source")
+        by_group = split.by == "group" and role == "source"
         columns = columns_of(source, by_group)
         make = Mapper(task, source, by_group)
-        test_share = 0.0 if task.test or role == "test" else split.test
-        validation_share = 0.0 if role == "test" else split.validation
+        test_share = 0.0 if task.test else split.test
+        known_share = test_share + split.validation
         read = _Read(role, source, make, AlikeGroups(), SplitColumns(columns))
         for part in open_source(source, columns, self._roots, self._callables, self._problems):
             index = len(parts)
@@ -171,13 +171,10 @@ class Reader:
                 if row is None:
                     continue
                 folded = row.input.casefold()
-                if role == "test":
-                    chosen = "test"
-                else:
+                chosen = role
+                if role == "source":
                     share = share_of(key_of("split", row.group if by_group else folded))
-                    chosen = "train"
-                    if share < test_share + validation_share:
-                        chosen = "test" if share < test_share else "validation"
+                    chosen = "test" if share < test_share else "validation" if share < known_share else "train"
                 if by_group:
                     read.groups.look_at(row.group, chosen)
                 rows.add(Row(key_of(folded), row.input, row.target, chosen, row.id, index, line))
@@ -257,7 +254,6 @@ def _unmet(column: str, never: list[str], met: list[str]) -> str:
 
 def describe(source: SourceSpec) -> dict[str, object]:
     """The source as a person may see it anywhere: no credentials, no values of variables."""
-    from alter_core.data.places import is_url, shown_url
     from alter_core.data.sql import shown_database
 
     values = source.model_dump(mode="json", exclude_defaults=True)
