@@ -8,7 +8,7 @@ import pytest
 
 import alter_core
 from alter_core.code import Code
-from alter_core.data.ingest import source_fingerprint
+from alter_core.data.fingerprint import source_fingerprint
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
 from flows.production.plan import Plan, code_of

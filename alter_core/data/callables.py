@@ -41,8 +41,7 @@ class Callables:
             raise DataError(f"{name}: source > arguments do not fit it: {error}") from error
         number = 0
         try:
-            for row in function(**arguments):
-                number += 1
+            for number, row in enumerate(function(**arguments), 1):
                 if not isinstance(row, Mapping):
                     raise DataError(
                         f"{name}, row {number}: it must yield mappings such as {{'input': ..., 'target': ...}}, got "

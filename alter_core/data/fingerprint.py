@@ -5,7 +5,7 @@ from typing import Any
 
 from alter_core.code import code_digest
 from alter_core.data.callables import Callables
-from alter_core.data.places import File, Roots, find_files
+from alter_core.data.places import File, Roots, find_files, remote_errors
 from alter_core.spec import DomainSpec, SourceSpec
 from alter_core.whole import digest_of, digest_of_file
 
@@ -57,19 +57,13 @@ def _content(source: SourceSpec, roots: Roots, callables: Callables) -> Any | No
 
 
 def _file_content(file: File) -> str | None:
+    """Of a URL what its server says identifies the content; None when it says nothing that can be relied on."""
     if file.path is not None:
         return digest_of_file(file.path)
-    return _remote_content(str(file.url), file.name)
-
-
-def _remote_content(url: str, shown: str) -> str | None:
-    """What the server says identifies the content; None when it says nothing that can be relied on."""
-    from alter_core.data.places import remote_errors
-
-    with remote_errors(shown):
+    with remote_errors(file.name):
         import fsspec
 
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(file.url)
         info = system.info(path)
     for name in ("ETag", "etag", "md5Hash", "crc32c", "content_md5"):
         if info.get(name):

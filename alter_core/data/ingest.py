@@ -20,8 +20,6 @@ from alter_core.spec import SOURCE_KINDS, DomainSpec
 from alter_core.whole import digest_of, write_json, written_whole
 from alter_core.workspace import Workspace
 
-__all__ = ["ingest", "source_fingerprint"]
-
 Progress = Callable[..., None]
 
 

@@ -40,9 +40,9 @@ def columns_of(source: SourceSpec, by_group: bool) -> tuple[str, ...]:
     """Source columns that are read, without doubles."""
     named = source.columns
     inputs = template_columns(source.template) if source.template else (named.get("input", "input"),)
-    optional = tuple(named[c] for c in ("id",) if c in named)
+    own_id = (named["id"],) if "id" in named else ()
     group = (named.get("group", "group"),) if by_group else ()
-    return tuple(dict.fromkeys((*inputs, named.get("target", "target"), *optional, *group, *source.where)))
+    return tuple(dict.fromkeys((*inputs, named.get("target", "target"), *own_id, *group, *source.where)))
 
 
 class Mapper:

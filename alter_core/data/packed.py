@@ -35,7 +35,7 @@ def opened(file: File) -> Iterator[BufferedReader]:
     with ExitStack() as stack:
         if file.path:
             stack.enter_context(_reading_errors(file, ending))
-            raw: Any = stack.enter_context(_local(file))
+            raw: Any = stack.enter_context(file.path.open("rb"))
         else:
             import fsspec
 
@@ -48,12 +48,6 @@ def opened(file: File) -> Iterator[BufferedReader]:
                 f"{file.name}: cannot be read: not packed as its ending {ending} says; rename it, or pack it again"
             )
         yield stack.enter_context(_unpacked(raw, ending, file)) if ending else raw
-
-
-@contextmanager
-def _local(file: File) -> Iterator[BufferedReader]:
-    with cast(Any, file.path).open("rb") as stream:
-        yield stream
 
 
 @contextmanager

@@ -1,11 +1,10 @@
 """Rows as every source gives them, and what is told of them wherever they come from."""
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from alter_core.data.cells import Cells
-from alter_core.problems import Problems, listed
+from alter_core.problems import Problems, did_you_mean, listed
 
 Rows = Iterator[tuple[int, Cells]]
 """(number, column -> value): numbers are lines of a file, or count from 1."""
@@ -37,10 +36,8 @@ def without_headers(rows: Rows, place: str, problems: Problems) -> Rows:
 def missing_column(place: str, column: str, names: Iterable[str]) -> str:
     """The message for a column that is not there, with a close name where one is."""
     known = [str(name) for name in names]
-    close = difflib.get_close_matches(column, known, 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
     return (
-        f"{place}: there is no column {column!r}; {hint}it has {listed(known) or 'none'}. "
+        f"{place}: there is no column {column!r}{did_you_mean(column, known) or ';'} it has {listed(known) or 'none'}. "
         "Name the source's column with source > columns"
     )
 

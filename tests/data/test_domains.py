@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from alter_core.data.dataset import TaskDataset
-from alter_core.data.ingest import ingest, source_fingerprint
+from alter_core.data.fingerprint import source_fingerprint
+from alter_core.data.ingest import ingest
 from alter_core.errors import DataError
 from alter_core.quality.report import validate
 from alter_core.spec.load import load_domain

@@ -17,7 +17,8 @@ import pytest
 
 from alter_core.data import sorted_rows
 from alter_core.data.dataset import COLUMNS, SPLITS, TaskDataset
-from alter_core.data.ingest import ingest, source_fingerprint
+from alter_core.data.fingerprint import source_fingerprint
+from alter_core.data.ingest import ingest
 from alter_core.errors import DataError
 from alter_core.text import clean
 from tests.data.conftest import MadeDomain, Rows, good_rows, jsonl
