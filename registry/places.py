@@ -43,7 +43,7 @@ class Places:
     what lies beside an embedded store.
     """
 
-    def __init__(self, store: Path | None, artifacts: Path | None = None) -> None:
+    def __init__(self, store: Path | None, artifacts: Path | None) -> None:
         self.store = store
         beside = store.parent.absolute() / ARTIFACTS if store else None
         self.own = tuple(dict.fromkeys(folder for folder in (artifacts, beside) if folder))

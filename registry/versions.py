@@ -105,21 +105,11 @@ class Versions:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 # A server with accounts refuses to look for an alias of a model that is not there.
-                if error.error_code == "PERMISSION_DENIED" and not self._is_there(domain):
+                refused = error.error_code == "PERMISSION_DENIED"
+                if refused and self._unless_gone(self.client.get_registered_model, domain) is None:
                     return None
                 raise
             return _version(entity, list(entity.aliases))
-
-    def _is_there(self, domain: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.get_registered_model(domain)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-        return True
 
     def get(self, domain: str, which: int | str) -> Version:
         """A version by number or alias. Raises RegistryInputError that names what there is."""

@@ -78,7 +78,7 @@ def resolve_backbone(
     return target
 
 
-def converted_backbone(spec: BackboneSpec, workspace: Workspace, base: Path | None = None) -> Path | None:
+def converted_backbone(spec: BackboneSpec, workspace: Workspace, base: Path | None) -> Path | None:
     """The folder that `resolve_backbone` would give without converting anything; None where it would convert.
 
     Of a hub model no weights are fetched. Raises BackboneError when the model cannot be found.

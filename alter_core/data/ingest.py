@@ -23,9 +23,7 @@ from alter_core.workspace import Workspace
 Progress = Callable[..., None]
 
 
-def dataset_at_hand(
-    spec: DomainSpec, folder: Path, workspace: Workspace, data_root: Path | None = None
-) -> TaskDataset | None:
+def dataset_at_hand(spec: DomainSpec, folder: Path, workspace: Workspace, data_root: Path | None) -> TaskDataset | None:
     """What `ingest` would reuse; None where it would read. Raises DataError when a source is not there."""
     fingerprint = source_fingerprint(spec, folder, data_root)
     if fingerprint is None or not TaskDataset.stands_at(workspace.datasets / fingerprint):

@@ -39,7 +39,7 @@ def encode_prompts(
     return ids, cut
 
 
-def encode_prefix(tokenizer: Any, task: TaskSpec, prompt_format: int = PROMPT_FORMAT) -> list[int]:
+def encode_prefix(tokenizer: Any, task: TaskSpec, prompt_format: int) -> list[int]:
     """Token ids that prompts of `task` begin with: its instruction, and what the tokenizer puts before a text.
 
     A tokenizer may join the last characters before an input with its first ones, so these are the ids that unlike

@@ -47,7 +47,7 @@ class Item:
 
 
 def check_task(
-    dataset: TaskDataset, task: TaskSpec, tokenizer: Any | None, config: Any | None = None
+    dataset: TaskDataset, task: TaskSpec, tokenizer: Any | None, config: Any | None
 ) -> tuple[list[Item], Profile, dict[str, list[object]]]:
     """Items of one task, the profile of its training rows, and Great Expectations' own results."""
     import pandas as pd

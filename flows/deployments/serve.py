@@ -19,7 +19,7 @@ START_SECONDS = 120.0
 
 
 @contextmanager
-def own_server(workspace: Workspace, host: str = "127.0.0.1", port: int = 4200) -> Iterator[str]:
+def own_server(workspace: Workspace, host: str, port: int) -> Iterator[str]:
     """A Prefect server with its database in the workspace, stopped at the end; gives its API URL.
 
     Raises WorkspaceError when the port is taken or the server does not come up.

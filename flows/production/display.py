@@ -86,7 +86,7 @@ def current() -> Display | None:
     return _CURRENT.get()
 
 
-def console_display(quiet: bool = False) -> Display:
+def console_display(quiet: bool) -> Display:
     """A display on stderr, so that stdout stays for results."""
     return Display(Console(file=sys.stderr, quiet=quiet, soft_wrap=False))
 

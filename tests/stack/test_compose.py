@@ -14,6 +14,7 @@ from prefect.settings import get_current_settings
 from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
 from prefect_redis.client import RedisMessagingSettings
 
+from benchmarks.images import steps_of
 from stack.passwords import NAMES
 from stack.place import Place, Ports
 from stack.programs import mlflow_environment, prefect_environment
@@ -188,14 +189,8 @@ def _prefect_names(settings: Any) -> set[str]:
 
 @pytest.mark.parametrize("name", ["servers", "worker"])
 class TestDockerfile:
-    @staticmethod
-    def steps(name: str) -> list[tuple[str, str]]:
-        text = (ROOT / "stack" / f"{name}.Dockerfile").read_text(encoding="utf-8")
-        lines = re.sub(r"\\\n\s*", " ", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
-        return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines if line]
-
     def test_it_begins_with_a_version_and_ends_as_nobody_special(self, name: str) -> None:
-        steps = self.steps(name)
+        steps = steps_of(name)
         assert PINNED.fullmatch(steps[0][1])
         assert [words for step, words in steps if step == "FROM"] == [steps[0][1]]
         assert steps[-1] == ("USER", "10001")
@@ -204,20 +199,20 @@ class TestDockerfile:
         lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
         let_through = {line[1:] for line in lines if line.startswith("!")}
         assert "*" in lines
-        for step, words in self.steps(name):
+        for step, words in steps_of(name):
             if step == "COPY":
                 for source in shlex.split(words)[:-1]:
                     assert (ROOT / source).exists(), source
                     assert any(each.split("/")[0] == source.split("/")[0] for each in let_through)
 
     def test_every_package_is_installed_in_the_versions_that_were_tested(self, name: str) -> None:
-        installs = [part for step, words in self.steps(name) if step == "RUN" for part in words.split("&&")]
+        installs = [part for step, words in steps_of(name) if step == "RUN" for part in words.split("&&")]
         installs = [part for part in installs if "pip install" in part]
         assert installs
         assert all("--constraint constraints.txt" in part for part in installs)
 
     def test_it_sends_no_telemetry(self, name: str) -> None:
-        told = " ".join(words for step, words in self.steps(name) if step == "ENV")
+        told = " ".join(words for step, words in steps_of(name) if step == "ENV")
         for setting in ("DO_NOT_TRACK=true", "MLFLOW_DISABLE_TELEMETRY=true", "PREFECT_SERVER_ANALYTICS_ENABLED=false"):
             assert setting in told
 
@@ -226,7 +221,7 @@ def test_the_servers_image_names_what_it_needs_in_versions_that_are_pinned() -> 
     pinned = {
         line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
     }
-    (install,) = [words for step, words in TestDockerfile.steps("servers") if "pip install" in words]
+    (install,) = [words for step, words in steps_of("servers") if "pip install" in words]
     packages = install.split("constraints.txt ")[1]
     for package in shlex.split(packages):
         assert package.lower().partition("[")[0] in pinned, package
