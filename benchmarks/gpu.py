@@ -162,8 +162,8 @@ def small_ffn(**more: Any) -> torch.nn.Module:
 def domain(bench: Bench, found: Found) -> None:
     """One domain trained and scored: on the device, again after a kill, and on the CPU beside it."""
     from alter_core.data.ingest import ingest
-    from alter_core.evaluation.job import EvaluationJob, Subject
-    from alter_core.evaluation.job import run as evaluate
+    from alter_core.evaluation.order import EvaluationJob, Subject
+    from alter_core.evaluation.run import run as evaluate
     from alter_core.process import step_rows
 
     count = 8 if bench.small else STEPS

@@ -18,7 +18,7 @@ from prefect.tasks import exponential_backoff
 from alter_core.backbone import resolve_backbone
 from alter_core.data.ingest import ingest as ingest_rows
 from alter_core.errors import TrainingError
-from alter_core.evaluation.job import EvaluationJob, Subject
+from alter_core.evaluation.order import EvaluationJob, Subject
 from alter_core.mta import bundle_digest
 from alter_core.process import Row, module_command, run_job, step_rows, training_command
 from alter_core.quality.page import write_report

@@ -10,7 +10,7 @@ from benchmarks import gpu
 
 ROOT = Path(__file__).parents[1]
 NOT_NEEDED = ("prefect", "mlflow", "great_expectations", "peft", "sklearn")
-LATER = ("data.ingest", "evaluation.job", "evaluation.scorecard", "inference.predict", "training.run")
+LATER = ("data.ingest", "evaluation.order", "evaluation.scorecard", "inference.predict", "training.run")
 """What its parts import only when they run."""
 
 

@@ -11,9 +11,10 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.errors import Stopped
 from alter_core.evaluation.baselines import majority_targets
-from alter_core.evaluation.job import EvaluationJob, main
-from alter_core.evaluation.job import run as run_job
+from alter_core.evaluation.job import main
+from alter_core.evaluation.order import EvaluationJob
 from alter_core.evaluation.rows import chosen_rows
+from alter_core.evaluation.run import run as run_job
 from alter_core.evaluation.scorecard import SCORECARD_FILE, Scorecard
 from alter_core.inference.predict import Predictor
 from alter_core.inference.together import Together
