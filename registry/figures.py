@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from registry.facts import CardFacts
@@ -21,6 +20,7 @@ LAST_STAGE = {
 STAGE_COLOURS = (SKY, BLUE, GREEN, ORANGE)
 DPI = 144
 SMOOTHED = 0.9  # of the loss curve: weight of what went before
+DARK = 0.6  # shade from which numbers are white
 NAMED_CELLS = 225  # a matrix with more cells shows colours only
 LONGEST_NAME = 24
 MOST_BARS = 30  # of a histogram
@@ -96,9 +96,7 @@ def score_bars(scorecards: Scorecards) -> Figure:
     return figure
 
 
-def gate_heatmaps(
-    gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]], stage: str = LAST_STAGE["stage_two"]
-) -> Figure:
+def gate_heatmaps(gates: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]], stage: str) -> Figure:
     """Gate weights in 0..1. gates: moment ("before", "after" the stage) -> layer -> task -> adapter -> weight.
 
     One column per moment, one row per MTA layer; rows of a panel are tasks, its columns adapters.
@@ -115,21 +113,13 @@ def gate_heatmaps(
             axis = panels[line][column]
             rows = table.get(layer, {})
             weights = [[rows.get(task, {}).get(adapter, math.nan) for adapter in adapters] for task in tasks]
-            image = axis.imshow(weights, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-            _numbers(axis, weights, "{:.2f}", 0.6)
-            axis.set_xticks(
-                range(len(adapters)), [_cut(name) for name in adapters], rotation=45, ha="right", fontsize=7
-            )
-            axis.set_yticks(range(len(tasks)), [_cut(name) for name in tasks], fontsize=7)
-            axis.tick_params(length=0)
+            image = _heat_map(axis, weights, adapters, tasks, 7, aspect="auto")
+            _numbers(axis, weights, "{:.2f}", weights)
             if line == 0:
                 axis.set_title(f"{moment} {stage}" if moment in ("before", "after") else moment, fontsize=9)
             if column == 0:
                 axis.set_ylabel(_cut(layer), fontsize=8)
-    bar = figure.colorbar(image, ax=panels.ravel().tolist(), shrink=0.9, aspect=30, pad=0.02)
-    bar.set_label("gate weight", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)
+    _colour_bar(figure.colorbar(image, ax=panels.ravel().tolist(), shrink=0.9, aspect=30, pad=0.02), "gate weight")
     return figure
 
 
@@ -139,20 +129,13 @@ def confusion_matrix(task: str, labels: Sequence[str], counts: Sequence[Sequence
     side = min(1.6 + 0.42 * len(labels), 11)
     figure = _figure(side + 1.2, side)
     axis = figure.subplots()
-    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    image = _heat_map(axis, shares, labels, labels, 8)
     if len(labels) ** 2 <= NAMED_CELLS:
-        _numbers(axis, counts, "{:d}", 0.6, shares)
-    names = [_cut(label) for label in labels]
-    axis.set_xticks(range(len(labels)), names, rotation=45, ha="right", fontsize=8)
-    axis.set_yticks(range(len(labels)), names, fontsize=8)
-    axis.tick_params(length=0)
+        _numbers(axis, counts, "{:d}", shares)
     axis.set_xlabel("prediction", fontsize=9)
     axis.set_ylabel("target", fontsize=9)
     axis.set_title(task, fontsize=10)
-    bar = figure.colorbar(image, ax=axis, shrink=0.8)
-    bar.set_label("share of the target's rows", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)
+    _colour_bar(figure.colorbar(image, ax=axis, shrink=0.8), "share of the target's rows")
     return figure
 
 
@@ -241,9 +224,7 @@ def png(figure: Figure) -> bytes:
 
 def _figure(wide: float, high: float) -> Figure:
     # By hand, without pyplot: that would hold every figure, and may look for a display.
-    figure = Figure(figsize=(wide, high), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(wide, high), dpi=DPI, layout="constrained")
 
 
 def _plain(axis: Any) -> None:
@@ -253,20 +234,29 @@ def _plain(axis: Any) -> None:
     axis.tick_params(labelsize=8)
 
 
-def _numbers(
-    axis: Any,
-    values: Sequence[Sequence[float]],
-    form: str,
-    dark: float,
-    shades: Sequence[Sequence[float]] | None = None,
-) -> None:
+def _heat_map(
+    axis: Any, shades: Sequence[Sequence[float]], across: Sequence[str], down: Sequence[str], size: int, **shown: Any
+) -> Any:
+    """The image of shades in 0..1, with names in `size` points."""
+    image = axis.imshow(shades, vmin=0, vmax=1, cmap="Blues", **shown)
+    axis.set_xticks(range(len(across)), map(_cut, across), rotation=45, ha="right", fontsize=size)
+    axis.set_yticks(range(len(down)), map(_cut, down), fontsize=size)
+    axis.tick_params(length=0)
+    return image
+
+
+def _numbers(axis: Any, values: Sequence[Sequence[float]], form: str, shades: Sequence[Sequence[float]]) -> None:
     for y, line in enumerate(values):
         for x, value in enumerate(line):
-            if math.isnan(value):  # no such adapter there and then
-                continue
-            shade = (shades or values)[y][x]
-            colour = "white" if shade > dark else "#33373d"
-            axis.text(x, y, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)
+            if not math.isnan(value):  # no such adapter there and then
+                colour = "white" if shades[y][x] > DARK else "#33373d"
+                axis.text(x, y, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)
+
+
+def _colour_bar(bar: Any, label: str) -> None:
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -68,7 +68,7 @@ def test_gates_before_stage_two_may_hold_fewer_adapters_than_after() -> None:
         "before": {"layers.4": {"intent": {"shared": 1.0}}},
         "after": {"layers.4": {"intent": {"shared": 0.25, "intent": 0.75}}, "layers.5": {"intent": {"intent": 1.0}}},
     }
-    shown = words(gate_heatmaps(gates))
+    shown = words(gate_heatmaps(gates, "stage two"))
     assert "0.00" not in shown  # an adapter that was not there has no weight, not a weight of zero
     assert {"0.25", "0.75", "before stage two", "after stage two", "layers.5"} <= shown
 
