@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -154,9 +153,3 @@ def _actions(turn: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    from domains.command import main
-
-    sys.exit(main(["assistant", *sys.argv[1:]]))

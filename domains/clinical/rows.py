@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -168,9 +167,3 @@ def _cells(row: ElementTree.Element, name: str, texts: list[str]) -> Iterator[tu
         if value is not None:
             column = re.sub(r"\d", "", cell.attrib["r"])
             yield column, texts[int(value)] if cell.get("t") == "s" else value
-
-
-if __name__ == "__main__":
-    from domains.command import main
-
-    sys.exit(main(["clinical", *sys.argv[1:]]))

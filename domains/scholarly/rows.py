@@ -1,7 +1,6 @@
 """The rows of the domain scholarly, from public files: citations, terms, entailment, abstracts."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,9 +91,3 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8") as opened:
         for line in opened:
             yield json.loads(line)
-
-
-if __name__ == "__main__":
-    from domains.command import main
-
-    sys.exit(main(["scholarly", *sys.argv[1:]]))
