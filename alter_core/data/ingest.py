@@ -5,7 +5,7 @@ of files, brings equal inputs together, and makes any first rows a fair sample.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,13 +14,11 @@ from alter_core.data.callables import Callables
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.fingerprint import INGESTION, source_fingerprint
 from alter_core.data.places import Roots
-from alter_core.data.reading import Reader
+from alter_core.data.reading import Progress, Reader
 from alter_core.errors import DataError, WorkspaceError
 from alter_core.spec import SOURCE_KINDS, DomainSpec
 from alter_core.whole import digest_of, write_json, written_whole
 from alter_core.workspace import Workspace
-
-Progress = Callable[..., None]
 
 
 def dataset_at_hand(spec: DomainSpec, folder: Path, workspace: Workspace, data_root: Path | None) -> TaskDataset | None:

@@ -14,6 +14,7 @@ from alter_core.data.cells import Cells, WrittenNumber
 from alter_core.data.files import ENDINGS, read_file
 from alter_core.data.packed import COMPRESSED
 from alter_core.data.places import File
+from alter_core.data.separated import SEPARATORS
 from alter_core.errors import DataError
 from alter_core.inference.predict import Predictor
 from alter_core.problems import Problems, TooManyProblems, did_you_mean, kind_of, listed
@@ -23,7 +24,6 @@ from alter_core.whole import written_whole
 CHUNK_ROWS = 4096
 """Rows in memory at once: enough for batches of like lengths, few enough for any machine."""
 ADDED = ("prediction", "score", "truncated", "abstain")
-SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 class Progress(Protocol):
