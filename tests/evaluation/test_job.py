@@ -268,7 +268,7 @@ def test_test_rows_are_scored_and_training_rows_give_the_majority(
         seen.update({task: len(of) for task, of in held.items()})
         return majority_targets(held)
 
-    monkeypatch.setattr("alter_core.evaluation.baselines.majority_targets", majority)
+    monkeypatch.setattr("alter_core.evaluation.run.majority_targets", majority)
     card = run(job_for(ready, tmp_path, subjects=[{"name": "z", "output": str(tmp_path / "z")}]))["z"]
     for task, rows in card.row_scores.items():
         assert rows.keys() <= set(ready["dataset"].rows("test", task)["id"])
