@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from alter_core.collector import collect_rarely
 from alter_core.errors import AlterError, SpecError, Stopped
 from alter_core.problems import lines_of
 
@@ -72,6 +73,7 @@ def main(
     run: should import what is heavy itself, so that a wrong job file is told at once. SIGTERM does not end it: it asks
     the function that it is given, and raises Stopped where there is nothing left to keep.
     """
+    collect_rarely()
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1:
         sys.stderr.write(f"usage: python -m alter_core.{what}.job JOB.json\n")

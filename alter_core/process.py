@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -148,7 +147,8 @@ def _rows(metrics: Path | None, process: "subprocess.Popen[bytes]", position: in
         ended = process.poll() is not None
         if not ended:
             yield None
-            time.sleep(POLL_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
 
 
 def stop_tree(process: "subprocess.Popen[bytes]") -> None:

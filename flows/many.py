@@ -4,14 +4,18 @@ no other.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypedDict
 
 import typer
 from prefect import tags
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL
 from prefect.utilities.urls import url_for
 from rich.table import Table
 
@@ -24,6 +28,7 @@ from flows.production.ending import explained
 from flows.production.exit_codes import FAILED, WRONG
 from flows.production.outcome import Outcome
 from flows.production.plan import Plan, named_once
+from flows.production.stores import model_store
 from flows.production.unchanged import unchanged
 
 
@@ -39,6 +44,8 @@ class Parameters(TypedDict, total=False):
 
 
 POLL_SECONDS = 2.0
+_NEEDED_LATER = ("great_expectations", "transformers.modeling_utils")
+"""What a run imports for seconds, in the time that its server takes to start."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,35 @@ def read_plans(domains: Sequence[str], data_root: Path | None) -> tuple[list[Pla
 
 def produce_here(plan: Plan, parameters: Parameters) -> Outcome:
     """One domain in this process, tagged so that `alter status` finds its flow run. Raises what the flow raises."""
-    from flows.deployments.deploy import server_errors
-    from flows.produce import produce
+    with _server_starting():
+        from flows.deployments.deploy import server_errors
+        from flows.produce import produce
 
+        for module in _NEEDED_LATER:
+            import_module(module)
+        with suppress(AlterError, OSError):  # the flow opens it again, and says why it cannot
+            model_store(plan.workspace)
     with tags(TAG, domain_tag(plan.spec.name)), server_errors():
         outcome: Outcome = produce(str(plan.file), **parameters)
         return outcome
+
+
+@contextmanager
+def _server_starting() -> Iterator[None]:
+    """The server that Prefect starts for this process, where PREFECT_API_URL names none, comes up beside the block."""
+    if PREFECT_API_URL.value():
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # late for speed: the half of Prefect that serves
+
+    def start() -> None:
+        with suppress(Exception):  # the flow tries again, and says why it cannot
+            SubprocessASGIServer().start()
+
+    starting = Thread(target=start, daemon=True)  # Ctrl-C waits for no server
+    starting.start()
+    yield
+    starting.join()
 
 
 def produce_each(plans: Sequence[Plan], parameters: Parameters, on_end: Callable[[Ended], None]) -> list[Ended]:

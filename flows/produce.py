@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from prefect import flow
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
 from alter_core.errors import AlterError, QualityBlocked, WorkspaceError
@@ -67,7 +68,9 @@ def produce(
     plan = Plan.read(domain, Path(data_root) if data_root else None, added, refresh)
     if why:
         steps.log_line(f"started because {why}")
-    with _alone(plan), _full_disk_explained(plan):
+    # Steps have no tags, as in a deployed run: Prefect asks its server before each step what limits its tags have, and
+    # where that finds another write in the SQLite database it waits for 2 s.
+    with TagsContext(), _alone(plan), _full_disk_explained(plan):
         stores = Stores(plan.workspace, plan.spec.name)
         close_abandoned(plan, stores.tracker)
         publish.put_aside(plan, stores)

@@ -117,8 +117,10 @@ def compare_answers(
 
 def _answer(request: Path, target: Path) -> None:
     """What the fresh process does: load by URI, as any service would, and predict."""
+    import gc
     import time
 
+    gc.set_threshold(10_000)  # as alter_core/collector.py says why
     import mlflow
     import pandas as pd
 
@@ -129,6 +131,7 @@ def _answer(request: Path, target: Path) -> None:
     answers = model.predict(pd.DataFrame(asked["rows"])).to_dict("records")
     seconds = round(time.monotonic() - begin, 3)
     target.write_text(json.dumps({"answers": answers, "seconds": seconds}), encoding="utf-8")
+    gc.freeze()
 
 
 if __name__ == "__main__":

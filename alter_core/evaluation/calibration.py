@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from sklearn.calibration import calibration_curve
 
 from alter_core.evaluation.scorecard import Calibration, Reliability
 from alter_core.inference.decoding import tempered
@@ -67,11 +66,13 @@ def scores_at(answers: Sequence[Prediction], temperature: float) -> Float[ndarra
 
 
 def reliability(scores: Float[ndarray, " row"], right: Bool[ndarray, " row"]) -> Reliability:
-    """Of one row or more, in BINS bins."""
-    shares, means = calibration_curve(right, scores, n_bins=BINS, pos_label=True)
-    rows = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores))  # as there
-    bins = tuple(zip(means.tolist(), shares.tolist(), rows[rows > 0].tolist(), strict=True))
-    return Reliability(float(np.average(np.abs(shares - means), weights=rows[rows > 0])), bins)
+    """Of one row or more, in BINS bins as sklearn's `calibration_curve` makes them, which takes a second to import."""
+    _, places, rows = np.unique(
+        np.linspace(0, 1, BINS + 1)[1:-1].searchsorted(scores), return_inverse=True, return_counts=True
+    )
+    means, shares = (np.bincount(places, weights=values) / rows for values in (scores, right))
+    bins = tuple(zip(means.tolist(), shares.tolist(), rows.tolist(), strict=True))
+    return Reliability(float(np.average(np.abs(shares - means), weights=rows)), bins)
 
 
 def _losses(scores: Float[ndarray, " row"], right: Bool[ndarray, " row"]) -> Float[ndarray, " row"]:

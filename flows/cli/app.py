@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alter_core.collector import collect_rarely
 from alter_core.errors import AlterError
 from flows.cli import domain as commands_domain
 from flows.cli import predict as commands_predict
@@ -110,5 +111,6 @@ def ui(
 
 def main() -> None:
     """Entry point of the console script."""
+    collect_rarely()
     own = () if "--deployed" in sys.argv else ("run",)  # a deployed run does not stop with the command that waits
     ending.run(app, resumed=(*own, "add-task", "ablate"))

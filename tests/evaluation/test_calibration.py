@@ -1,15 +1,28 @@
 """Temperatures: what is fitted, when none is, and how far scores are from the share that is right."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from alter_core.evaluation.calibration import FEWEST_ROWS, TEMPERATURES, at, calibrate, fit, reliability, scores_at
+from alter_core.evaluation.calibration import (
+    BINS,
+    FEWEST_ROWS,
+    TEMPERATURES,
+    at,
+    calibrate,
+    fit,
+    reliability,
+    scores_at,
+)
 from alter_core.inference.predict import Prediction
 
 Behind = tuple[tuple[float, ...], ...]
@@ -104,10 +117,13 @@ def test_the_error_is_that_of_a_small_example_by_hand() -> None:
     assert found.error == pytest.approx((1 * 0.05 + 2 * 0.15 + 2 * 0.025) / 5)
 
 
-def test_a_score_on_the_edge_of_a_bin_is_counted_once() -> None:
-    found = reliability(np.array([0.0, 0.1, 0.3, 0.5, 1.0]), np.array([True] * 5))
-    assert sum(rows for *_, rows in found.bins) == 5
-    assert found.error == pytest.approx(1 - 1.9 / 5)
+@given(st.lists(st.tuples(st.floats(0, 1) | st.sampled_from([0.1, 0.3, 0.7]), st.booleans()), min_size=1, max_size=60))
+def test_bins_are_those_of_sklearn_and_count_each_row_once(rows: list[tuple[float, bool]]) -> None:
+    scores, right = np.array([score for score, _ in rows]), np.array([one for _, one in rows])
+    shares, means = calibration_curve(right, scores, n_bins=BINS, pos_label=True)
+    found = reliability(scores, right)
+    assert [bin[:2] for bin in found.bins] == list(zip(means, shares, strict=True))
+    assert sum(count for *_, count in found.bins) == len(rows)
 
 
 def test_scores_of_several_choices_are_the_product_of_each_at_the_temperature() -> None:
@@ -116,3 +132,8 @@ def test_scores_of_several_choices_are_the_product_of_each_at_the_temperature() 
     assert at(known, 2.0)[0].score == pytest.approx(first * second)
     free = Prediction("a", 0.25, False)
     assert at([free], 2.0) == [free]
+
+
+def test_scoring_models_needs_no_sklearn() -> None:
+    code = "import sys; from alter_core.evaluation import baselines, calibration; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 0

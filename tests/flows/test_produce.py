@@ -10,9 +10,11 @@ from unittest.mock import ANY
 
 import pytest
 from filelock import FileLock, Timeout
+from prefect import tags
+from prefect.context import TagsContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from alter_core.errors import WorkspaceError
+from alter_core.errors import AlterError, WorkspaceError
 from flows import notify as notify_module
 from flows.production.candidate import Candidate
 from flows.production.production import Quality
@@ -34,6 +36,17 @@ def test_two_productions_of_a_domain_in_one_workspace_keep_out_of_each_others_wa
         lock.acquire(timeout=0)
     lock.acquire(timeout=0)
     lock.release()
+
+
+def test_steps_have_no_tags_though_the_run_has(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or Prefect asks its server before each step what limits they have."""
+
+    def first_step(*_: object) -> None:
+        raise AlterError(f"tags {sorted(TagsContext.get().current_tags)}")
+
+    monkeypatch.setattr(flow, "close_abandoned", first_step)
+    with tags("alter"), pytest.raises(AlterError, match=r"tags \[\]"):
+        flow.produce.fn(str(read().file))
 
 
 def test_a_champion_that_was_made_meanwhile_is_scored_and_decided_against(
