@@ -5,6 +5,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,3 +307,27 @@ def test_options_of_run_reach_the_flow(
     alter("run", file, "--deployed")
     alter("run", file, "--deployed", "--data-root", str(tmp_path))
     assert ["data_root" in one for one in given] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"), [(["--help"], set()), (["check"], set()), (["models"], {"mlflow", "pandas"})], ids=str
+)
+def test_a_command_that_only_looks_imports_no_more_than_it_needs(
+    command: list[str], needed: set[str], tmp_path: Path
+) -> None:
+    """Each of these takes a second or more to import."""
+    heavy = ("great_expectations", "matplotlib", "mlflow", "pandas", "prefect", "sklearn", "torch", "transformers")
+    code = (
+        "import sys\n"
+        "from flows.cli.app import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        f"print(*[name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        env={**os.environ, "ALTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stderr.split()) == needed
