@@ -14,6 +14,7 @@ from prefect import flow
 from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
+from alter_core.collector import collect_rarely
 from alter_core.errors import AlterError, QualityBlocked, WorkspaceError
 from alter_core.spec.load import load_domain
 from flows import artifacts, news, publish, steps
@@ -64,6 +65,7 @@ def produce(
     why: what started it, where no person did.
     Raises AlterError subclasses for wrong input and failed jobs; nothing is registered then.
     """
+    collect_rarely()  # for a process that Prefect started
     begin = time.monotonic()
     plan = Plan.read(domain, Path(data_root) if data_root else None, added, refresh)
     if why:
