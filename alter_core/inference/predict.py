@@ -60,7 +60,7 @@ class Prediction:
     behind: Choices = ()
     """Of a label: what its score at any temperature is made of (`decoding.tempered`)."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As answers are given and logged."""
         told = {"prediction": self.text, "score": float(self.score)}
         return told | {"truncated": self.truncated, "abstain": self.abstain}
