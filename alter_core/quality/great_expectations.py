@@ -65,7 +65,7 @@ class Suite:
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         # The suite keeps its own copies in an order of its own: results are matched by this number.
-        numbered = [e.model_copy() if hasattr(e, "model_copy") else e.copy() for e in expectations]
+        numbered = [each.copy() for each in expectations]
         for number, each in enumerate(numbered):
             each.meta = {"number": number}
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=[*numbered, *_row_counts(numbered)]))
