@@ -90,6 +90,7 @@ EVERY = {*SCORED, "data set", "quality report"}
         ("alter_core/quality/checks.py", {"quality report", "run"}),
         ("alter_core/spec/task.py", EVERY),
         ("alter_core/ablation/peft_arms.py", {"ablation trial"}),
+        ("alter_core/ablation/arms.py", set()),
         ("alter_core/ablation/job.py", set()),
         ("alter_core/ablation/table.py", set()),
         ("alter_core/ablation/plot.py", set()),

@@ -1,62 +1,30 @@
-"""The arms of an ablation: what is compared. All but the two peft arms are domain specs, and no code apart.
+"""The arms of an ablation, made. All but the two peft arms are domain specs, and no code apart.
 
 Every trained arm gets the domain's two-stage model's number of trained parameters, as nearly as its form allows, and
 the same number of optimizer steps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from pydantic import ValidationError
-from torch import nn
 
+from alter_core.ablation.arm import Arm, Family, PeftChoice
+from alter_core.ablation.shapes import Shapes
 from alter_core.errors import SpecError
-from alter_core.mta import MTAConfig, inject
-from alter_core.mta.architectures import Side, find_architecture, find_blocks
-from alter_core.mta.injection import mta_blocks
 from alter_core.problems import lines_of
 from alter_core.spec import DomainSpec, StageSpec
+from alter_core.spec.mta import MTAConfig
 
-Family = Literal["mta", "baseline", "instead"]
-"""instead: what a user would take instead of a model; it is told beside the best baseline, never as it."""
 Parts = Mapping[str, Any]
 """Parts of a spec as a person writes them; the spec's own check tells what is wrong with them."""
 SOFT_KEEP = 0.5
 """Gates that are soft from the start begin half at home, half spread: near the reference code's nearly even start."""
-
-
+UNTAUGHT = ("zero_shot", "bag_of_words")
+"""Arms that train nothing."""
 ALONE: Parts = {"leaves": 0, "drop_adapters": 0, "best_by_task": False, "hold": 0}
 """What a stage that is the only one does not do: it has all rows, and chooses nothing by task."""
-
-
-@dataclass(frozen=True)
-class PeftChoice:
-    """Adapters of the library peft on every linear of the blocks that have MTA layers."""
-
-    kind: Literal["lora", "poly"]
-    rank: int
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to make a model for the domain."""
-
-    name: str
-    title: str
-    family: Family
-    spec: DomainSpec | None
-    """How it trains; None: nothing trains. A peft arm trains `spec.stage_one`."""
-    peft: PeftChoice | None = None
-
-    def at(self, rate: float, seed: int) -> DomainSpec:
-        """The arm's spec with stage one at `rate`; stage two's rates keep their ratio to stage one's."""
-        assert self.spec is not None
-        factor = rate / self.spec.stage_one.learning_rate
-        stages = {str(name): _scaled(stage, factor) for name, stage in self.spec.stages.items()}
-        return self.spec.model_copy(update={**stages, "seed": seed})
 
 
 def make_arms(
@@ -75,9 +43,19 @@ def make_arms(
     made = {name: _variant(spec, name, parts) for name, parts in (variants or {}).items()}
     if names and set(names) <= made.keys():  # the others need their parameters counted, which takes seconds
         return tuple(arm for name, arm in made.items() if name in names)
+    usual = _usual(spec, backbone, train_rows)
+    found = [*(arm for arm in usual if arm.spec or arm.name in UNTAUGHT), *made.values()]
+    known = [arm.name for arm in found]
+    if unknown := [name for name in names or () if name not in known]:
+        raise SpecError(f"no such arm: {', '.join(unknown)}; arms are {', '.join(known)}")
+    return tuple(arm for arm in found if names is None or arm.name in names)
+
+
+def _usual(spec: DomainSpec, backbone: Path, train_rows: int) -> list[Arm]:
+    """What every domain is compared by; an arm that has no form here has no spec, as UNTAUGHT have none."""
     one = spec.stage_one
     whole = {"steps": spec.count_steps(train_rows), "epochs": None}
-    shapes = _Shapes(backbone, spec)
+    shapes = Shapes(backbone, spec)
     budget = shapes.trained(spec)
     count = len(spec.tasks)
 
@@ -102,7 +80,7 @@ def make_arms(
     lora_spec = arm("", "", "baseline", {}, {"start": None}).spec if linear else None
     poly_spec = arm("", "", "baseline", {}, {"start": None, "gradient_checkpointing": False}).spec if linear else None
     ranks = {"lora": budget // max(linear, 1) or 1, "poly": budget // max(linear * count, 1) or 1}
-    arms = [
+    return [
         Arm("zero_shot", "backbone, zero-shot", "baseline", None),
         Arm("bag_of_words", "bag of words or copy", "instead", None),
         arm(
@@ -136,12 +114,6 @@ def make_arms(
         ),
         Arm("peft_poly", "Poly (peft)", "baseline", poly_spec, PeftChoice("poly", ranks["poly"])),
     ]
-    found = [found for found in arms if found.spec or found.name in ("zero_shot", "bag_of_words")]
-    found += made.values()
-    known = [arm.name for arm in found]
-    if unknown := [name for name in names or () if name not in known]:
-        raise SpecError(f"no such arm: {', '.join(unknown)}; arms are {', '.join(known)}")
-    return tuple(arm for arm in found if names is None or arm.name in names)
 
 
 def _variant(spec: DomainSpec, name: str, parts: Parts) -> Arm:
@@ -157,76 +129,3 @@ def _variant(spec: DomainSpec, name: str, parts: Parts) -> Arm:
         return Arm(name, f"MTA, {name}", "mta", DomainSpec.model_validate(whole))
     except ValidationError as error:
         raise SpecError(f"variant {name} is no domain spec", lines_of(error)) from error
-
-
-def _scaled(stage: StageSpec, factor: float) -> StageSpec:
-    gates = stage.gate_learning_rate
-    return stage.model_copy(
-        update={
-            "learning_rate": stage.learning_rate * factor,
-            "gate_learning_rate": gates * factor if gates else None,
-        }
-    )
-
-
-class _Shapes:
-    """Counts of parameters, on models without memory."""
-
-    def __init__(self, backbone: Path, spec: DomainSpec) -> None:
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-        config = AutoConfig.from_pretrained(backbone, trust_remote_code=False)
-        self._loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        self._config = config
-        self._spec = spec
-        model = self._model()
-        self._blocks = find_blocks(model, find_architecture(model))
-
-    def trained(self, spec: DomainSpec) -> int:
-        """Parameters that any stage of `spec` trains."""
-        mta = inject(self._model(), spec.mta, spec.task_names, fingerprint=False)
-        names: dict[str, int] = {}
-        for stage in spec.stages.values():
-            mta.use_adapters(task=stage.active != "shared", shared=stage.active != "task")
-            names |= {name: parameter.numel() for name, parameter in mta.set_trainable(stage.parts)}
-        return sum(names.values())
-
-    def rank_for(self, budget: int, config: Parts) -> int:
-        """The rank of task adapters that trains about `budget` parameters; `config` has rank 1."""
-        tried = MTAConfig.model_validate({**self._spec.mta.model_dump(), **config})
-        mta = inject(self._model(), tried, self._spec.task_names, fingerprint=False)
-        each = sum(parameter.numel() for _, parameter in mta.set_trainable({"task_adapters"}))
-        return max(1, round(budget / max(each, 1)))
-
-    def layers_for(self, budget: int) -> dict[str, str]:
-        """The `layers` whose FFNs hold about `budget` parameters, from the last block down; never fewer than the
-        domain's own."""
-        ffn = {"layers": "last_1", "encoder_layers": "last_1", "adapter": "lora", "rank": 1, "homes": {}}
-        ffn |= {"shared_adapters": 1, "shared_adapter": "ffn", "shared_place": "beneath"}
-        if "encoder" not in self._blocks:
-            ffn["encoder_layers"] = None
-        tried = MTAConfig.model_validate({**self._spec.mta.model_dump(), **ffn})
-        mta = inject(self._model(), tried, self._spec.task_names, fingerprint=False)
-        each = sum(parameter.numel() for _, parameter in mta.set_trainable({"shared_adapters"}))
-        least = max(len(numbers) for numbers in self._chosen().values())
-        most = min(len(blocks) for blocks in self._blocks.values())
-        layers = f"last_{min(max(round(budget / each), least, 1), most)}"
-        return {"layers": layers} | ({"encoder_layers": layers} if "encoder" in self._blocks else {})
-
-    def linear_rank(self) -> int:
-        """Parameters that one rank of LoRA takes on every linear of the blocks with MTA layers."""
-        chosen = self._chosen()
-        return sum(
-            module.in_features + module.out_features
-            for side, numbers in chosen.items()
-            for number in numbers
-            for module in self._blocks[side][number].modules()
-            if isinstance(module, nn.Linear)
-        )
-
-    def _chosen(self) -> dict[Side, list[int]]:
-        return mta_blocks(self._blocks, self._spec.mta)
-
-    def _model(self) -> Any:
-        with torch.device("meta"):
-            return self._loader.from_config(self._config, trust_remote_code=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from alter_core.ablation.arms import Arm
+from alter_core.ablation.arm import Arm
 from alter_core.ablation.grid import best_rate, rates_to_try
 from alter_core.ablation.trials import Bench, Split, Trial
 from alter_core.backbone import load_backbone

@@ -17,7 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from alter_core import job as jobs
-from alter_core.ablation.arms import Arm, Parts, make_arms
+from alter_core.ablation.arm import Arm
+from alter_core.ablation.arms import Parts, make_arms
 from alter_core.ablation.duration import Guess, Sayer, Step, all_steps, expected_seconds, tuning_steps, what_is_shared
 from alter_core.ablation.grid import best_rate, is_at_edge, rates_to_try
 from alter_core.ablation.page import to_markdown

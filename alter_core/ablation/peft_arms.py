@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alter_core.ablation.arms import PeftChoice
+from alter_core.ablation.arm import PeftChoice
 from alter_core.backbone import load_backbone
 from alter_core.mta.architectures import Side, find_architecture, find_blocks
 from alter_core.mta.injection import mta_blocks

@@ -6,7 +6,7 @@ Losses tell arms apart whose scores cannot; what passes is decided by scores, in
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from alter_core.ablation.arms import Arm
+from alter_core.ablation.arm import Arm
 from alter_core.ablation.duration import Sayer
 from alter_core.ablation.intervals import Scores, macro, paired_by_seed, seed_table
 from alter_core.ablation.losses import RowLosses

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alter_core.ablation.arms import Arm, Family
+from alter_core.ablation.arm import Arm, Family
 from alter_core.ablation.intervals import (
     Scores,
     macro,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BeforeValidator
 
-from alter_core.ablation.arms import Arm
+from alter_core.ablation.arm import Arm
 from alter_core.ablation.intervals import macro, row_table
 from alter_core.ablation.losses import RowLosses, row_losses
 from alter_core.ablation.peft_arms import ADAPTERS, PeftHandle, PeftKind

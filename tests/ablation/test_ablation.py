@@ -10,7 +10,8 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alter_core.ablation import trials
-from alter_core.ablation.arms import Arm, make_arms
+from alter_core.ablation.arm import Arm
+from alter_core.ablation.arms import make_arms
 from alter_core.ablation.duration import expected_seconds
 from alter_core.ablation.intervals import macro, macro_interval, paired_difference
 from alter_core.ablation.job import AblationJob

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alter_core.ablation.arms import PeftChoice
+from alter_core.ablation.arm import PeftChoice
 from alter_core.ablation.peft_arms import PeftHandle
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.inference.predict import Predictor
