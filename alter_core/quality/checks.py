@@ -34,60 +34,30 @@ def row_checks(task: TaskSpec, place: str) -> list[Check]:
     Raises SpecError when the spec names an expectation that is not there.
     """
     quality = task.quality
-    short = 1 - quality.max_over_length
+    short, most = 1 - quality.max_over_length, task.effective_max_target_tokens
+    length, value = "ExpectColumnValueLengthsToBeBetween", "ExpectColumnValuesToBeBetween"
     checks = [
-        *(
-            _row(
-                f"{column} is there",
-                "block",
-                "ExpectColumnValueLengthsToBeBetween",
-                column,
-                {"min_value": 1},
-                f"{{found}} of {column}s are empty",
-                "fill them, or take the rows out of the source",
-            )
-            for column in ("input", "target")
-        ),
-        _row(
-            "inputs fit max_input_tokens",
-            "warn",
-            "ExpectColumnValuesToBeBetween",
-            "input_tokens",
-            {"max_value": task.max_input_tokens, "mostly": short},
-            f"{{found}} of inputs are longer than {task.max_input_tokens} tokens; at most {_percent(1 - short)} may be",
-            "raise max_input_tokens, or shorten the inputs: what is over it is cut",
-        ),
-        _row(
-            "targets fit max_target_tokens",
-            "block" if task.task_type.labelled else "warn",
-            "ExpectColumnValuesToBeBetween",
-            "target_tokens",
-            {"max_value": task.effective_max_target_tokens},
-            f"{{found}} of targets are longer than {task.effective_max_target_tokens} tokens",
-            "raise max_target_tokens, or shorten the targets: what is over it is cut",
-        ),
-        _row(
-            "targets come back from their tokens",
-            "warn",
-            "ExpectColumnValueLengthsToBeBetween",
-            "read_back",
-            {"max_value": 0},
-            "{found} of targets are others once the backbone's tokenizer has encoded and decoded them",
-            "write them with characters that it knows, or choose another backbone: they are taught as it reads them",
-        ),
-    ]
+        *(_row(f"{column} is there", "block", length, column, {"min_value": 1},
+               f"{{found}} of {column}s are empty", "fill them, or take the rows out of the source")
+          for column in ("input", "target")),
+        _row("inputs fit max_input_tokens", "warn", value, "input_tokens",
+             {"max_value": task.max_input_tokens, "mostly": short},
+             f"{{found}} of inputs are longer than {task.max_input_tokens} tokens; at most {1 - short:.1%} may be",
+             "raise max_input_tokens, or shorten the inputs: what is over it is cut"),
+        _row("targets fit max_target_tokens", "block" if task.task_type.labelled else "warn", value, "target_tokens",
+             {"max_value": most}, f"{{found}} of targets are longer than {most} tokens",
+             "raise max_target_tokens, or shorten the targets: what is over it is cut"),
+        _row("targets come back from their tokens", "warn", length, "read_back", {"max_value": 0},
+             "{found} of targets are others once the backbone's tokenizer has encoded and decoded them",
+             "write them with characters that it knows, or choose another backbone: they are taught as it reads them"),
+    ]  # fmt: skip
     if quality.input_pattern is not None:
         checks.append(
-            _row(
-                "inputs match input_pattern",
-                "warn",
-                "ExpectColumnValuesToMatchRegex",
-                "input",
-                {"regex": quality.input_pattern},
-                f"{{found}} of inputs do not match {_verbatim(repr(quality.input_pattern))}",
-                "mend the rows, or the pattern in quality > input_pattern",
-            )
-        )
+            _row("inputs match input_pattern", "warn", "ExpectColumnValuesToMatchRegex", "input",
+                 {"regex": quality.input_pattern},
+                 f"{{found}} of inputs do not match {_verbatim(repr(quality.input_pattern))}",
+                 "mend the rows, or the pattern in quality > input_pattern")
+        )  # fmt: skip
     for number, asked in enumerate(quality.expectations):
         where = f"{place} > quality > expectations[{number}]"
         checks.append(
@@ -146,24 +116,16 @@ def count_checks(task: TaskSpec) -> list[Check]:
                "that no model could be right",
                "raise max_target_tokens where targets are cut; else choose a backbone whose tokenizer knows their "
                "characters"),
-    ]  # fmt: skip
-    checks.append(
         _count("case tells no inputs apart", "warn", "by_case", None, 0,
                "{found} inputs differ from another by case alone and have another target; all of them were kept",
-               "see that case means something there", "by_case")
-    )  # fmt: skip
+               "see that case means something there", "by_case"),
+    ]  # fmt: skip
     if quality.language is not None:
         checks.append(
-            _count(
-                "in the language asked for",
-                "warn",
-                "other_language_share",
-                None,
-                quality.max_other_language,
-                f"{{found}} of inputs are not in {quality.language!r}; at most {{limit}} may be",
-                "filter the source with source > where, or unset quality > language",
-            )
-        )
+            _count("in the language asked for", "warn", "other_language_share", None, quality.max_other_language,
+                   f"{{found}} of inputs are not in {quality.language!r}; at most {{limit}} may be",
+                   "filter the source with source > where, or unset quality > language")
+        )  # fmt: skip
     if task.task_type.labelled:
         # Labels that the spec lists side by side are meant so.
         severity: Severity = "warn" if task.labels else "block"
@@ -222,10 +184,6 @@ def _count(
     made = expectation("ExpectColumnValuesToBeBetween", {"column": column, **given}, severity, name)
     limit = low if high is None else high
     return Check(name, severity, made, wrong, remedy, column=column, limit=limit, examples=examples)
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
 
 
 def _said(arguments: Mapping[str, object]) -> str:
