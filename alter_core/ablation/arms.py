@@ -66,14 +66,8 @@ def _usual(spec: DomainSpec, backbone: Path, train_rows: int) -> list[Arm]:
 
     single = {"adapter": "lora", "shared_adapters": 0, "shared_adapter": None, "shared_place": "beside", "homes": {}}
     single["rank"] = shapes.rank_for(budget, {**single, "rank": 1})
-    plain = {
-        "adapter": "lora",
-        "rank": 1,
-        "shared_adapters": 1,
-        "shared_adapter": "ffn",
-        "shared_place": "beneath",
-        **shapes.layers_for(budget),
-    }
+    plain = {"adapter": "lora", "rank": 1, "shared_adapters": 1, "shared_adapter": "ffn", "shared_place": "beneath"}
+    plain |= shapes.layers_for(budget)
     linear = shapes.linear_rank()
     both = {part for stage in spec.stages.values() for part in stage.parts} - {"backbone"}
     # peft's arms stand on linears, which GPT-2's blocks have none of. Poly cannot be run again by checkpointing.
@@ -83,37 +77,18 @@ def _usual(spec: DomainSpec, backbone: Path, train_rows: int) -> list[Arm]:
     return [
         Arm("zero_shot", "backbone, zero-shot", "baseline", None),
         Arm("bag_of_words", "bag of words or copy", "instead", None),
-        arm(
-            "plain_multi_task",
-            "plain multi-task",
-            "baseline",
-            plain,
-            {"trains": ("shared_adapters",), "active": "shared", "gate": "hard", "start": None},
-        ),
+        arm("plain_multi_task", "plain multi-task", "baseline", plain,
+            {"trains": ("shared_adapters",), "active": "shared", "gate": "hard", "start": None}),
         Arm("mta_two_stages", "MTA, two stages", "mta", spec if spec.stage_two else None),
         arm("mta_stage_one", "MTA, stage one only", "mta", {}, {"drop_adapters": one.drop_adapters}),
-        arm(
-            "mta_one_stage",
-            "MTA, one stage, soft from the start",
-            "mta",
-            {},
-            {
-                "trains": tuple(sorted({*both, "task_adapters", "gates"})),
-                "active": "all",
-                "gate": "soft",
-                "keep": SOFT_KEEP,
-            },
-        ),
+        arm("mta_one_stage", "MTA, one stage, soft from the start", "mta", {},
+            {"trains": tuple(sorted({*both, "task_adapters", "gates"})), "active": "all", "gate": "soft",
+             "keep": SOFT_KEEP}),
         Arm("peft_lora", "one shared LoRA (peft)", "baseline", lora_spec, PeftChoice("lora", ranks["lora"])),
-        arm(
-            "single_task",
-            "single-task adapters",
-            "baseline",
-            single,
-            {"trains": ("task_adapters",), "active": "all", "gate": "hard", "start": None},
-        ),
+        arm("single_task", "single-task adapters", "baseline", single,
+            {"trains": ("task_adapters",), "active": "all", "gate": "hard", "start": None}),
         Arm("peft_poly", "Poly (peft)", "baseline", poly_spec, PeftChoice("poly", ranks["poly"])),
-    ]
+    ]  # fmt: skip
 
 
 def _variant(spec: DomainSpec, name: str, parts: Parts) -> Arm:
