@@ -28,7 +28,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from alter_core.backbone import load_backbone, resolve_backbone
@@ -39,6 +38,8 @@ from alter_core.training.attention import choose_attention
 from alter_core.training.batches import EncodedRows, Ragged, SamplingPlan, collate, divide_by_task
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import PACKED_TOKENS_PER_PART
+from alter_core.training.replicas import Replicas
+from alter_core.training.row_losses import token_losses
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import Workspace
 
@@ -58,7 +59,8 @@ class Arm:
     """One way to train: a step over given rows, and what it trains."""
 
     name: str
-    step: Callable[[np.ndarray[Any, Any]], None]
+    step: Callable[..., None]
+    """Of rows (row,), or with in_turn=True in the calling thread alone."""
     parameters: int
 
 
@@ -102,16 +104,19 @@ def mta_arm(
         cache.fill(np.arange(len(rows)), lambda *_args, **_fields: None)
         seconds = time.perf_counter() - begin
 
-    def step(chosen: np.ndarray[Any, Any]) -> None:
+    replicas, lengths = Replicas(forward), rows.prompts.lengths + rows.targets.lengths
+    trained = [p for p in mta.model.parameters() if p.requires_grad]
+
+    def loss_of(replica: TargetForward, part: np.ndarray[Any, Any]) -> torch.Tensor:
+        batch = collate(rows, part, PAD, packed=packed).to(device)
+        return (token_losses(replica, batch, cache, autocast=False) * batch.weights).sum() / ROWS_PER_STEP
+
+    def step(chosen: np.ndarray[Any, Any], in_turn: bool = False) -> None:
         parts = [chosen]
         if packed and device.type == "cpu":  # as training does
-            lengths = rows.prompts.lengths + rows.targets.lengths
-            parts = divide_by_task(chosen, lengths, rows.task_ids, 0, 1, 1, PACKED_TOKENS_PER_PART)
-        for part in parts:
-            batch = collate(rows, part, PAD, packed=packed).to(device)
-            states = cache.states(batch).to(device) if cache else None
-            losses = F.cross_entropy(forward.logits(batch, states).float(), batch.targets, reduction="none")
-            ((losses * batch.weights).sum() / len(chosen)).backward()
+            most = PACKED_TOKENS_PER_PART // len(replicas)
+            parts = divide_by_task(chosen, lengths, rows.task_ids, 0, 1, 1, most)
+        replicas.gradients(loss_of, parts, lengths, trained, in_turn)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -140,7 +145,7 @@ def peft_arm(
     choose_attention(model, rows.longest, device)
     optimizer, own = optimizer_of(wrapped)
 
-    def step(chosen: np.ndarray[Any, Any]) -> None:
+    def step(chosen: np.ndarray[Any, Any], in_turn: bool = True) -> None:
         batch = collate(rows, chosen, PAD).to(device)
         labels = torch.full_like(batch.inputs, -100)
         # The model shifts by one itself; its last token has no answer here, as with any padded batch.
@@ -176,7 +181,7 @@ def measure(
 def flops_of(arm: Arm, rows: np.ndarray[Any, Any]) -> float:
     """Floating point operations of a step over `rows`, for each row, as torch counts them."""
     with FlopCounterMode(display=False) as counter:
-        arm.step(rows)
+        arm.step(rows, in_turn=True)
     return counter.get_total_flops() / len(rows)
 
 

@@ -1,6 +1,7 @@
 """The training loop: one, for every stage. It reads from top to bottom; what varies is in StageSpec."""
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 
 import numpy as np
@@ -18,6 +19,7 @@ from alter_core.training.by_task import Losses, adapters_off, take_better
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
+from alter_core.training.replicas import MOST, Replicas
 from alter_core.training.result import StepScore
 from alter_core.training.row_losses import losses_of, token_losses
 from alter_core.training.session import Session, Training
@@ -29,7 +31,6 @@ from alter_core.training.stages import (
     scores_due,
     set_rates,
 )
-from alter_core.training.trunk_cache import TrunkCache
 
 TOKENS_PER_PART = 1024
 """Padding counted: with fewer, a CPU loses more to each part's own cost than shorter lines save it in padding."""
@@ -92,22 +93,24 @@ def train(job: Training) -> tuple[Progressed, Named]:
     def save() -> None:
         checkpoints.save_checkpoint(job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best)
 
-    set_training_mode(forward, stage)
+    def loss_of(replica: TargetForward, rows: Rows) -> Tensor:
+        return (
+            _loss(job, replica, collate(job.rows, rows, job.pad, replica.decoder_start, packed)) / stage.rows_per_step
+        )
+
+    replicas = _replicas(job, forward, lambda replica: loss_of(replica, plan.rows(0)[:1]))
     session.begin()
     while done.step < steps and not done.stopped_early:
         step = done.step
         torch.manual_seed(_step_seed(job, step))  # dropout: a function of the step, so that resuming repeats it
         set_rates(optimizer, rate_at(stage, step, steps))
         chosen = plan.rows(step)
-        parts = _parts(job, lengths, chosen, packed)
-        loss = torch.zeros((), device=accelerator.device)
+        parts = _parts(job, lengths, chosen, packed, len(replicas))
         counter = FlopCounterMode(display=False) if step == 0 else nullcontext()
-        with counter, mta.leaving_out(dropped_at(stage, step, steps, len(mta.tasks), job.seed)):
-            for rows in parts:
-                batch = collate(job.rows, rows, job.pad, forward.decoder_start, packed)
-                part = _loss(job, forward, batch, job.cache) / stage.rows_per_step
-                part.backward()  # type: ignore[no-untyped-call]
-                loss += part.detach()
+        with counter, ExitStack() as dropped:
+            for replica in replicas.forwards:
+                dropped.enter_context(replica.mta.leaving_out(dropped_at(stage, step, steps, len(mta.tasks), job.seed)))
+            loss = replicas.gradients(loss_of, parts, lengths, [p for _, p in trained], in_turn=step == 0)
         value, stop = _reduced(job, trained, loss)
         if not np.isfinite(value):
             raise Diverged(
@@ -146,6 +149,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
             f"{job.name}: weights are no numbers after step {done.step}; lower learning_rate, or set precision: fp32"
         )
     done.gate_tables["after"] = mta.gate_table()
+    replicas.close()
     session.close()
     return done, trained
 
@@ -174,10 +178,23 @@ def _by_task(job: Training, losses: Losses) -> dict[str, float]:
     return {task: float(sums[i] / counts[i]) for i, task in enumerate(job.mta.tasks) if counts[i]}
 
 
-def _loss(job: Training, forward: TargetForward, batch: Batch, cache: TrunkCache | None) -> Tensor:
+def _replicas(job: Training, forward: TargetForward, loss_of: Callable[[TargetForward], Tensor]) -> Replicas:
+    """The model in training mode, as often as this process can run it at once; one where that is not the same."""
+    set_training_mode(forward, job.stage)
+    replicas = Replicas(
+        forward, 1 if job.autocast else MOST
+    )  # autocast keeps one store of cast weights for all threads
+    if why := replicas.differ(loss_of):
+        replicas.close()
+        job.log(phase="start", text=f"{job.name} computes part after part: {why}")
+        return Replicas(forward, 1)
+    return replicas
+
+
+def _loss(job: Training, forward: TargetForward, batch: Batch) -> Tensor:
     """Sum over rows of the mean loss of the row's target tokens."""
     batch = batch.to(job.accelerator.device)
-    return (token_losses(forward, batch, cache, job.autocast) * batch.weights).sum()
+    return (token_losses(forward, batch, job.cache, job.autocast) * batch.weights).sum()
 
 
 def _reduced(job: Training, trained: Named, loss: Tensor) -> tuple[float, bool]:
@@ -224,14 +241,14 @@ def _is_better(job: Training, done: Progressed) -> bool:
     return False
 
 
-def _parts(job: Training, lengths: Rows, chosen: Rows, packed: bool) -> list[Rows]:
+def _parts(job: Training, lengths: Rows, chosen: Rows, packed: bool, replicas: int) -> list[Rows]:
     """This process's rows of a step, in as many parts as the stage asks, and on a CPU so many that they pad little and
     need little memory."""
     process, processes = job.accelerator.process_index, job.accelerator.num_processes
     count = job.stage.accumulate
     if job.accelerator.device.type == "cpu" and packed:
         return divide_by_task(
-            chosen, lengths, job.rows.task_ids, process, processes, count, most=PACKED_TOKENS_PER_PART
+            chosen, lengths, job.rows.task_ids, process, processes, count, most=PACKED_TOKENS_PER_PART // replicas
         )
     if job.accelerator.device.type == "cpu":
         tokens = int(lengths[chosen].max()) * len(chosen)

@@ -12,10 +12,11 @@ from alter_core.mta.modes import evaluating
 from alter_core.training.batches import Batch, EncodedRows, collate, spread
 from alter_core.training.by_task import Losses
 from alter_core.training.forward import TargetForward
+from alter_core.training.lines import Rows
+from alter_core.training.replicas import map_rows
 from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
 
 
-@torch.no_grad()
 def losses_of(
     forward: TargetForward, rows: EncodedRows, pad: int, cache: TrunkCache | None, autocast: bool = False
 ) -> Losses:
@@ -23,12 +24,16 @@ def losses_of(
     found = np.zeros(len(rows))
     lengths, packed = rows.prompts.lengths + rows.targets.lengths, forward.can_pack(rows.longest)
     device = next(forward.blocks.parameters()).device
+
+    @torch.no_grad()  # in each thread
+    def run(replica: TargetForward, part: Rows) -> tuple[Batch, Tensor]:
+        batch = collate(rows, part, pad, replica.decoder_start, packed).to(device)
+        return batch, (token_losses(replica, batch, cache, autocast) * batch.weights).double().cpu()
+
     with evaluating(forward.model):
-        for part in spread(np.arange(len(rows)), lengths, rows.task_ids, packed, TOKENS_PER_BATCH):
-            batch = collate(rows, part, pad, forward.decoder_start, packed).to(device)
-            losses = token_losses(forward, batch, cache, autocast) * batch.weights
-            owners = np.repeat(batch.rows, rows.targets.lengths[batch.rows])
-            np.add.at(found, owners, losses.double().cpu().numpy())
+        parts = spread(np.arange(len(rows)), lengths, rows.task_ids, packed, TOKENS_PER_BATCH)
+        for batch, losses in map_rows(forward, run, parts):
+            np.add.at(found, np.repeat(batch.rows, rows.targets.lengths[batch.rows]), losses.numpy())
     return found
 
 

@@ -28,6 +28,7 @@ from alter_core.mta.fingerprint import tensor_digest
 from alter_core.training.batches import Batch, EncodedRows, collate, spread
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
+from alter_core.training.replicas import map_rows
 from alter_core.whole import digest_of, write_json
 from alter_core.workspace import Workspace
 
@@ -95,11 +96,16 @@ class TrunkCache:
             done: list[Rows] = []
             rows_done = tokens_done = tokens_run = 0
             packed = self.forward.can_pack(self.rows.longest)
-            for batch_rows in spread(todo, self.lengths, self.rows.task_ids, packed, TOKENS_PER_BATCH):
-                batch = collate(self.rows, batch_rows, self.pad, self.forward.decoder_start, packed)
-                device = next(self.forward.blocks.parameters()).device
-                hidden = self.forward.states(batch.to(device)).to(self.dtype).cpu()
-                self._write(batch, hidden.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy())
+            device = next(self.forward.blocks.parameters()).device
+
+            def run(forward: TargetForward, batch_rows: Rows) -> tuple[Batch, Tensor]:
+                batch = collate(self.rows, batch_rows, self.pad, forward.decoder_start, packed)
+                return batch, forward.states(batch.to(device)).to(self.dtype).cpu()
+
+            batches = spread(todo, self.lengths, self.rows.task_ids, packed, TOKENS_PER_BATCH)
+            for batch_rows, (batch, hidden) in zip(batches, map_rows(self.forward, run, batches), strict=True):
+                states = hidden.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
+                self._write(batch, states)
                 done.append(batch_rows)
                 rows_done += len(batch_rows)
                 tokens_done += int(self.lengths[batch_rows].sum())
