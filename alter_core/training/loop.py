@@ -19,6 +19,7 @@ from alter_core.training.by_task import Losses, adapters_off, take_better
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
+from alter_core.training.memory import release_free_memory
 from alter_core.training.replicas import MOST, Replicas
 from alter_core.training.result import StepScore
 from alter_core.training.row_losses import losses_of, token_losses
@@ -140,7 +141,9 @@ def train(job: Training) -> tuple[Progressed, Named]:
 
     if best is not None and done.best_step != done.step:
         checkpoints.put_weights({name: t.to(accelerator.device) for name, t in best.items()}, trained)
+    replicas.close()
     mta.model.eval()
+    release_free_memory(now=True)
     done.losses["after"] = _by_task(job, row_losses(job, forward))
     by_task = {task: f"{at.state}, {-at.gain:+.4f}" for task, at in (done.by_task or {}).items()}
     job.log(phase="validate", when="after", losses=done.losses["after"], **({"by_task": by_task} if by_task else {}))
@@ -149,7 +152,6 @@ def train(job: Training) -> tuple[Progressed, Named]:
             f"{job.name}: weights are no numbers after step {done.step}; lower learning_rate, or set precision: fp32"
         )
     done.gate_tables["after"] = mta.gate_table()
-    replicas.close()
     session.close()
     return done, trained
 
@@ -181,9 +183,8 @@ def _by_task(job: Training, losses: Losses) -> dict[str, float]:
 def _replicas(job: Training, forward: TargetForward, loss_of: Callable[[TargetForward], Tensor]) -> Replicas:
     """The model in training mode, as often as this process can run it at once; one where that is not the same."""
     set_training_mode(forward, job.stage)
-    replicas = Replicas(
-        forward, 1 if job.autocast else MOST
-    )  # autocast keeps one store of cast weights for all threads
+    most = 1 if job.autocast else MOST  # autocast keeps one store of cast weights for all threads
+    replicas = Replicas(forward, most)
     if why := replicas.differ(loss_of):
         replicas.close()
         job.log(phase="start", text=f"{job.name} computes part after part: {why}")

@@ -1,6 +1,8 @@
 """Losses row by row, without answers: what a stage looks at, and what arms of an ablation are compared by."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from alter_core.training.batches import Batch, EncodedRows, collate, spread
 from alter_core.training.by_task import Losses
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
-from alter_core.training.replicas import map_rows
+from alter_core.training.replicas import MOST, Replicas
 from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
 
 
@@ -26,14 +28,20 @@ def losses_of(
     device = next(forward.blocks.parameters()).device
 
     @torch.no_grad()  # in each thread
-    def run(replica: TargetForward, part: Rows) -> tuple[Batch, Tensor]:
-        batch = collate(rows, part, pad, replica.decoder_start, packed).to(device)
-        return batch, (token_losses(replica, batch, cache, autocast) * batch.weights).double().cpu()
+    def run(replica: TargetForward, own: Sequence[Rows]) -> None:
+        for part in own:
+            batch = collate(rows, part, pad, replica.decoder_start, packed).to(device)
+            losses = token_losses(replica, batch, cache, autocast) * batch.weights
+            owners = np.repeat(batch.rows, rows.targets.lengths[batch.rows])
+            np.add.at(found, owners, losses.double().cpu().numpy())  # no row is in two parts
 
     with evaluating(forward.model):
         parts = spread(np.arange(len(rows)), lengths, rows.task_ids, packed, TOKENS_PER_BATCH)
-        for batch, losses in map_rows(forward, run, parts):
-            np.add.at(found, np.repeat(batch.rows, rows.targets.lengths[batch.rows]), losses.numpy())
+        replicas = Replicas(forward, min(MOST, max(1, len(parts))))
+        # Parts lie by task, and an MTA layer keeps each task's weights: so each replica has few tasks.
+        ends = [len(parts) * number // len(replicas) for number in range(len(replicas) + 1)]
+        replicas.together(run, [parts[first:end] for first, end in pairwise(ends)])
+        replicas.close()
     return found
 
 

@@ -5,8 +5,9 @@
                         filled       a byte per row: 1 once the row's states are on disk
 
 The key is the content: trunk weights, token ids, block number, dtype. So stages, seeds and arms of an ablation that
-share them share the cache. Rows are filled when a training first needs them; a row counts as filled only after its
-states are flushed, so a killed build is continued, and no half-written state is ever read.
+share them share the cache; their last bits depend on which rows ran together, so on who filled it first. Rows are
+filled when a training first needs them; a row counts as filled only after its states are flushed, so a killed build is
+continued, with the same batches, and no half-written state is ever read.
 """
 
 import hashlib
