@@ -32,6 +32,19 @@ class Reliability(TypedDict):
     """Mean score, share that is right, and rows, of each bin."""
 
 
+class Bound(TypedDict):
+    """A bound below which answers abstain, fitted on validation rows for a share of right answers."""
+
+    below: float
+    precision: float
+    """The share that is asked for."""
+    kept: int
+    """Validation rows that do not abstain; 0 where no bound is shown to be enough, and all do."""
+    right: int
+    reached: float | None
+    """Share of the test rows that do not abstain that is right."""
+
+
 class Calibration(TypedDict):
     """A label task's temperature, and its test rows' scores before and after it."""
 
@@ -41,10 +54,11 @@ class Calibration(TypedDict):
     validation_rows: int
     before: Reliability
     after: Reliability
+    bound: NotRequired[Bound | None]
 
 
 class Abstention(TypedDict):
-    """What a task's `abstain_below` does to the test rows."""
+    """What the bound below which a task abstains does to the test rows."""
 
     below: float
     share: float
@@ -202,6 +216,11 @@ def known_limits(scorecards: Scorecards) -> list[str]:
                 sentences.append(f"{by[0].upper()}{by[1:]} is ahead on {name} ({value:.3f}): {measured}")
             else:
                 others[by] = value
+        if (fitted := task.get("calibration")) and (bound := fitted.get("bound")) and not bound["kept"]:
+            sentences.append(
+                f"{name} abstains always: {fitted['validation_rows']:,} validation rows show no bound that leaves "
+                f"{bound['precision']:.1%} of answers right."
+            )
         if task["rows"] < FEW_ROWS:
             sentences.append(f"{name} was scored on {task['rows']} test rows: its interval is too narrow.")
         if unbeaten := [
@@ -228,11 +247,25 @@ def calibration_lines(card: Scorecard) -> list[str]:
                     f"{name}: {fitted}; expected calibration error {before:.3f} before, {after:.3f} after, {on}"
                 )
         if held := task.get("abstention"):
-            rest = "none is left" if held["rest"] is None else f"the others score {held['rest']:.3f}"
-            lines.append(
-                f"{name}: abstains below {held['below']:g}, which are {held['share']:.1%} of test rows; {rest}"
-            )
+            bound = found.get("bound") if found else None
+            lines.append(f"{name}: " + (_fitted(bound, held, task["rows"]) if bound else _given(held)))
     return lines
+
+
+def _given(held: Abstention) -> str:
+    """What a bound of the spec does."""
+    rest = "none is left" if held["rest"] is None else f"the others score {held['rest']:.3f}"
+    return f"abstains below {held['below']:g}, which are {held['share']:.1%} of test rows; {rest}"
+
+
+def _fitted(bound: Bound, held: Abstention, rows: int) -> str:
+    """What a fitted bound is and does. rows: of the test."""
+    asked = f"{bound['precision']:.1%} of answers right"
+    if not bound["kept"]:
+        return f"abstains always, as its validation rows show no bound that leaves {asked}"
+    shown = f"which is to leave {asked}: {bound['right']:,} of {bound['kept']:,} validation rows above it are"
+    reached = "none is left" if bound["reached"] is None else f"{bound['reached']:.1%} of the others are right"
+    return f"abstains below {bound['below']:.3f}, {shown}; {held['share']:.1%} of {rows:,} test rows abstain, {reached}"
 
 
 def calibration_metrics(card: Scorecard) -> dict[str, float]:
@@ -244,6 +277,7 @@ def calibration_metrics(card: Scorecard) -> dict[str, float]:
             metrics[f"test.{name}.calibration_error"] = found["after"]["error"]
             metrics[f"test.{name}.temperature"] = found["temperature"] or 1.0
         if held := task.get("abstention"):
+            metrics[f"test.{name}.abstain_below"] = held["below"]
             metrics[f"test.{name}.abstain_share"] = held["share"]
             metrics |= {} if held["rest"] is None else {f"test.{name}.score_of_rest": held["rest"]}
     return metrics

@@ -65,7 +65,8 @@ def run(job: EvaluationJob, log: Log, stop_asked: StopAsked) -> dict[str, Scorec
             for task in (name for name in known if name in mine):
                 inputs, targets = known[task]["input"], known[task]["target"]
                 right = [row["target"] for row in mine[task]]
-                calibrations[task] = calibrate(answers.of(model, task, inputs), targets, answered[task], right)
+                asked = spec.task(task).abstain_precision
+                calibrations[task] = calibrate(answers.of(model, task, inputs), targets, answered[task], right, asked)
             fitted = {task: found.temperature for task, found in calibrations.items()}
             model.predictor.temperatures = {task: value for task, value in fitted.items() if value is not None}
         temperatures = model.predictor.temperatures

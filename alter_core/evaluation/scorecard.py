@@ -41,6 +41,22 @@ class Reliability:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """The score below which a task's answers abstain, fitted on validation rows for a share of right answers."""
+
+    below: float
+    """Above every score where no bound is shown to be enough."""
+    precision: float
+    """The share that is asked for."""
+    kept: int
+    """Validation rows that do not abstain."""
+    right: int
+    """Of them, those that are answered right."""
+    reached: float | None
+    """Share of the test rows that do not abstain that is right; None where all abstain."""
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What a label task's temperature is and does."""
 
@@ -53,11 +69,13 @@ class Calibration:
     """Of the test rows' scores at temperature 1."""
     after: Reliability
     """Of those at this one."""
+    bound: Bound | None = None
+    """Where the task asks for a precision."""
 
 
 @dataclass(frozen=True)
 class Abstention:
-    """What the task's `abstain_below` does to the test rows."""
+    """What the bound below which the task abstains does to the test rows."""
 
     below: float
     share: float
@@ -171,6 +189,8 @@ def score(
         first = task.effective_metrics[0]
         each = row_scores(first, answers, targets)
         common = (majority or {}).get(task.name)
+        calibration = (calibrations or {}).get(task.name)
+        below = calibration.bound.below if calibration and calibration.bound else task.abstain_below
         tasks[task.name] = TaskScore(
             metric=first,
             metrics=metrics,
@@ -179,8 +199,8 @@ def score(
             majority=None if common is None else measure(first, [common] * len(targets), targets, picks[:1])[0],
             confusion=_confusion(task.labels, answers, targets),
             by=(by or {}).get(task.name),
-            calibration=(calibrations or {}).get(task.name),
-            abstention=_abstention(task.abstain_below, np.array([predictions[i].score for i in places]), each),
+            calibration=calibration,
+            abstention=_abstention(below, np.array([predictions[i].score for i in places]), each),
         )
         by_row[task.name] = {str(rows[i]["id"]): float(s) for i, s in zip(places, each, strict=True)}
         samples += [Sample.of(rows[i], predictions[i]) for i in places[:SAMPLES_PER_TASK]]

@@ -120,6 +120,12 @@ def count_checks(task: TaskSpec) -> list[Check]:
                "{found} inputs differ from another by case alone and have another target; all of them were kept",
                "see that case means something there", "by_case"),
     ]  # fmt: skip
+    if task.fewest_rows:
+        checks.append(
+            _count("rows to fit a bound on", "warn", "validation_rows", task.fewest_rows, None,
+                   "{found} validation rows; abstain_precision needs {limit} and more, as one of them may be wrong: "
+                   "every answer will abstain", "add rows, raise split > validation, or lower abstain_precision")
+        )  # fmt: skip
     if quality.language is not None:
         checks.append(
             _count("in the language asked for", "warn", "other_language_share", None, quality.max_other_language,

@@ -1,5 +1,6 @@
 """TaskSpec: one data set with one objective, and what its rows must be like."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -84,6 +85,10 @@ class QualitySpec(Section):
         return value
 
 
+CONFIDENCE = 0.95
+"""With which a fitted bound leaves as large a share of right answers as a task asks for."""
+
+
 class TaskSpec(Section):
     """One data set with one objective."""
 
@@ -118,6 +123,9 @@ class TaskSpec(Section):
     prose. Letters are those of Unicode NFC; case and compatibility forms (full-width, superscript) stay."""
     abstain_below: Share | None = None
     """Answers with a lower score are marked `abstain`, and are given all the same; unset: none is."""
+    abstain_precision: float | None = Field(default=None, gt=0, lt=1)
+    """Of a label task, in place of abstain_below: the lowest bound is taken that validation rows show, with 95%
+    confidence, to leave answers of which this share is right. Where they show none, every answer is marked."""
     quality: QualitySpec = QualitySpec()
     """What the rows must be like."""
 
@@ -147,6 +155,22 @@ class TaskSpec(Section):
                 raise spec_error([(("labels",), problem)])
         return self
 
+    @model_validator(mode="after")
+    def _one_bound(self) -> "TaskSpec":
+        if self.abstain_precision is not None:
+            place = ("abstain_precision",)
+            if self.abstain_below is not None:
+                raise spec_error([(place, "abstain_below gives the bound that this would fit: drop one of the two")])
+            if not self.task_type.labelled:
+                problem = f"a task of type {self.type} has no labels, and no answer of it is right or wrong: drop it"
+                raise spec_error([(place, problem)])
+        return self
+
+    @property
+    def fewest_rows(self) -> int:
+        """Validation rows that can show abstain_precision, if all are answered right; 0 where none is asked for."""
+        return math.ceil(math.log(1 - CONFIDENCE, self.abstain_precision)) if self.abstain_precision else 0
+
     @property
     def task_type(self) -> TaskType:
         return TASK_TYPES[self.type]
@@ -154,7 +178,7 @@ class TaskSpec(Section):
     @property
     def content(self) -> dict[str, Any]:
         """What training, scoring and answering see of the task, as JSON has it: its rows are known by their digest."""
-        apart = {"source", "test", "quality", "description", "licence", "abstain_below"}
+        apart = {"source", "test", "quality", "description", "licence", "abstain_below", "abstain_precision"}
         return self.model_dump(mode="json", exclude=apart)
 
     @property

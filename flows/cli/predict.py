@@ -87,7 +87,7 @@ def _text(domain: str, version: str, task: str, text: str, as_json: bool) -> Non
     if prediction.truncated:
         typer.echo("note: the input was longer than the task's max_input_tokens and was cut at its end", err=True)
     if prediction.abstain:
-        typer.echo(f"note: the score, {prediction.score:.3f}, is below the task's abstain_below", err=True)
+        typer.echo(f"note: the score, {prediction.score:.3f}, is below the bound at which the task abstains", err=True)
     if as_json:
         said = {"prediction": prediction.text, "score": prediction.score, "abstain": prediction.abstain}
         typer.echo(json.dumps(said))

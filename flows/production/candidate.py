@@ -81,10 +81,11 @@ class Candidate:
     def calibration(self) -> dict[str, Mapping[str, float]]:
         """What the bundle is told as it is registered: its tasks' temperatures and bounds; empty where it has none."""
         found = {name: score.get("calibration") for name, score in self.own["tasks"].items()}
-        spec = self.production.plan.spec
+        fitted = {name: bound["below"] for name, one in found.items() if one and (bound := one.get("bound"))}
+        given = {task.name: task.abstain_below for task in self.production.plan.spec.tasks if task.abstain_below}
         told = {
             TEMPERATURES: {name: one["temperature"] for name, one in found.items() if one and one["temperature"]},
-            ABSTAIN_BELOW: {task.name: task.abstain_below for task in spec.tasks if task.abstain_below},
+            ABSTAIN_BELOW: {**given, **fitted},
         }
         return {key: values for key, values in told.items() if values}
 

@@ -160,7 +160,8 @@ class Plan:
     def score_key(self, subject: str, data_digest: str, calibrated: bool = False) -> str:
         """Of all that a scorecard of the test rows depends on; `subject` is a bundle's or the backbone's digest.
         calibrated: temperatures are fitted with it."""
-        tasks = [{**task.content, "abstain_below": task.abstain_below} for task in self.spec.tasks]
+        bounds = {"abstain_below", "abstain_precision"}
+        tasks = [{**task.content, **task.model_dump(include=bounds)} for task in self.spec.tasks]
         how = self.spec.evaluation.model_dump(mode="json", include={"max_rows", "baselines"})
         known = [self.spec.evaluation.max_validation_rows] if calibrated else []
         return digest_of(subject, tasks, how, data_digest, code_of("scorecard"), *known)

@@ -10,20 +10,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from alter_core.evaluation.calibration import (
     BINS,
     FEWEST_ROWS,
+    NO_SCORE,
     TEMPERATURES,
     at,
     calibrate,
     fit,
+    fit_bound,
     reliability,
     scores_at,
 )
 from alter_core.inference.predict import Prediction
+from alter_core.spec import TaskSpec
 
 Behind = tuple[tuple[float, ...], ...]
 ONE = ((-1.0, -2.0),)
@@ -137,3 +141,68 @@ def test_scores_of_several_choices_are_the_product_of_each_at_the_temperature() 
 def test_scoring_models_needs_no_sklearn() -> None:
     code = "import sys, alter_core.evaluation.run; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 0
+
+
+def shows(right: Sequence[bool], precision: float) -> bool:
+    """Whether these rows show that so many of all such are right; by SciPy's own interval."""
+    found = binomtest(sum(right), len(right), alternative="greater").proportion_ci(0.95, "exact")
+    return float(found.low) >= precision
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.2, 0.5, 0.7, 0.9, 0.99, 1.0]), st.booleans()), max_size=60),
+    st.sampled_from([0.1, 0.5, 0.8, 0.9]),
+)
+def test_the_bound_is_the_lowest_that_rows_show_to_leave_as_many_right_answers_as_are_asked_for(
+    rows: list[tuple[float, bool]], precision: float
+) -> None:
+    scores, right = np.array([score for score, _ in rows]), np.array([hit for _, hit in rows], dtype=bool)
+    below, kept = fit_bound(scores, right, precision)
+    enough = [one for one in sorted(set(scores.tolist())) if shows(right[scores >= one].tolist(), precision)]
+    assert sorted(kept) == sorted(right[scores >= below])
+    assert (scores >= below).tolist() == (scores >= (enough[0] if enough else NO_SCORE)).tolist()
+
+
+def test_a_fitted_bound_keeps_its_word_as_often_as_is_told_and_the_counted_share_would_not() -> None:
+    """Scores that are right as often as they say. Of 400 draws of 300 validation rows, one in twenty may break it."""
+    rng, precision = np.random.default_rng(0), 0.9
+    every = np.sort(rng.beta(4, 1, 200_000))
+    truly = np.cumsum(every[::-1])[::-1] / np.arange(len(every), 0, -1)  # of the answers from this score on
+    broken = {"shown": 0, "counted": 0}
+    for _ in range(400):
+        scores = rng.beta(4, 1, 300)
+        right = rng.random(300) < scores
+        falling = np.sort(-scores) * -1
+        counted = np.cumsum(right[np.argsort(-scores)]) / np.arange(1, 301)
+        lucky = falling[np.flatnonzero((counted >= precision) & (np.arange(300) >= 30))]
+        bounds = {"shown": fit_bound(scores, right, precision)[0], "counted": lucky[-1] if len(lucky) else NO_SCORE}
+        for name, below in bounds.items():
+            if below < 1:
+                broken[name] += truly[np.searchsorted(every, below)] < precision
+    assert broken["shown"] / 400 < 0.08
+    assert broken["counted"] / 400 > 0.4
+
+
+@pytest.mark.parametrize(("precision", "fewest"), [(0.5, 5), (0.9, 29), (0.95, 59), (0.99, 299)])
+def test_a_task_knows_how_many_rows_the_precision_takes_that_it_asks_for(precision: float, fewest: int) -> None:
+    task = TaskSpec.model_validate(
+        {"name": "t", "type": "classification", "source": {"path": "t.jsonl"}, "abstain_precision": precision}
+    )
+    assert task.fewest_rows == fewest
+    for rows, found in ((fewest - 1, NO_SCORE), (fewest, 0.9)):
+        below, _ = fit_bound(np.full(rows, 0.9), np.full(rows, True), precision)
+        assert below == found
+
+
+def test_a_bound_is_fitted_to_scores_at_the_temperature_and_measured_on_test_rows() -> None:
+    known, wanted = drawn_at(2.5, 4000)
+    test, targets = drawn_at(2.5, 1000)
+    found = calibrate(known, wanted, test, targets, 0.9)
+    assert found.bound is not None
+    assert found.temperature is not None
+    left = scores_at(test, found.temperature) >= found.bound.below
+    assert 0 < left.mean() < 1
+    hits = np.array([answer.text == target for answer, target in zip(test, targets, strict=True)])
+    assert found.bound.reached == pytest.approx(hits[left].mean())
+    assert found.bound.right / found.bound.kept > 0.9
+    assert calibrate(known, wanted, test, targets).bound is None

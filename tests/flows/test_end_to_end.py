@@ -183,6 +183,44 @@ def test_a_stage_two_setting_reuses_stage_one(alter: Alter, works: Factory, tiny
     )
 
 
+def test_answers_abstain_where_a_task_is_not_right_as_often_as_is_asked_for(
+    alter: Alter, works: Factory, tiny_backbone: Path
+) -> None:
+    """Of 11 validation rows a few right ones show that 2% are; 15 show nothing like 99%."""
+    spec = tiny_spec(tiny_backbone)
+    spec["tasks"][0]["abstain_precision"] = 0.02
+    spec["tasks"][1]["abstain_precision"] = 0.99
+    file = write_domain(works.home / "tiny", spec)
+    code, out, err = alter("run", str(file), "--json")
+    assert code == 0, err
+    assert "stage_two: reused" in err
+    outcome = json.loads(out)
+    facts: Any = works.store.facts("tiny", outcome["version"])
+    tasks = facts["scorecards"]["stage_two"]["tasks"]
+    bound = tasks["colour"]["calibration"]["bound"]
+    assert bound["precision"] == 0.02
+    assert 2 <= bound["right"] <= bound["kept"] <= 11
+    assert "match abstains always: 15 validation rows show no bound that leaves 99.0%" in " ".join(outcome["limits"])
+    assert tasks["match"]["abstention"]["share"] == 1
+    assert tasks["thing"]["abstention"] is None
+    card = works.store.get("tiny", outcome["version"])["description"].replace("&nbsp;", "")
+    shown = f"{bound['right']} of {bound['kept']} validation rows above it are"
+    assert f"colour: abstains below {bound['below']:.3f}, which is to leave 2.0% of answers right: {shown}; " in card
+    assert "match: abstains always" in card
+    answers = works.home / "answers.jsonl"
+    asked = works.home / "asked.jsonl"
+    texts = ["the red ball is in the hall", "the green lamp is in the attic", "a blue cup"]
+    rows = [{"task": task, "input": text} for task in ("colour", "match") for text in texts]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    which = str(outcome["version"])
+    code, _, err = alter("predict", str(file), "--version", which, "--file", str(asked), "--out", str(answers))
+    assert code == 0, err
+    given = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [row["abstain"] for row in given] == [
+        row["score"] < bound["below"] if row["task"] == "colour" else True for row in given
+    ]
+
+
 def test_an_ablation_is_kept_as_a_run_with_a_nested_run_for_each_arm(
     alter: Alter, works: Factory, tmp_path: Path
 ) -> None:

@@ -87,6 +87,14 @@ def test_leakage_contradictions_and_untrained_labels_warn(made: MadeDomain) -> N
     assert re.match(r"[789]\d\.\d% of test inputs", found["little leakage"])  # the others stood in validation
 
 
+def test_too_few_validation_rows_for_the_precision_that_a_task_asks_for_warn(made: MadeDomain) -> None:
+    made.write("rows.jsonl", good_rows(200))
+    (item,) = _report(made, {"abstain_precision": 0.99}).wrong("warn")
+    assert item.check == "rows to fit a bound on"
+    assert "abstain_precision needs 299 and more" in item.text
+    assert _report(made, {"abstain_precision": 0.5}).outcome == "ok"
+
+
 def test_another_language_and_another_pattern_warn(made: MadeDomain) -> None:
     german = [{"input": f"das ist nicht die {n} und der ist es auch", "target": "no"} for n in range(100)]
     made.write("rows.jsonl", good_rows(100) + german)

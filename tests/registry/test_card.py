@@ -41,6 +41,19 @@ rows, in bins of a tenth
         "bins of a tenth",
         "intent: abstains below 0.6, which are 100.0% of test rows; none is left",
     ]
+    bound = {"below": 0.8314, "precision": 0.95, "kept": 143, "right": 140, "reached": 0.9634}
+    few["tasks"]["intent"] |= {"abstention": {"below": 0.8314, "share": 0.18, "rest": 0.9634}}
+    few["tasks"]["intent"]["calibration"]["bound"] = bound
+    assert calibration_lines(few)[1] == (
+        "intent: abstains below 0.831, which is to leave 95.0% of answers right: 140 of 143 validation rows above it "
+        "are; 18.0% of 200 test rows abstain, 96.3% of the others are right"
+    )
+    bound |= {"below": 2.0, "kept": 0, "right": 0, "reached": None}
+    assert calibration_lines(few)[1].startswith("intent: abstains always, as its validation rows show no bound that")
+    assert (
+        "intent abstains always: 50 validation rows show no bound that leaves 95.0% of answers right."
+        in known_limits({"stage_two": few})
+    )
     older: Any = card_facts()
     older["scorecards"] = {"stage_one": {**few, "tasks": {"title": few["tasks"]["title"]}}}
     assert "Scores as probabilities" not in render_card(older)

@@ -173,6 +173,9 @@ def test_tasks_with_the_same_name_are_refused(tmp_path: Path) -> None:
         ({"labels": ["red", " red "]}, "two or more different ones"),
         ({"labels": ["red", " "]}, "one of them is empty"),
         ({"metrics": []}, "tasks[0] (colour) > metrics: names none; give one or more"),
+        ({"abstain_precision": 1}, "tasks[0] (colour) > abstain_precision: must be less than 1, got 1"),
+        ({"abstain_precision": 0.9, "abstain_below": 0.6}, "abstain_precision: abstain_below gives the bound that"),
+        ({"type": "generation", "labels": None, "abstain_precision": 0.9}, "a task of type generation has no labels"),
         ({"source": {"path": "x", "where": {"new": True}}, "quality": {"min_rows": True}}, "1 problem\n"),
     ],
 )
@@ -249,7 +252,7 @@ def test_every_field_of_the_schema_is_explained() -> None:
 
 def test_what_models_learn_by_is_all_of_a_task_but_its_rows_place_what_people_read_and_its_bound() -> None:
     task = DomainSpec.model_validate(tiny_spec(Path("backbone"))).tasks[0]
-    apart = {"source", "test", "quality", "description", "licence", "abstain_below"}
+    apart = {"source", "test", "quality", "description", "licence", "abstain_below", "abstain_precision"}
     assert set(task.content) == set(TaskSpec.model_fields) - apart
 
 

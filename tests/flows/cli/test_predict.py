@@ -194,7 +194,7 @@ def test_a_text_whose_answer_abstains_is_answered_and_that_is_said(
     code, out, err = alter("predict", "tiny", "--task", first["task"], first["input"], "--json")
     assert code == 0, err
     assert json.loads(out) == {"prediction": text, "score": pytest.approx(score, abs=1e-4), "abstain": True}
-    assert "below the task's abstain_below" in err
+    assert "is below the bound at which the task abstains" in err
 
 
 def test_a_terminal_shows_progress_with_the_time_left(
