@@ -20,7 +20,7 @@ from flows import artifacts, steps
 from flows.production.plan import ABLATION_LOCK, Plan, code_of
 from flows.production.production import Production
 from flows.production.stores import Stores
-from flows.publish import Run, ended
+from flows.publish import Run, ended, measured
 from registry.spending import ABLATION
 from registry.tracking import StepMetrics
 
@@ -82,7 +82,7 @@ def ablate(
     tracker.sweep()
     tags = {"domain": plan.spec.name, "data_digest": production.rows.digest, "code": code_of("ablation trial")}
     run = Run(tracker.start_run(f"ablation of {plan.spec.name}", {**settings, "rows": rows}, tags), tracker)
-    with ended(run):
+    with ended(run), measured(run):
         found = run_ablation(production, settings)
         record(run, found, tags)
     return found

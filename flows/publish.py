@@ -14,6 +14,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
+from alter_core.energy import Meter
 from alter_core.mta.manifest import copy_with
 from alter_core.process import Row
 from flows import artifacts, news
@@ -30,6 +31,7 @@ from registry.facts import CardFacts
 from registry.models import REVIEW, STARTED_FROM
 from registry.promotion import Decision
 from registry.scorecard import Sample, calibration_metrics
+from registry.spending import energy_tag
 from registry.tracking import WORKSPACE, Tracker
 from registry.verification import verify_in_fresh_process
 from registry.versions import Version
@@ -103,12 +105,23 @@ def mlflow_run(production: Production, quality: Quality, flow_run_id: str | None
         "flow_run": (flow_run_id and (url_for("flow-run", obj_id=flow_run_id) or flow_run_id)) or "",
     }
     run = Run(tracker.start_run(f"{name} {run_key}", plan.spec.model_dump(mode="json"), tags), tracker)
-    with ended(run):
+    with ended(run), measured(run):
         profile = {task: found["rows"] for task, found in rows.tasks.items()}
         tracker.log_dataset(run.id, name, rows.digest, profile, str(rows.path))
         tracker.log_file(run.id, plan.file, "spec")
         tracker.log_file(run.id, quality.folder, "quality")
         yield run
+
+
+@contextmanager
+def measured(run: Run) -> Iterator[None]:
+    """The run tells, however it ends, what the machine used in the block."""
+    with Meter().watched() as meter:
+        try:
+            yield
+        finally:
+            with suppress(RegistryError):  # it would hide why the run ended
+                run.tracker.set_tags(run.id, energy_tag(meter.joules(), meter.why))
 
 
 @contextmanager

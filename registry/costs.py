@@ -15,13 +15,15 @@ class Cost(TypedDict, total=False):
     trained_parts: Mapping[str, int]
     total_parameters: int
     steps: float
+    joules: float | None
+    """Of the whole machine meanwhile; None where it is not measured."""
 
 
 @dataclass(frozen=True)
 class Measure:
     """One line of a table of costs."""
 
-    key: Literal["train_seconds", "flops", "peak_memory_mb", "trained_parameters", "steps"]
+    key: Literal["train_seconds", "joules", "flops", "peak_memory_mb", "trained_parameters", "steps"]
     label: str
     unit: str
     scale: float
@@ -31,12 +33,15 @@ class Measure:
         """A stage's value; empty where it is not known."""
         if self.key not in cost:
             return ""
-        value = f"{cost[self.key] / self.scale:{self.form}}"
+        if (amount := cost[self.key]) is None:
+            return "not measured"
+        value = f"{amount / self.scale:{self.form}}"
         return f"{value} {self.unit}" if unit and self.unit else value
 
 
 MEASURES = (
     Measure("train_seconds", "training time", "s", 1.0, ",.1f"),
+    Measure("joules", "energy of the machine", "Wh", 3600.0, ",.2f"),
     Measure("flops", "floating-point operations", "TFLOP", 1e12, ",.1f"),
     Measure("peak_memory_mb", "peak memory", "MB", 1.0, ",.0f"),
     Measure("trained_parameters", "trained parameters", "M", 1e6, ",.2f"),

@@ -13,8 +13,10 @@ from registry.store import open_client, pages
 
 RATE_SETTING = "ALTER_RATE_PER_HOUR"
 RATE = "alter.rate"  # tag of a run: what an hour of its machine cost then
+ENERGY = "alter.energy"  # tag of a run: what its machine used meanwhile, or why that is not measured
 ABLATION = " ablation"  # after the domain's name: the experiment of its ablations
 _RATE = re.compile(r"(\d+(?:\.\d+)?) ([A-Z]{3})")
+_ENERGY = re.compile(r"(\d+\.\d+) Wh")
 _PARENT = "mlflow.parentRunId"  # tag of a run that is a part of another
 
 
@@ -33,6 +35,10 @@ class Spending:
     """Currency -> amount, at the rate of each run's own day."""
     unpriced: int
     """Runs without a rate."""
+    kwh: float
+    """Of the machines, while runs that measured it were on."""
+    unmeasured: int
+    """Runs of which that is not known."""
 
 
 def rate_problem(given: str) -> str | None:
@@ -46,6 +52,11 @@ def rate_tag() -> dict[str, str]:
     """The tag of a run that begins now; none where no rate is set."""
     rate = os.environ.get(RATE_SETTING, "")
     return {RATE: rate} if _RATE.fullmatch(rate) else {}
+
+
+def energy_tag(joules: float | None, why: str) -> dict[str, str]:
+    """The tag of a run that ends. why: it is not measured."""
+    return {ENERGY: f"not measured: {why}" if joules is None else f"{joules / 3600:.3f} Wh"}
 
 
 def spending(tracking_uri: str, domains: Sequence[str]) -> list[Spending]:
@@ -71,7 +82,7 @@ def _runs(client: Any, experiment: str) -> list[Any]:
 
 def _month(domain: str, month: str, runs: Sequence[Any]) -> Spending:
     money: dict[str, float] = defaultdict(float)
-    hours, unpriced, failed = 0.0, 0, 0
+    hours, unpriced, failed, kwh, unmeasured = 0.0, 0, 0, 0.0, 0
     for run in runs:
         own = (run.info.end_time - run.info.start_time) / 3_600_000
         hours += own
@@ -80,4 +91,8 @@ def _month(domain: str, month: str, runs: Sequence[Any]) -> Spending:
             money[rate[2]] += own * float(rate[1])
         else:
             unpriced += 1
-    return Spending(domain, month, len(runs), failed, hours, dict(money), unpriced)
+        if energy := _ENERGY.fullmatch(run.data.tags.get(ENERGY, "")):
+            kwh += float(energy[1]) / 1000
+        else:
+            unmeasured += 1
+    return Spending(domain, month, len(runs), failed, hours, dict(money), unpriced, kwh, unmeasured)

@@ -55,6 +55,8 @@ class Progressed:
     stopped_early: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent on what: load, cache, train, other; over all processes that worked on the stage one after the other."""
+    joules: float | None = 0.0
+    """Of the machine meanwhile; None where one of these processes could not measure it."""
     tokens: int = 0
     """Token positions trained on, padding not counted."""
     cache_tokens: int = 0

@@ -41,6 +41,7 @@ def stage_cost(
         steps=done.step,
         rows=done.step * stage.rows_per_step,
         tokens=done.tokens,
+        joules=done.joules,
     )
 
 

@@ -80,6 +80,8 @@ class StageCost:
     rows: int
     tokens: int
     """Positions trained on, padding not counted."""
+    joules: float | None = None
+    """That the machine used meanwhile, whoever else worked on it; None where it is not measured."""
 
 
 @dataclass(frozen=True)

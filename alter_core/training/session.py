@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from alter_core.energy import Meter
 from alter_core.errors import Stopped
 from alter_core.job import Log, StopAsked
 from alter_core.numerics import Precision
@@ -21,6 +22,9 @@ from alter_core.training.result import Score
 from alter_core.training.stages import Named
 from alter_core.training.trainable import Trainable
 from alter_core.training.trunk_cache import TrunkCache
+
+MEASURE_SECONDS = 1.0
+"""Between two readings of the machine's energy: steps may be shorter than one takes."""
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Session:
         self._saved = self._mark = time.monotonic()
         done.seconds["load"] = done.seconds.get("load", 0.0) + self._mark - job.began
         self._began: tuple[float, int] = (self._mark, done.step)
+        self._meter, self._joules, self._measured = Meter(), done.joules, self._mark
 
     def fill_caches(self, plan: SamplingPlan) -> None:
         """Bring the trunk's states of every row that this stage will read to disk; the main process does it."""
@@ -128,14 +133,23 @@ class Session:
     def close(self) -> None:
         """The stage is at its end."""
         self._spent("other")
+        self._measure()
 
     def _spent(self, what: str) -> None:
         now = time.monotonic()
         self.done.seconds[what] = self.done.seconds.get(what, 0.0) + now - self._mark
         self._mark = now
+        if now - self._measured >= MEASURE_SECONDS:
+            self._measure()
+
+    def _measure(self) -> None:
+        self._measured = time.monotonic()
+        used, before = self._meter.joules(), self._joules
+        self.done.joules = None if used is None or before is None else before + used
 
     def _tell_cache(self, done: float, total: float, **fields: Any) -> None:
         release_free_memory()
+        self._measure()
         self.job.log(phase="cache", done=done, total=total, **fields)
 
     def _end_if_asked(self) -> None:

@@ -73,7 +73,7 @@ def stage_two_cost(costs: Mapping[str, Cost]) -> str:
         return ""
     one, two = costs["stage_one"], costs["stage_two"]
     parts = []
-    for measure in MEASURES:
+    for measure in (each for each in MEASURES if two.get(each.key) is not None):
         ratio = share(measure, two, one)
         spent, before = (measure.shown(cost, unit=True) for cost in (two, one))
         parts.append(f"{measure.label} {spent} of stage one's {before}" + (f" ({ratio})" if ratio else ""))

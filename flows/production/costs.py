@@ -9,7 +9,7 @@ from rich.table import Table
 
 from alter_core.workspace import Workspace
 from flows.production.stores import model_name, tracking_uri
-from registry.spending import RATE_SETTING, Spending, spending
+from registry.spending import ENERGY, RATE_SETTING, Spending, spending
 
 
 def read_costs(domains: Sequence[str]) -> list[Spending]:
@@ -28,16 +28,18 @@ def print_costs(rows: Sequence[Spending]) -> None:
     if not rows:
         out.print("nothing was produced yet; `alter run DOMAIN` makes a first version")
         return
-    table = Table("domain", "month (UTC)", "runs", "failed", "hours", "money")
+    table = Table("domain", "month (UTC)", "runs", "failed", "hours", "money", "kWh")
     for row in rows:
         money = ", ".join(f"{amount:,.2f} {currency}" for currency, amount in sorted(row.money.items()))
-        table.add_row(row.domain, row.month, str(row.runs), str(row.failed), f"{row.hours:,.2f}", money or "no rate")
+        energy = "not measured" if row.unmeasured == row.runs else f"{row.kwh:,.3f}"
+        counts = (str(row.runs), str(row.failed), f"{row.hours:,.2f}")
+        table.add_row(row.domain, row.month, *counts, money or "no rate", energy)
     out.print(table)
-    if unpriced := sum(row.unpriced for row in rows):
-        runs = "1 run has" if unpriced == 1 else f"{unpriced:,} runs have"
-        out.print(
-            f"{runs} no rate and stand in the hours alone; {RATE_SETTING}='0.85 EUR' gives later ones a rate",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+    notes = {
+        f"no rate and stand in the hours alone; {RATE_SETTING}='0.85 EUR' gives later ones a rate": "unpriced",
+        f"no measured energy; the tag {ENERGY} of a run in MLflow says why": "unmeasured",
+    }
+    for note, missing in notes.items():
+        if count := sum(getattr(row, missing) for row in rows):
+            runs = "1 run has" if count == 1 else f"{count:,} runs have"
+            out.print(f"{runs} {note}", markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from filelock import FileLock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alter_core.energy import Meter
 from alter_core.prompts import decode_answers, encode_prompts
 from alter_core.spec.load import load_domain
 from flows.production.plan import ABLATION_LOCK, OPEN_MARK
@@ -85,9 +86,26 @@ def test_stage_two_reports_what_it_cost(first: dict[str, Any]) -> None:
     for stage in ("stage_one", "stage_two"):
         cost = first["costs"][stage]
         assert cost["train_seconds"] > 0
+        assert (cost["joules"] is None) == bool(Meter().why)
         assert cost["flops"] > 0
         assert 0 < cost["trained_parameters"] < cost["total_parameters"]
     assert first["costs"]["stage_two"]["steps"] == 3
+
+
+def test_a_month_tells_its_energy_or_that_it_is_not_measured_and_where_the_reason_is(
+    first: dict[str, Any], alter: Alter, works: Factory
+) -> None:
+    why = Meter().why  # on most machines that tests run on, there is one
+    run = works.store.client.get_run(first["mlflow_run"])
+    card = works.store.get("tiny", first["version"])["description"]
+    code, out, err = alter("status", str(works.home / "tiny"), "--costs")
+    assert code == 0, err
+    (month,) = json.loads(alter("status", str(works.home / "tiny"), "--costs", "--json")[1])
+    assert (month["runs"], month["unmeasured"], month["kwh"] > 0) == (1, int(bool(why)), not why)
+    if why:
+        assert run.data.tags["alter.energy"] == f"not measured: {why}"
+        assert "| energy of the machine (Wh) | not measured | not measured |" in card.replace("&nbsp;", "")
+        assert "1 run has no measured energy; the tag alter.energy of a run in MLflow says why" in out
 
 
 def test_the_run_and_the_card_tell_the_score_before_and_after_the_gates_open(

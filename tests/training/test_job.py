@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from alter_core.backbone import RECORD
-from alter_core.errors import SpecError, TrainingError
+from alter_core.errors import SpecError, Stopped, TrainingError
 from alter_core.mta import load_bundle
 from alter_core.mta.manifest import MANIFEST
 from alter_core.process import MACHINES, stop_tree, training_command
@@ -165,12 +165,31 @@ def test_scores_and_checkpoints_are_no_training_time(
     assert [row["rows_per_second"] for row in rows if row["phase"] == "train"][-1] > 4 * 8 / 1000
 
 
+@pytest.mark.parametrize(("second", "wanted"), [(30.0, 40.0), (None, None)])
+def test_energy_is_that_of_all_processes_of_a_stage_or_none(
+    second: float | None,
+    wanted: float | None,
+    domain: Domain,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[float | None] = [10.0]
+    monkeypatch.setattr(session, "Meter", lambda: SimpleNamespace(joules=lambda: used[0]))
+    monkeypatch.setattr(session, "MEASURE_SECONDS", 0.0)
+    job = domain.job(tmp_path, steps=4)
+    with pytest.raises(Stopped):
+        run_module.run(job, lambda **_: None, lambda: True)
+    used[0] = second
+    result, _ = train(job)
+    assert result.cost.joules == wanted
+
+
 @pytest.mark.parametrize("damaged", ["checkpoint.json", "now.safetensors"])
 @pytest.mark.parametrize("older", [False, True], ids=["alone", "beside the one before"])
 def test_a_damaged_checkpoint_is_told_and_left_out(
     damaged: str, older: bool, domain: Domain, train: Train, tmp_path: Path
 ) -> None:
-    from alter_core.errors import Stopped
     from alter_core.training.run import run
 
     expected, _ = train(domain.job(tmp_path / "smooth", steps=6))
@@ -218,7 +237,6 @@ def uncached(job: TrainingJob) -> TrainingJob:
 def test_dropout_is_drawn_anew_by_a_resumed_process_as_by_one_that_never_stopped(
     domain: Domain, train: Train, tmp_path: Path
 ) -> None:
-    from alter_core.errors import Stopped
     from alter_core.training.run import run
 
     backbone = tmp_path / "dropping"
@@ -381,7 +399,6 @@ def test_a_job_that_may_end_otherwise_has_another_key(change: dict[str, Any], do
 
 
 def test_a_checkpoint_of_another_job_is_not_taken_up(domain: Domain, train: Train, tmp_path: Path) -> None:
-    from alter_core.errors import Stopped
     from alter_core.training.run import run
 
     with pytest.raises(Stopped):
