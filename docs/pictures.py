@@ -1,4 +1,4 @@
-"""Take the pictures of docs/images that show approval, news, freshness and costs: on real servers, of a tiny domain.
+"""Take the pictures of docs/images that open the how-to pages: on real servers, of tiny domains.
 
     python docs/pictures.py        # needs Chromium; some minutes
 
@@ -6,18 +6,22 @@ Terminal pictures are SVG by rich, of what the commands wrote; pages are Chromiu
 """
 
 import io
+import random
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
 from benchmarks.tiny import tiny_folder
-from tests.conftest import tiny_rows, tiny_spec, write_domain
+from tests.conftest import COLOURS, PLACES, THINGS, tiny_rows, tiny_spec, write_domain
 from tests.flows.server import Factory, factory
 from tests.registry.browser import Page, browser, find_chromium
 from tests.registry.server import serving
@@ -50,6 +54,10 @@ def main() -> None:
             draw("watch", ["watch", file], shell(works, "watch", file))
             draw("status", ["status", file], shell(works, "status", file))
             draw("costs", ["status", file, "--costs"], shell(works, "status", file, "--costs"))
+            sure = str(write_domain(home / "sure", unsure_spec(spec), unsure_rows()))
+            signed = {"ALTER_SIGNING_KEY": signing_key(folder)}
+            shell(works, "run", sure, **signed)
+            shell(works, "report", sure, "--output", str(folder / "report.html"))
             place = f"sqlite:///{home}/alter/mlflow/mlflow.db"
             (folder / "ui").mkdir()
             with browser(program, folder / "profile") as page:
@@ -57,13 +65,57 @@ def main() -> None:
                 page.open(f"{works.url.removesuffix('/api')}/events?resource=alter.domain.tickets")
                 page.wait_for("alter.waiting", "alter.champion")
                 page.screenshot(IMAGES / "news.png")
+                scores = 'figure:has(img[alt^="Of answers with a score"])'
+                page.size(700, 900)
+                look(page, (folder / "report.html").as_uri(), "trust", "Scores as probabilities", part=scores)
+                page.size(1400, 900)
                 with serving(folder / "ui", "/health", "server", "--backend-store-uri", place) as address:
                     look(page, f"{address}/#/models/tickets/versions/2", "review", "Waits for approval")
+                    look_at_bill(page, address, works)
+    shrink("news", "trust", "review", "proof")
 
 
-def shell(works: Factory, *arguments: str) -> str:
+def shrink(*names: str) -> None:
+    """Make pictures of pages a third as large, by a palette of 128 colours."""
+    for name in names:
+        file = IMAGES / f"{name}.png"
+        Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
+
+
+def unsure_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    """A domain of one task that trains for long enough to know what it knows."""
+    stage = {"trains": ["backbone", "shared_adapters"], "active": "shared", "steps": 600, "rows_per_step": 32}
+    task = {**spec["tasks"][0], "abstain_precision": 0.9, "licence": "CC0-1.0"}
+    kept = {"name": "sure", "tasks": [task], "stage_one": {**stage, "learning_rate": 3e-3}, "stage_two": None}
+    backbone = {**spec["backbone"], "licence": "Apache-2.0"}
+    return {**spec, **kept, "promotion": {}, "backbone": backbone, "split": {"test": 0.3, "validation": 0.3}}
+
+
+def unsure_rows() -> dict[str, list[dict[str, str]]]:
+    """Texts of one colour, which is right, and of two, of which the first is right more often than not."""
+    dice, rows = random.Random(0), []
+    for thing in THINGS:
+        for place in PLACES:
+            for first in COLOURS:
+                rows.append({"input": f"the {first} {thing} is in the {place}", "target": first})
+                for second in (one for one in COLOURS if one != first):
+                    target = first if dice.random() < 0.7 else second
+                    rows.append({"input": f"the {first} {thing} is in the {second} {place}", "target": target})
+    return {"colour": rows}
+
+
+def signing_key(folder: Path) -> str:
+    """A new private key; its file."""
+    file = folder / "signing.pem"
+    make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(file)]
+    subprocess.run(make, check=True)
+    return str(file)
+
+
+def shell(works: Factory, *arguments: str, **more: str) -> str:
     """What a command of `alter` writes to a terminal. Ends this program where the command fails."""
-    done = works.alter(*arguments, FORCE_COLOR="1", COLUMNS=str(COLUMNS), ALTER_RATE_PER_HOUR="0.40 EUR")
+    setting = {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "ALTER_RATE_PER_HOUR": "0.40 EUR", **more}
+    done = works.alter(*arguments, **setting)
     if done.returncode:
         sys.exit(f"alter {' '.join(arguments)}: {done.stderr}")
     return done.stdout
@@ -78,10 +130,24 @@ def draw(name: str, command: list[str], written: str) -> None:
     (IMAGES / f"{name}.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
 
 
-def look(page: Page, address: str, name: str, *texts: str) -> None:
+def look(page: Page, address: str, name: str, *texts: str, part: str = "") -> None:
+    """Keep a page, or the part of it that a selector finds, as NAME.png once it holds the texts."""
     page.open(address)
     page.wait_for(*texts)
-    page.screenshot(IMAGES / f"{name}.png")
+    page.screenshot(IMAGES / f"{name}.png", part)
+
+
+def look_at_bill(page: Page, address: str, works: Factory) -> None:
+    """Keep MLflow's page of the files of a version of `sure`, with its bill of materials open."""
+    model = works.store.get("sure", 1)["tags"]["model_id"]
+    experiment = works.store.client.get_logged_model(model).experiment_id
+    page.open(f"{address}/#/experiments/{experiment}/models/{model}/artifacts")
+    page.wait_for("bill.cdx.json", "MLflow Assistant")
+    page.press("Close")
+    for file, shows in {"artifacts": "bundle.sig", "bill.cdx.json": "CycloneDX"}.items():
+        page.press(file)
+        page.wait_for(shows)
+    page.screenshot(IMAGES / "proof.png")
 
 
 if __name__ == "__main__":

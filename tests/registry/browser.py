@@ -77,8 +77,20 @@ class Page:
             assert time.monotonic() < end, f"{missing} not on the page:\n{text[:3000]}\n{self.console}"
             time.sleep(0.1)
 
-    def screenshot(self, target: Path) -> None:
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    def press(self, text: str) -> None:
+        """Click at the innermost element that shows this text, or is called so."""
+        called = "[one.innerText?.trim(), one.getAttribute('aria-label')]"
+        one = f"[...document.querySelectorAll('*')].filter(one => {called}.includes({json.dumps(text)})).at(-1)"
+        box = self.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({one}.getBoundingClientRect())")
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+
+    def screenshot(self, target: Path, part: str = "") -> None:
+        """The whole page, or the element that a selector finds first."""
+        found = f"document.querySelector({json.dumps(part)}).getBoundingClientRect()"
+        box = "(({x, y, width, height}) => ({x, y: y + scrollY, width, height, scale: 1}))"
+        more = {"clip": self.run(f"{box}({found})")} if part else {}
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, **more)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(base64.b64decode(shot["data"]))
 
