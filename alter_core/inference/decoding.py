@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.prefill import DecoderOnly, Reading, Routing, Seq2Seq, Trunk
 from alter_core.inference.prefixes import Prefixes
+from alter_core.mta.layer import MTALayer
+from alter_core.mta.replicas import replica
 
 KEPT_SHARE = 0.8
 """The batch is made smaller once no more than this share of it still writes: above it, the copy costs more than it
@@ -68,11 +71,22 @@ class Decoder:
         self.model = model
         self.tries = tries
         self.pad = pad
+        self._ends = ends
+        self._routing = routing
         self.routing = routing or (lambda _tasks: nullcontext())
         self.device = next(model.parameters()).device
         self.ends = torch.tensor(sorted(ends), device=self.device)
         self.finished = tries.finished(self.device)
         self.prefixes = Prefixes()
+
+    def replica(self) -> "Decoder":
+        """Another over the same weights, which may answer at the same time."""
+        tensors = {tensor: tensor for tensor in chain(self.model.parameters(), self.model.buffers())}
+        model, routing = replica((self.model, self._routing), tensors)
+        for own, other in zip(model.modules(), self.model.modules(), strict=True):
+            if isinstance(own, MTALayer):
+                own.share_formed(other)
+        return Decoder(model, self.tries, self._ends, self.pad, routing)
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], trunk: tuple[Trunk, nn.ModuleList] | None = None) -> list[Answer]:

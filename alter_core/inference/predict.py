@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +17,12 @@ from alter_core.inference.decoding import Answer, Choices, Decoder, Request, tem
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.prefill import Trunk
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
+from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.greedy import end_tokens
 from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from alter_core.mta.modes import evaluating
+from alter_core.mta.replicas import Threads, most_replicas
 from alter_core.numerics import choose_precision, dtype_of
 from alter_core.problems import first, kind_of
 from alter_core.prompts import (
@@ -133,7 +136,7 @@ class Predictor:
         self._roots = {name: tries.roots.get(name, FREE) for name in spec.task_names}
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         routing = mta.routing if mta else None
-        self._decoder = Decoder(self.model, tries, end_tokens(self.model, tokenizer), pad, routing)
+        self._decoders = [Decoder(self.model, tries, end_tokens(self.model, tokenizer), pad, routing)]
 
     @classmethod
     def from_bundle(
@@ -182,10 +185,11 @@ class Predictor:
         answered: dict[int, Prediction] = {}
         with self._turn, evaluating(self.model) as trains:
             if trains:  # optimisers that write to `.data` leave no other trace
-                self._decoder.prefixes.forget()
+                self._decoders[1:] = []
+                self._decoders[0].prefixes.forget()
             plan = self.plan(tasks, inputs)
-            for rows in self.batches(plan):
-                answered |= self.answer(plan, rows)
+            for found in self.answers(plan):
+                answered |= found
                 if progress:
                     progress(len(answered), len(inputs))
         return [answered[row] for row in range(len(inputs))]
@@ -197,11 +201,37 @@ class Predictor:
         texts = [tidied(text, layouts[task]) for task, text in zip(tasks, inputs, strict=True)]
         return Plan(tasks, *self._requests(tasks, texts))
 
+    def answers(self, plan: Plan) -> Iterator[dict[int, Prediction]]:
+        """Predictions of all rows, some batches at a time: as many at once as this process has threads for."""
+        batches = self.batches(plan)
+        threads = Threads(count := self.ready(batches))
+        try:
+            for first in range(0, len(batches), count):
+                calls = [
+                    partial(self.answer, plan, rows, number)
+                    for number, rows in enumerate(batches[first : first + count])
+                ]
+                yield from threads.run(calls)
+        finally:
+            threads.close()
+
+    def ready(self, batches: Sequence[object]) -> int:
+        """How many of `batches` may be answered at once, each by a decoder of its own number."""
+        count = max(1, min(most_replicas(self.model), len(batches)))
+        while len(self._decoders) < count:
+            self._decoders.append(self._decoders[0].replica())
+        return count
+
+    def blocks(self, number: int) -> nn.ModuleList:
+        """Blocks of the model that a decoder answers with."""
+        model = self._decoders[number].model
+        return find_blocks(model, find_architecture(model))["decoder"]
+
     def answer(
-        self, plan: Plan, rows: Sequence[int], trunk: tuple[Trunk, nn.ModuleList] | None = None
+        self, plan: Plan, rows: Sequence[int], number: int = 0, trunk: tuple[Trunk, nn.ModuleList] | None = None
     ) -> dict[int, Prediction]:
-        """Predictions of one batch, by row. trunk: see `DecoderOnly`."""
-        answers = self._decoder.answer([plan.requests[row] for row in rows], trunk)
+        """Predictions of one batch, by row. number: of a decoder. trunk: see `DecoderOnly`."""
+        answers = self._decoders[number].answer([plan.requests[row] for row in rows], trunk)
         texts = self._texts(plan.tasks, rows, answers)
         found = {}
         for row, text, answer in zip(rows, texts, answers, strict=True):
@@ -245,12 +275,20 @@ class Predictor:
                 cut[row] = is_cut
         return [requests[row] for row in range(len(inputs))], [cut[row] for row in range(len(inputs))]
 
-    def batches(self, plan: Plan, share: float = 1.0) -> Iterator[list[int]]:
+    def batches(self, plan: Plan, share: float = 1.0) -> list[list[int]]:
         """Row numbers, batch by batch: rows that write alike lie together, in a batch those with as much to read.
 
-        Long answers come first, so that the time that is left is over- rather than underestimated. share: of the
-        tokens that a batch may have.
+        Long answers come first, so that the time that is left is over- rather than underestimated. There are as many as
+        can be answered at once, where there are rows for it. share: of the tokens that such batches may have together.
         """
+        count = most_replicas(self.model)
+        found = list(self._batches(plan, share / count))
+        while len(found) < count and len(longest := max(found, key=len, default=[])) > 1:
+            at = found.index(longest)
+            found[at : at + 1] = [longest[: len(longest) // 2], longest[len(longest) // 2 :]]
+        return found
+
+    def _batches(self, plan: Plan, share: float) -> Iterator[list[int]]:
         requests = plan.requests
 
         def rest(row: int) -> tuple[int, str]:

@@ -4,6 +4,7 @@ reading prompts is computed once. A model answers as it does alone, to the bit.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -14,6 +15,7 @@ from alter_core.inference.predict import Prediction, Predictor
 from alter_core.inference.prefill import Trunk
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.modes import evaluating
+from alter_core.mta.replicas import Threads
 
 Progress = Callable[[int], None]
 
@@ -43,15 +45,29 @@ class Together:
                 stack.enter_context(evaluating(predictor.model))
             if not shares:
                 for predictor, plan, own in zip(asked, plans, found, strict=True):
-                    for rows in predictor.batches(plan):
-                        own |= predictor.answer(plan, rows)
-                        progress(len(rows))
+                    for some in predictor.answers(plan):
+                        own |= some
+                        progress(len(some))
             else:
-                for rows in asked[0].batches(plans[0], share=0.5):  # the trunk's keys and values stay beside
+                batches = asked[0].batches(plans[0], share=0.5)  # the trunk's keys and values stay beside
+                count = min(predictor.ready(batches) for predictor in asked)
+                threads = Threads(count)
+
+                def answer(rows: list[int], number: int) -> list[dict[int, Prediction]]:
+                    """Of all that are asked."""
                     trunk = Trunk(self._below)
-                    for predictor, plan, own in zip(asked, plans, found, strict=True):
-                        own |= predictor.answer(plan, rows, (trunk, _blocks(predictor.model)))
-                        progress(len(rows))
+                    return [
+                        predictor.answer(plan, rows, number, (trunk, predictor.blocks(number)))
+                        for predictor, plan in zip(asked, plans, strict=True)
+                    ]
+
+                stack.callback(threads.close)
+                for first in range(0, len(batches), count):
+                    calls = [partial(answer, rows, at) for at, rows in enumerate(batches[first : first + count])]
+                    for answered in threads.run(calls):
+                        for own, its in zip(found, answered, strict=True):
+                            own |= its
+                            progress(len(its))
         return [[own[row] for row in range(len(inputs))] for own in found]
 
 

@@ -1,6 +1,7 @@
 """MTALayer: stands where a block's FFN stood, and holds that FFN, its adapters and their gate."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,13 @@ from alter_core.spec.stage import FREE, Start
 
 FORMED_KEPT = 32
 """How many tasks' formed weights a layer keeps for generation; the oldest goes first."""
+
+
+@dataclass
+class _Memo:
+    """Weights that a layer has formed, under a stamp of what they were formed from."""
+
+    held: tuple[object, dict[tuple[int | None, torch.dtype], FFNWeights]] = field(default_factory=lambda: (None, {}))
 
 
 class MTALayer(nn.Module):
@@ -59,7 +67,7 @@ class MTALayer(nn.Module):
         names = [f"shared {i}" for i in range(beside)] + adapters
         self.gate = Gate(names, beside, [beside + home for home in homes], config.temperature)
         self.gate.to(like.weights["up"].device)
-        self._memo: tuple[object, dict[tuple[int | None, torch.dtype], FFNWeights]] = (None, {})
+        self._memo = _Memo()
 
     @property
     def name(self) -> str:
@@ -158,16 +166,16 @@ class MTALayer(nn.Module):
         """A task's FFN, or without one `common`; kept until any parameter is changed in place or replaced, or the
         gate's state changes."""
         stamp = self._stamp()
-        memo = self._memo
-        if memo[0] != stamp:
+        held = self._memo.held
+        if held[0] != stamp:
             # One assignment of both, so that another thread never pairs a new stamp with old weights.
-            memo = self._memo = (stamp, {})
-        found = memo[1].get((task, dtype))
+            held = self._memo.held = (stamp, {})
+        found = held[1].get((task, dtype))
         if found is None:
             found = self.common(dtype) if task is None else self.form([task], dtype)[0]
-            while len(memo[1]) >= FORMED_KEPT:
-                memo[1].pop(next(iter(memo[1])), None)
-            memo[1][task, dtype] = found
+            while len(held[1]) >= FORMED_KEPT:
+                held[1].pop(next(iter(held[1])), None)
+            held[1][task, dtype] = found
         return found
 
     def start(self, start: Start) -> None:
@@ -212,7 +220,14 @@ class MTALayer(nn.Module):
 
     def forget(self) -> None:
         """Drop formed weights; needed only after a change that torch cannot see (`parameter.data`)."""
-        self._memo = (None, {})
+        self._memo.held = (None, {})
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_memo": _Memo()}  # what is formed is in no copy
+
+    def share_formed(self, other: "MTALayer") -> None:
+        """Keep formed weights where `other` does, a copy of this layer over the same parameters."""
+        self._memo = other._memo
 
     def train(self, mode: bool = True) -> "MTALayer":
         """Set training mode, and drop formed weights: optimisers that write to `.data` leave no other trace."""

@@ -1,49 +1,38 @@
-"""Replicas: one model on several cores at once, a thread for each replica, none of which waits for another.
-
-The threads of one matrix product meet at its end: where another program takes one's core for a moment, all stand still,
-some thousand times a step. A replica has the same weights, under modules of its own, so that hooks and states of one
-forward are not another's, and under parameters of its own, so that gradients are apart until they are summed, in the
-replicas' order: the same bits, however they run.
+"""A step by replicas of the model: gradients are apart until they are summed, in the replicas' order, which gives the
+same bits however they run.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alter_core.mta.replicas import MOST, Threads, most_replicas, replica
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
 
-MOST = 4
-"""Replicas of a process; with more, gradients take more memory than the cores are worth."""
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
 class Replicas:
-    """`forward` and others like it, each with its share of this process's threads.
+    """`forward` and others like it, each with its share of this process's threads and parameters of its own.
 
-    To be made anew after modules or their states have changed; parameters may change in place. count: at most; one on a
-    device that is no CPU, where kernels of one process queue up anyway.
+    To be made anew after modules or their states have changed; weights may change in place. count: at most.
     """
 
     def __init__(self, forward: TargetForward, count: int = MOST) -> None:
-        self._threads = torch.get_num_threads()
-        on_cpu = next(forward.model.parameters()).device.type == "cpu"
-        count = min(count, self._threads) if on_cpu else 1
+        count = most_replicas(forward.model, count)
         self.forwards, self._aliases = [forward], []
         for _ in range(count - 1):
             aliases = {p: nn.Parameter(p.detach(), p.requires_grad) for p in forward.model.parameters()}
-            tensors = {id(p): alias for p, alias in aliases.items()} | {id(b): b for b in forward.model.buffers()}
-            self.forwards.append(TargetForward(copy.deepcopy(forward.mta, tensors)))
+            buffers = {buffer: buffer for buffer in forward.model.buffers()}
+            self.forwards.append(TargetForward(replica(forward.mta, {**aliases, **buffers})))
             self._aliases.append(aliases)
-        self._share = self._threads // count
-        self._pool = ThreadPoolExecutor(count, "replica", torch.set_num_threads, (self._share,))
+        self._threads = Threads(count)
 
     def __len__(self) -> int:
         return len(self.forwards)
@@ -85,7 +74,7 @@ class Replicas:
         Its forward may not draw random numbers, of which a process has one row, and all must give the same loss.
         """
         state = torch.get_rng_state()
-        with self._divided():
+        with self._threads.divided():
             losses = [loss_of(forward) for forward in self.forwards]
         if not torch.equal(torch.get_rng_state(), state):
             torch.set_rng_state(state)
@@ -96,29 +85,14 @@ class Replicas:
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown()
+        self._threads.close()
 
     def together(
         self, run: Callable[[TargetForward, Item], Made], items: Sequence[Item], in_turn: bool = False
     ) -> list[Made]:
         """run(replica, item) of each replica and its item, at once, or one after another in the calling thread."""
-        with self._divided():
-            if in_turn or len(self) == 1:
-                return [run(forward, item) for forward, item in zip(self.forwards, items, strict=False)]
-            futures = [
-                self._pool.submit(run, forward, item) for forward, item in zip(self.forwards, items, strict=False)
-            ]
-            wait(futures)  # all, also where one has failed: another might still be in the model
-        return [future.result() for future in futures]
-
-    @contextmanager
-    def _divided(self) -> Iterator[None]:
-        """Each thread computes with its share; MKL knows one number for all of them."""
-        torch.set_num_threads(self._share)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(self._threads)
+        calls = [partial(run, forward, item) for forward, item in zip(self.forwards, items, strict=False)]
+        return self._threads.run(calls, in_turn)
 
 
 def map_rows(

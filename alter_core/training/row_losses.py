@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alter_core.mta.modes import evaluating
+from alter_core.mta.replicas import MOST
 from alter_core.training.batches import Batch, EncodedRows, collate, spread
 from alter_core.training.by_task import Losses
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
-from alter_core.training.replicas import MOST, Replicas
+from alter_core.training.replicas import Replicas
 from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
 
 
