@@ -162,7 +162,7 @@ def test_threads_take_turns_and_get_their_own_answers(
     predictor: Predictor, mixed_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = predictor.predict(*mixed_rows)
-    inside, most, answer = [0], [0], predictor._decoder.answer
+    inside, most, answer = [0], [0], predictor._decoders[0].answer
 
     def counted(requests: Sequence[Request], *more: Any) -> list[Answer]:
         inside[0] += 1
@@ -171,7 +171,7 @@ def test_threads_take_turns_and_get_their_own_answers(
         inside[0] -= 1
         return found
 
-    monkeypatch.setattr(predictor._decoder, "answer", counted)
+    monkeypatch.setattr(predictor._decoders[0], "answer", counted)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: predictor.predict(*mixed_rows), range(4)))
     assert found == [wanted] * 4
