@@ -27,6 +27,7 @@ import yaml
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
 from alter_core.inference.predict import Predictor
+from alter_core.spec import DomainSpec
 from alter_core.workspace import Workspace
 from flows.production.plan import Plan
 from registry.champions import CHAMPION
@@ -102,11 +103,11 @@ def produce(home: Path, file: Path, *more: str) -> Row:
     return {**json.loads(text), **{key: round(value, 1) for key, value in seconds.items()}}
 
 
-def row_of(outcome: Row, kind: str, grown: int) -> Row:
+def row_of(outcome: Row, kind: str, grown: int, spec: DomainSpec) -> Row:
     cards = outcome["scorecards"]
     made = cards.get("refresh") or cards.get("stage_two") or cards["stage_one"]
     facts = {key: outcome[key] for key in ("status", "version", "wall", "cpu", "load_before", "reason")}
-    tasks = {task: next(iter(metrics.values()))["value"] for task, metrics in made["tasks"].items()}
+    tasks = {task: metrics[spec.task(task).effective_metrics[0]]["value"] for task, metrics in made["tasks"].items()}
     return {"round": grown, "kind": kind, **facts, "macro": made["macro"]["value"], "tasks": tasks}
 
 
@@ -124,13 +125,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="alter-refresh-") as scratch:
         homes = {kind: Path(scratch) / kind for kind in ("full", "refresh")}
         folder = Path(scratch) / "domain"
-        rows.append(row_of(produce(homes["full"], growing.write(folder, 0)), "full", 0))
+        rows.append(row_of(produce(homes["full"], growing.write(folder, 0)), "full", 0, growing.plan.spec))
         shutil.copytree(homes["full"], homes["refresh"], symlinks=True)
         before = growing.answers(homes["refresh"])
         for grown in range(1, given.rounds + 1):
             file = growing.write(folder, grown)
-            rows.append(row_of(produce(homes["full"], file), "full", grown))
-            rows.append(row_of(produce(homes["refresh"], file, "--refresh"), "refresh", grown))
+            rows.append(row_of(produce(homes["full"], file), "full", grown, growing.plan.spec))
+            rows.append(row_of(produce(homes["refresh"], file, "--refresh"), "refresh", grown, growing.plan.spec))
             after = growing.answers(homes["refresh"])
             rows[-1]["others_as_before"] = {task: after[task] == before[task] for task in before}
             _write(given, growing, rows)
