@@ -310,7 +310,9 @@ def test_options_of_run_reach_the_flow(
 
 
 @pytest.mark.parametrize(
-    ("command", "needed"), [(["--help"], set()), (["check"], set()), (["models"], {"mlflow", "pandas"})], ids=str
+    ("command", "needed"),
+    [(["--help"], set()), (["check"], set()), (["models"], {"mlflow", "pandas"})],
+    ids=["help", "check", "models"],  # a set has no order, and each worker its own
 )
 def test_a_command_that_only_looks_imports_no_more_than_it_needs(
     command: list[str], needed: set[str], tmp_path: Path
