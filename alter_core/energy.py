@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alter_core.process import MACHINES
+from alter_core.job import MACHINES
 
 POWERCAP = Path("/sys/class/powercap")
 DEVICES = Path("/dev")

@@ -19,6 +19,8 @@ from alter_core.collector import collect_rarely
 from alter_core.errors import AlterError, SpecError, Stopped
 from alter_core.problems import lines_of
 
+MACHINES = "PET_NNODES"
+"""Torch's own variable of its launcher: how many machines train together. docs/scaling.md has those beside it."""
 TERMINATED = 143
 """Exit code of a process that SIGTERM has ended: 128 and the signal's number, as shells give it."""
 Log = Callable[..., None]

@@ -15,15 +15,13 @@ from typing import Any
 import psutil
 
 from alter_core.errors import AlterError, Stopped, TrainingError, WorkspaceError
-from alter_core.job import TERMINATED, Job, StopAsked
+from alter_core.job import MACHINES, TERMINATED, Job, StopAsked
 from alter_core.whole import write_json
 
 Row = Mapping[str, Any]
 POLL_SECONDS = 0.25
 STOP_SECONDS = 20  # for a job to finish its step and write a checkpoint; Prefect kills a cancelled run after 30
 JOB_FILE = "job.json"
-MACHINES = "PET_NNODES"
-"""Torch's own variable of its launcher: how many machines train together. docs/scaling.md has those beside it."""
 
 
 def step_rows(metrics: Path) -> list[Row]:

@@ -10,7 +10,7 @@ import pytest
 
 from alter_core import energy
 from alter_core.energy import Counter, Meter
-from alter_core.process import MACHINES
+from alter_core.job import MACHINES
 
 RANGE = 262_143_328_850  # microjoules, of a processor
 

@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 
 from alter_core.backbone import RECORD
 from alter_core.errors import SpecError, Stopped, TrainingError
+from alter_core.job import MACHINES
 from alter_core.mta import load_bundle
 from alter_core.mta.manifest import MANIFEST
-from alter_core.process import MACHINES, stop_tree, training_command
+from alter_core.process import stop_tree, training_command
 from alter_core.training import assembly, checkpoint, session
 from alter_core.training import run as run_module
 from alter_core.training.checkpoint import Progressed, load_checkpoint, save_checkpoint
