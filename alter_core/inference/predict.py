@@ -204,14 +204,9 @@ class Predictor:
     def answers(self, plan: Plan) -> Iterator[dict[int, Prediction]]:
         """Predictions of all rows, some batches at a time: as many at once as this process has threads for."""
         batches = self.batches(plan)
-        threads = Threads(count := self.ready(batches))
+        threads = Threads(self.ready(batches))
         try:
-            for first in range(0, len(batches), count):
-                calls = [
-                    partial(self.answer, plan, rows, number)
-                    for number, rows in enumerate(batches[first : first + count])
-                ]
-                yield from threads.run(calls)
+            yield from threads.map(partial(self.answer, plan), batches)
         finally:
             threads.close()
 

@@ -4,7 +4,6 @@ reading prompts is computed once. A model answers as it does alone, to the bit.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -50,8 +49,7 @@ class Together:
                         progress(len(some))
             else:
                 batches = asked[0].batches(plans[0], share=0.5)  # the trunk's keys and values stay beside
-                count = min(predictor.ready(batches) for predictor in asked)
-                threads = Threads(count)
+                threads = Threads(min(predictor.ready(batches) for predictor in asked))
 
                 def answer(rows: list[int], number: int) -> list[dict[int, Prediction]]:
                     """Of all that are asked."""
@@ -62,12 +60,10 @@ class Together:
                     ]
 
                 stack.callback(threads.close)
-                for first in range(0, len(batches), count):
-                    calls = [partial(answer, rows, at) for at, rows in enumerate(batches[first : first + count])]
-                    for answered in threads.run(calls):
-                        for own, its in zip(found, answered, strict=True):
-                            own |= its
-                            progress(len(its))
+                for answered in threads.map(answer, batches):
+                    for own, its in zip(found, answered, strict=True):
+                        own |= its
+                        progress(len(its))
         return [[own[row] for row in range(len(inputs))] for own in found]
 
 

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 MOST = 4
 """Replicas of a process: each has memory of its own for what it computes."""
 Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
@@ -38,6 +40,7 @@ class Threads:
     """This process's threads, in `count` shares that compute at once."""
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._threads = torch.get_num_threads()
         self._share = max(1, self._threads // count)
         self._pool = ThreadPoolExecutor(count, "replica", torch.set_num_threads, (self._share,))
@@ -53,6 +56,12 @@ class Threads:
             futures = [self._pool.submit(call) for call in calls]
             wait(futures)  # all, also where one has failed: another might still be in the model
         return [future.result() for future in futures]
+
+    def map(self, call: Callable[[Item, int], Made], items: Sequence[Item]) -> Iterator[Made]:
+        """Yield call(item, number of the share) of each item, in order; as many at once as there are shares."""
+        for first in range(0, len(items), self._count):
+            some = items[first : first + self._count]
+            yield from self.run([partial(call, item, number) for number, item in enumerate(some)])
 
     @contextmanager
     def divided(self) -> Iterator[None]:
