@@ -83,6 +83,10 @@ class Replicas:
             return "a copy of its modules gives another loss"
         return None
 
+    def map(self, run: Callable[[TargetForward, Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+        """Yield run(a replica, item) of each item, in order; as many at once as there are replicas."""
+        return self._threads.map(lambda item, number: run(self.forwards[number], item), items)
+
     def close(self) -> None:
         """End the threads."""
         self._threads.close()
@@ -104,8 +108,7 @@ def map_rows(
     """
     replicas = Replicas(forward, min(MOST, len(parts)))
     try:
-        for first in range(0, len(parts), len(replicas)):
-            yield from replicas.together(run, parts[first : first + len(replicas)])
+        yield from replicas.map(run, parts)
     finally:
         replicas.close()
 
