@@ -1,8 +1,9 @@
 """Tiny real things that several rooms test with: a random two-layer backbone with its own tokenizer, and a domain."""
 
+import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,32 @@ def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     """For models on the device `meta`, whose name torch's autocast refuses."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads torch computes with, in this test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tensors_left() -> Iterator[Callable[[Callable[[], object]], int]]:
+    """Tells how many more tensors there are after a call, which no garbage collection has followed."""
+
+    def count() -> int:
+        return sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects())
+
+    def left(call: Callable[[], object]) -> int:
+        gc.collect()
+        before = count()
+        call()
+        return count() - before
+
+    gc.disable()
+    yield left
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from alter_core.backbone.quiet import explained, quiet
 from alter_core.backbone.record import RECORD, is_converted
 from alter_core.backbone.tokenizer import check_ids, check_same, check_tokenizer
 from alter_core.errors import BackboneError
+from alter_core.memory import release_free_memory
 from alter_core.spec import BackboneSpec
 from alter_core.whole import digest_of, digest_of_files, write_json, written_whole
 from alter_core.workspace import Workspace
@@ -74,6 +75,7 @@ def resolve_backbone(
             files = {path.name: path for path in folder.iterdir() if path.is_file()}
             sizes = {name: path.stat().st_size for name, path in files.items()}
             write_json(folder / RECORD, {**facts, "digest": digest_of_files(files), "files": sizes})
+    release_free_memory(now=True)  # two models have been here
     advance(4, 4, text="converted")
     return target
 

@@ -92,6 +92,8 @@ class TargetForward:
             with self.mta.routing(batch.task_ids):  # some blocks count their rows at the door
                 stack(**inputs)
         except _Caught:
+            # It and this frame hold each other, with what each block computed: until some garbage collection.
+            caught.__traceback__ = None
             return caught.hidden
         finally:
             handle.remove()

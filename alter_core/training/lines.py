@@ -12,7 +12,9 @@ import numpy as np
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 WIDTH_STEP = 8
-"""Widths are multiples of this: each new shape costs the processor's libraries a kernel and memory that stays."""
+"""Widths are multiples of this at the least."""
+WIDTHS = 16
+"""To a doubling: attention's backward in bf16 keeps some 5 MB for each new width and thread, as long as it lives."""
 WIDTHS_TRIED = 16
 """Of shared lines: finer would cost long lines more time than it saves padding."""
 WIDEST = 3
@@ -23,7 +25,8 @@ ATTENTION_WIDTH = 2048
 
 def width_of(longest: int) -> int:
     """Width of a batch of lines of up to `longest` tokens."""
-    return -(-longest // WIDTH_STEP) * WIDTH_STEP
+    step = max(WIDTH_STEP, (1 << longest.bit_length() - 1) // WIDTHS)
+    return -(-longest // step) * step
 
 
 def share_lines(task_ids: Rows, prompts: Sequence[np.ndarray[Any, Any]], lengths: Rows) -> tuple[Rows, Rows, Rows]:

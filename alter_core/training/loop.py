@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from alter_core.errors import Diverged, TrainingError
+from alter_core.memory import release_free_memory
 from alter_core.mta.replicas import MOST
 from alter_core.spec import StageSpec
 from alter_core.spec.stage import FREE
@@ -20,7 +21,6 @@ from alter_core.training.by_task import Losses, adapters_off, take_better
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
-from alter_core.training.memory import release_free_memory
 from alter_core.training.replicas import Replicas
 from alter_core.training.result import StepScore
 from alter_core.training.row_losses import losses_of, token_losses

@@ -13,11 +13,11 @@ from accelerate import Accelerator
 from alter_core.energy import Meter
 from alter_core.errors import Stopped
 from alter_core.job import Log, StopAsked
+from alter_core.memory import release_free_memory
 from alter_core.numerics import Precision
 from alter_core.spec import StageSpec
 from alter_core.training.batches import EncodedRows, SamplingPlan
 from alter_core.training.checkpoint import Progressed
-from alter_core.training.memory import release_free_memory
 from alter_core.training.result import Score
 from alter_core.training.stages import Named
 from alter_core.training.trainable import Trainable

@@ -1,6 +1,6 @@
 """Answers by several threads are those of one, whatever is asked, and follow the weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,14 +14,6 @@ from tests.inference.conftest import Subject
 Rows = tuple[list[str], list[str]]
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets how many threads torch computes with, in this test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def alike(one: list[Prediction], other: list[Prediction]) -> bool:
     return [p.text for p in one] == [p.text for p in other] and [p.score for p in one] == pytest.approx(
         [p.score for p in other], rel=1e-3
@@ -32,6 +24,13 @@ def alike(one: list[Prediction], other: list[Prediction]) -> bool:
 def predictor(subject: Subject, spec: DomainSpec) -> Predictor:
     model, tokenizer, mta = subject
     return Predictor(model, tokenizer, spec, mta)
+
+
+def test_nothing_computed_outlives_its_answers(
+    predictor: Predictor, mixed_rows: Rows, tensors_left: Callable[[Callable[[], object]], int]
+) -> None:
+    predictor.predict(*mixed_rows)  # some things are kept on purpose
+    assert tensors_left(lambda: predictor.predict(*mixed_rows)) == 0
 
 
 def test_several_threads_answer_as_one(predictor: Predictor, mixed_rows: Rows, threads: Callable[[int], None]) -> None:

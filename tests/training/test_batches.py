@@ -18,7 +18,7 @@ from alter_core.training.batches import (
     divide_by_task,
     encode_rows,
 )
-from alter_core.training.lines import WIDTH_STEP
+from alter_core.training.lines import width_of
 from tests.training.conftest import Domain
 
 PAD = 0
@@ -98,7 +98,7 @@ def test_lines_are_as_wide_as_fits_the_rows_best() -> None:
 
 def wide(*rows: list[int]) -> list[list[int]]:
     """Rows as collate pads them."""
-    width = -(-max(map(len, rows)) // WIDTH_STEP) * WIDTH_STEP
+    width = width_of(max(map(len, rows)))
     return [row + [PAD] * (width - len(row)) for row in rows]
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,21 @@ def test_a_skipped_trunk_changes_neither_logits_nor_gradients(architecture: str)
     torch.testing.assert_close(cached, whole)
     for one, two in zip(gradients(forward, cached), gradients(forward, whole), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_nothing_computed_outlives_its_step(
+    architecture: str, tensors_left: Callable[[Callable[[], object]], int]
+) -> None:
+    """A circle of references would keep it until some garbage collection: gigabytes, in a large model."""
+    forward, batch = forward_and_batch(architecture)
+    forward.mta.set_trainable({"task_adapters", "gates"})
+
+    def step() -> None:
+        gradients(forward, forward.logits(batch, forward.states(batch)))
+
+    step()  # some things are made once
+    assert tensors_left(step) == 0
 
 
 @pytest.mark.parametrize("architecture", ["t5", "mt5", "umt5", "bart"])

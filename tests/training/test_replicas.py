@@ -1,6 +1,6 @@
 """A step by replicas is the step of one model: the same gradients, and the same bits however they run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,6 @@ from tests.training.test_forward import forward_and_batch
 from tests.training.test_trunk_cache import many_rows
 
 PARTS = [np.arange(0, 9), np.arange(9, 11), np.arange(11, 24)]
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets how many threads torch computes with, in this test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def trained_of(forward: TargetForward) -> list[nn.Parameter]:
