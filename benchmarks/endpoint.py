@@ -46,6 +46,7 @@ from tests.registry.server import environment
 TARGET = 5.0
 TINY = "tiny"
 START_SECONDS = 600.0
+FOLLOW_SECONDS = 120.0
 Row = tuple[str, dict[str, str]]
 """Domain, and task and input."""
 
@@ -196,13 +197,14 @@ def load(
                 found.statuses[status] += 1
                 found.names[name] += 1
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     found.spent = time.monotonic() - begin
     found.processor = processor_seconds(process) - before
+    print(f"{url}, {clients} clients: {found.told()}", file=sys.stderr, flush=True)
     return found
 
 
@@ -239,7 +241,7 @@ def moved(url: str, store: ModelStore, domain: str, rows: Sequence[Row], clients
     champion = store.get(domain, CHAMPION)["version"]
     twin = register_twin(store, domain)
     ended, loads = threading.Event(), []
-    work = threading.Thread(target=lambda: loads.append(load(url, rows, clients, 1e9, ended=ended)))
+    work = threading.Thread(target=lambda: loads.append(load(url, rows, clients, 1e9, ended=ended)), daemon=True)
     work.start()
     seconds = []
     for number in range(moves):
@@ -247,6 +249,8 @@ def moved(url: str, store: ModelStore, domain: str, rows: Sequence[Row], clients
         since = time.monotonic()
         store.client.set_registered_model_alias(domain, CHAMPION, str(to))
         while f'alter_version{{domain="{domain}"}} {float(to)}' not in requests.get(f"{url}/metrics", timeout=60).text:
+            if time.monotonic() - since > FOLLOW_SECONDS:
+                raise SystemExit(f"version {to} does not answer: {requests.get(f'{url}/ready', timeout=60).text}")
             time.sleep(0.05)
         seconds.append(time.monotonic() - since)
     ended.set()

@@ -31,6 +31,7 @@ import torch
 from alter_core.backbone import load_backbone, resolve_backbone
 from alter_core.data.ingest import ingest
 from alter_core.inference.predict import Predictor
+from alter_core.mta.replicas import use_threads
 from alter_core.prompts import decode_answers, encode_prompts, encode_targets
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="training steps before measuring")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    use_threads(given.threads)
     clock = time.process_time if given.threads == 1 else time.perf_counter
 
     spec, rows, bundle, backbone = prepare(given.steps, given.rows)

@@ -14,6 +14,8 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from alter_core.mta.replicas import use_threads
+
 
 class RealDataRan:
     """Fails a whole session that ought to have read real rows (ALTER_NEED_DATA) and did not, such as by a skip."""
@@ -75,10 +77,10 @@ def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
-    """Sets how many threads torch computes with, in this test."""
+    """Sets how many threads this process computes with, in this test."""
     before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+    yield use_threads
+    use_threads(before)
 
 
 @pytest.fixture

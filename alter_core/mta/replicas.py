@@ -20,6 +20,17 @@ MOST = 4
 Thing = TypeVar("Thing")
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+_threads = torch.get_num_threads()
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads in this process; unsaid, with as many as torch names when this is imported.
+
+    Not with what torch names later: a thread that first computes while another's are divided has one share for good.
+    """
+    global _threads
+    _threads = count
+    torch.set_num_threads(count)
 
 
 def most_replicas(model: nn.Module, most: int = MOST) -> int:
@@ -28,7 +39,7 @@ def most_replicas(model: nn.Module, most: int = MOST) -> int:
     One on a device that is no CPU, where kernels of one process queue up anyway.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return min(most, torch.get_num_threads()) if on_cpu else 1
+    return min(most, _threads) if on_cpu else 1
 
 
 def replica(thing: Thing, tensors: Mapping[Tensor, Tensor]) -> Thing:
@@ -41,8 +52,8 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._threads = torch.get_num_threads()
-        self._share = max(1, self._threads // count)
+        self._whole = _threads
+        self._share = max(1, self._whole // count)
         self._pool = ThreadPoolExecutor(count, "replica", torch.set_num_threads, (self._share,))
 
     def run(self, calls: Sequence[Callable[[], Made]], in_turn: bool = False) -> list[Made]:
@@ -70,7 +81,7 @@ class Threads:
         try:
             yield
         finally:
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(self._whole)
 
     def close(self) -> None:
         """End the threads."""

@@ -15,6 +15,7 @@ from alter_core.errors import BundleError, SpecError, TrainingError
 from alter_core.job import Log, StopAsked
 from alter_core.mta import bundle_digest
 from alter_core.mta.manifest import MANIFEST, read_manifest
+from alter_core.mta.replicas import use_threads
 from alter_core.numerics import choose_precision
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
@@ -96,7 +97,7 @@ def make_accelerator() -> Accelerator:
     )
     if together and accelerator.device.type == "cpu":
         here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
+        use_threads(max(1, len(os.sched_getaffinity(0)) // here))
     return accelerator
 
 

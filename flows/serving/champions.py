@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from alter_core.errors import AlterError
 from alter_core.inference.predict import Predictor
-from flows.production.plan import code_of
 from flows.production.stores import model_name, model_store
 from flows.serving.metrics import Metrics
 from flows.serving.served import Served
 from registry.champions import CHAMPION
 from registry.errors import RegistryError, RegistryInputError
 from registry.scorecard import Sample, own_scorecard
-from registry.verification import OTHER_CODE, SAME_CODE, compare_answers
+from registry.verification import ELSEWHERE, compare_answers
 from registry.versions import Version
 
 log = logging.getLogger(__name__)
@@ -39,9 +38,9 @@ class _Followed:
 class Champions:
     """Loads each domain's champion, and looks every LOOK_SECONDS whether it is another one by now.
 
-    A version answers once its bundle is whole under the digest that was registered and it repeats the predictions that
-    were recorded of it; of a version that another release registered, most of them. Until then, and where it does not,
-    the one before goes on answering.
+    A version answers once its bundle is whole under the digest that was registered and it repeats most of the
+    predictions that were recorded of it: another machine rounds otherwise. Until then, and where it does not, the one
+    before goes on answering.
     """
 
     def __init__(self, domains: Sequence[str], metrics: Metrics, turn: threading.Lock) -> None:
@@ -134,19 +133,10 @@ class Champions:
         predictor = Predictor.from_bundle(self._store.bundle_path(name, number))
         samples = self._samples(version)
         if samples:
-            same = version["tags"].get("code") == code_of("run")
-            bounds = SAME_CODE if same else OTHER_CODE
-            found = compare_answers(version["uri"], samples, self._repeated(predictor, samples), bounds)
+            found = compare_answers(version["uri"], samples, self._repeated(predictor, samples), ELSEWHERE)
             if found["different"]:
-                by = "" if same else ", of another release,"
-                log.warning(
-                    "%s/%d%s answers %d of %d recorded rows otherwise",
-                    name,
-                    number,
-                    by,
-                    found["different"],
-                    found["rows"],
-                )
+                counts = found["different"], found["rows"]
+                log.warning("%s/%d answers %d of %d recorded rows otherwise", name, number, *counts)
         else:
             log.warning("%s/%d has no recorded predictions: it is served without having repeated them", name, number)
         return Served(name, number, predictor)
@@ -159,7 +149,7 @@ class Champions:
         return own_scorecard(facts["scorecards"]).get("samples", ())
 
     def _repeated(self, predictor: Predictor, samples: Sequence[Sample]) -> list[Sample]:
-        """All rows in one call, as at registration: in other batches bf16 rounds otherwise, by more than is allowed."""
+        """All rows in one call, as at registration: in other batches more would round otherwise."""
         with self._turn:
             answers = predictor.predict([row["task"] for row in samples], [row["input"] for row in samples])
         return [

@@ -1,5 +1,6 @@
 """Answers by several threads are those of one, whatever is asked, and follow the weights."""
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from alter_core.inference.predict import Prediction, Predictor
 from alter_core.inference.together import Together
 from alter_core.mta.layer import MTALayer
+from alter_core.mta.replicas import Threads
 from alter_core.spec import DomainSpec
 from tests.inference.conftest import Subject
 
@@ -24,6 +26,25 @@ def alike(one: list[Prediction], other: list[Prediction]) -> bool:
 def predictor(subject: Subject, spec: DomainSpec) -> Predictor:
     model, tokenizer, mta = subject
     return Predictor(model, tokenizer, spec, mta)
+
+
+def test_what_torch_counts_while_others_are_divided_changes_no_cut(
+    predictor: Predictor, mixed_rows: Rows, threads: Callable[[int], None]
+) -> None:
+    """A thread that first computes then has one share for good, and cut its rows otherwise, which bf16 rounds."""
+    threads(2)
+    plan = predictor.plan(*mixed_rows)
+    expected, found = predictor.batches(plan), []
+
+    def first() -> None:
+        torch.ones(1).sum()
+        found.append((torch.get_num_threads(), predictor.batches(plan)))
+
+    with Threads(2).divided():
+        thread = threading.Thread(target=first)
+        thread.start()
+        thread.join()
+    assert found == [(1, expected)]
 
 
 def test_nothing_computed_outlives_its_answers(

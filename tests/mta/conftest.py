@@ -9,6 +9,7 @@ import transformers as tf
 from torch import nn
 
 from alter_core.mta import MTAConfig, MTAModel
+from alter_core.mta.replicas import use_threads
 
 VOCAB = 48
 _LLAMA: dict[str, Any] = {
@@ -151,5 +152,5 @@ def plain_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tens
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_seed() -> None:
-    torch.set_num_threads(1)
+    use_threads(1)
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import pytest
 
 from registry.card import own_scorecard
 from registry.models import ModelStore
-from registry.verification import SAME_CODE, verify_in_fresh_process
+from registry.verification import JUST_RECORDED, verify_in_fresh_process
 from tests.command_line import Alter, caller
 from tests.registry.old import Old, unpacked
 from tests.registry.server import environment
@@ -51,7 +51,7 @@ def test_the_champion_gives_the_answers_that_were_recorded(old: Old, alter: Alte
     found = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["prediction"] for row in found] == [row["prediction"] for row in rows]
     scores = [row["score"] for row in rows]
-    assert [row["score"] for row in found] == pytest.approx(scores, abs=SAME_CODE.score)
+    assert [row["score"] for row in found] == pytest.approx(scores, abs=JUST_RECORDED.score)
 
 
 def test_its_stored_model_code_runs_with_this_package(old: Old) -> None:

@@ -14,7 +14,7 @@ import pytest
 from alter_core.errors import BundleError
 from alter_core.inference.predict import Predictor
 from registry.errors import RegistryError, RegistryInputError, VerificationError
-from registry.verification import OTHER_CODE, compare_answers, verify_in_fresh_process
+from registry.verification import ELSEWHERE, compare_answers, verify_in_fresh_process
 from tests.conftest import tiny_rows
 from tests.registry.conftest import Store
 
@@ -151,13 +151,13 @@ def test_a_score_within_rounding_is_the_same() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "passes"), [(7, True), (8, False)])
-def test_of_another_releases_answers_most_must_be_repeated(wrong: int, passes: bool) -> None:
+def test_elsewhere_most_answers_must_be_repeated(wrong: int, passes: bool) -> None:
     other = {f"row{place}": {"prediction": "no"} for place in range(wrong)}
     if passes:
-        assert compare_answers("u", answers(25), answers(25, **other), OTHER_CODE)["different"] == wrong
+        assert compare_answers("u", answers(25), answers(25, **other), ELSEWHERE)["different"] == wrong
         return
     with pytest.raises(VerificationError, match="8 of 25 answers"):
-        compare_answers("u", answers(25), answers(25, **other), OTHER_CODE)
+        compare_answers("u", answers(25), answers(25, **other), ELSEWHERE)
 
 
 ASKED = [{"task": "t", "input": "x", "prediction": "yes", "score": 0.5}]

@@ -13,6 +13,7 @@ import torch
 from alter_core.backbone import resolve_backbone
 from alter_core.data.dataset import TaskDataset
 from alter_core.data.ingest import ingest
+from alter_core.mta.replicas import use_threads
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
 from alter_core.training.order import TrainingJob
@@ -59,7 +60,7 @@ class Domain:
 
 @pytest.fixture(scope="session")
 def domain(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Domain:
-    torch.set_num_threads(1)
+    use_threads(1)
     folder = tmp_path_factory.mktemp("domain")
     workspace = Workspace(tmp_path_factory.mktemp("home"))
     spec = load_domain(write_domain(folder, tiny_spec(tiny_backbone)))
