@@ -217,8 +217,8 @@ class Predictor:
             self._decoders.append(self._decoders[0].replica())
         return count
 
-    def blocks(self, number: int) -> nn.ModuleList:
-        """Blocks of the model that a decoder answers with."""
+    def blocks(self, number: int = 0) -> nn.ModuleList:
+        """Blocks of the model that a decoder answers with, the predictor's own or a replica."""
         model = self._decoders[number].model
         return find_blocks(model, find_architecture(model))["decoder"]
 

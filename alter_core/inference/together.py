@@ -8,11 +8,9 @@ from itertools import takewhile
 from typing import Any
 
 import torch
-from torch import nn
 
 from alter_core.inference.predict import Prediction, Predictor
 from alter_core.inference.prefill import Trunk
-from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.modes import evaluating
 from alter_core.mta.replicas import Threads
 
@@ -24,7 +22,7 @@ class Together:
 
     def __init__(self, predictors: Sequence[Predictor]) -> None:
         self.predictors = list(predictors)
-        first, *others = [predictor.model for predictor in predictors]
+        first, *others = self.predictors
         self._below = min((_alike(first, other) for other in others), default=0)
         """Blocks below this number are the same in all models."""
 
@@ -67,15 +65,12 @@ class Together:
         return [[own[row] for row in range(len(inputs))] for own in found]
 
 
-def _blocks(model: Any) -> nn.ModuleList:
-    return find_blocks(model, find_architecture(model))["decoder"]
-
-
-def _alike(model: Any, other: Any) -> int:
+def _alike(one: Predictor, two: Predictor) -> int:
     """Let equal weights of two models be the same memory; return how many blocks, from the first, are the same.
 
     None where something outside of the blocks differs, or where a cache forgets what lies outside of a window.
     """
+    model, other = one.model, two.model
     held = dict(model.named_parameters())
     for name, parameter in other.named_parameters():
         twin = held.get(name)
@@ -83,7 +78,7 @@ def _alike(model: Any, other: Any) -> int:
             parameter.data = twin.data
     if model.config.is_encoder_decoder or _differs(model.config, other.config) or _has_windows(model.config):
         return 0
-    pairs = list(zip(_blocks(model), _blocks(other), strict=True))
+    pairs = list(zip(one.blocks(), two.blocks(), strict=True))
     inside = {id(p) for pair in pairs for block in pair for p in block.parameters()}
     outside = [[p.data_ptr() for p in each.parameters() if id(p) not in inside] for each in (model, other)]
     if outside[0] != outside[1]:
