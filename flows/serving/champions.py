@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from alter_core.errors import AlterError
 from alter_core.inference.predict import Predictor
+from alter_core.memory import release_free_memory
 from flows.production.stores import model_name, model_store
 from flows.serving.metrics import Metrics
 from flows.serving.served import Served
@@ -87,9 +88,10 @@ class Champions:
         while not self._stopped.wait(LOOK_SECONDS):
             for domain in self.domains:
                 self._look(domain)
-            self._left = [one for one in self._left if one() is not None]
             if self._left:
                 gc.collect()  # a version that left, once its last batch is answered: it holds itself in circles
+                self._left = [one for one in self._left if one() is not None]
+                release_free_memory(now=True)
 
     def _look(self, domain: str) -> None:
         """Make the champion the one that answers, if it is another."""
@@ -139,6 +141,7 @@ class Champions:
                 log.warning("%s/%d answers %d of %d recorded rows otherwise", name, number, *counts)
         else:
             log.warning("%s/%d has no recorded predictions: it is served without having repeated them", name, number)
+        release_free_memory(now=True)  # reading a bundle takes more than it leaves
         return Served(name, number, predictor)
 
     def _samples(self, version: Version) -> Sequence[Sample]:
