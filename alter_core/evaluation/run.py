@@ -97,6 +97,8 @@ class _Answers:
             texts = [inputs[place] for place in places]
             told = partial(self.tell, task)
             found = self.together.predict([asked[key] for key in keys], [task] * len(texts), texts, told)
+            for model in models:
+                _forget_formed(model.predictor)
             for key, answers in zip(keys, found, strict=True):
                 self.kept.add(key, dict(zip(texts, answers, strict=True)))
         self.kept.write()
@@ -104,6 +106,11 @@ class _Answers:
     def of(self, model: Model, task: str, inputs: Sequence[str]) -> list[Prediction]:
         """The answers of a model that was asked."""
         return self.kept.of(model.key(task), inputs)
+
+
+def _forget_formed(predictor: Predictor) -> None:
+    """Let MTA layers drop the weights that they have formed for tasks: as large as the FFN for each."""
+    predictor.model.eval()
 
 
 def _together(rows: Mapping[str, Sequence[Row]]) -> list[Row]:
@@ -114,6 +121,7 @@ def _answered_alone(samples: Sequence[Sample], predictor: Predictor) -> tuple[Sa
     """Rounding depends on what else is in a batch. These are what the bundle answers to just these rows, so that
     whoever loads it can repeat them."""
     again = predictor.predict([row.task for row in samples], [row.input for row in samples])
+    _forget_formed(predictor)
     return tuple(Sample.of(asdict(row), answer) for row, answer in zip(samples, again, strict=True))
 
 

@@ -17,6 +17,7 @@ from alter_core.inference.decoding import Answer, Choices, Decoder, Request, tem
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.prefill import Trunk
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
+from alter_core.memory import release_free_memory
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.bundle import load_bundle
 from alter_core.mta.greedy import end_tokens
@@ -39,7 +40,7 @@ from alter_core.prompts import (
 from alter_core.spec import DomainSpec
 from alter_core.text import damage, tidied
 
-CACHE_BYTES = 2**30
+CACHE_BYTES = 2**29
 """Most memory of a batch's cache of keys and values: the larger the batch, the less a written token costs."""
 ROWS_PER_BATCH = 512
 """Most rows of a batch, each of which has a row of logits as long as the vocabulary."""
@@ -206,7 +207,9 @@ class Predictor:
         batches = self.batches(plan)
         threads = Threads(self.ready(batches))
         try:
-            yield from threads.map(partial(self.answer, plan), batches)
+            for answered in threads.map(partial(self.answer, plan), batches):
+                release_free_memory()
+                yield answered
         finally:
             threads.close()
 

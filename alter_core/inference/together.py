@@ -11,6 +11,7 @@ import torch
 
 from alter_core.inference.predict import Prediction, Predictor
 from alter_core.inference.prefill import Trunk
+from alter_core.memory import release_free_memory
 from alter_core.mta.modes import evaluating
 from alter_core.mta.replicas import Threads
 
@@ -25,6 +26,7 @@ class Together:
         first, *others = self.predictors
         self._below = min((_alike(first, other) for other in others), default=0)
         """Blocks below this number are the same in all models."""
+        release_free_memory(now=True)  # equal weights have been there as often as there are models
 
     def predict(
         self, asked: Sequence[Predictor], tasks: Sequence[str], inputs: Sequence[str], progress: Progress
@@ -59,6 +61,7 @@ class Together:
 
                 stack.callback(threads.close)
                 for answered in threads.map(answer, batches):
+                    release_free_memory()
                     for own, its in zip(found, answered, strict=True):
                         own |= its
                         progress(len(its))
