@@ -25,7 +25,7 @@ ATTENTION_WIDTH = 2048
 
 def width_of(longest: int) -> int:
     """Width of a batch of lines of up to `longest` tokens."""
-    step = max(WIDTH_STEP, (1 << longest.bit_length() - 1) // WIDTHS)
+    step = max(WIDTH_STEP, (1 << longest.bit_length() >> 1) // WIDTHS)
     return -(-longest // step) * step
 
 

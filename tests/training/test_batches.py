@@ -18,7 +18,7 @@ from alter_core.training.batches import (
     divide_by_task,
     encode_rows,
 )
-from alter_core.training.lines import width_of
+from alter_core.training.lines import WIDTH_STEP, WIDTHS, width_of
 from tests.training.conftest import Domain
 
 PAD = 0
@@ -94,6 +94,14 @@ def test_lines_are_as_wide_as_fits_the_rows_best() -> None:
     rows = encoded([(40, 1), (24, 1), (24, 1), (24, 1)])
     batch = collate(rows, np.arange(4), PAD, packed=True)
     assert batch.inputs.shape == (1, 112)  # lines of 40, the longest row's width, would be four
+
+
+def test_widths_hold_their_rows_pad_them_little_and_are_few() -> None:
+    for longest in range(5000):
+        width = width_of(longest)
+        assert longest <= width < longest + max(WIDTH_STEP, longest / WIDTHS + 1)
+        assert width % WIDTH_STEP == 0
+    assert {len({width_of(n) for n in range(2**power, 2 ** (power + 1))}) for power in range(8, 12)} == {WIDTHS + 1}
 
 
 def wide(*rows: list[int]) -> list[list[int]]:
