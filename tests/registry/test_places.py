@@ -94,7 +94,7 @@ def restored(prod: Path, to: Path) -> Path:
     with tarfile.open(to.parent.parent / "backup.tar", "w") as backup:
         backup.add(prod, ".")
     with tarfile.open(to.parent.parent / "backup.tar") as backup:
-        backup.extractall(to, filter="data")
+        backup.extractall(to)
     return to
 
 

@@ -27,7 +27,7 @@ class Old:
 def unpacked(commit: str, folder: Path) -> Old:
     """The workspace that `commit` made, in `folder`, whose places then stand in its files."""
     with tarfile.open(HERE / f"{commit}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)  # made here; Python 3.11.2, which Debian has, knows no filter
     old = Old(folder / "home", folder / "tiny")
     places = {"@HOME@": str(old.home), "@DOMAIN@": str(old.domain), "@CODE@": "/nowhere", "@SCRATCH@": "/nowhere"}
     dump = old.home / "mlflow" / "mlflow.sql"
