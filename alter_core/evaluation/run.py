@@ -19,6 +19,7 @@ from alter_core.evaluation.scorecard import SCORECARD_FILE, Sample, Scorecard, s
 from alter_core.inference.predict import Prediction, Predictor
 from alter_core.inference.together import Together
 from alter_core.job import Log, StopAsked
+from alter_core.mta.modes import forget_formed
 from alter_core.whole import written_whole
 
 WRITE_SECONDS = 0.5
@@ -98,7 +99,7 @@ class _Answers:
             told = partial(self.tell, task)
             found = self.together.predict([asked[key] for key in keys], [task] * len(texts), texts, told)
             for model in models:
-                _forget_formed(model.predictor)
+                forget_formed(model.predictor.model)
             for key, answers in zip(keys, found, strict=True):
                 self.kept.add(key, dict(zip(texts, answers, strict=True)))
         self.kept.write()
@@ -106,11 +107,6 @@ class _Answers:
     def of(self, model: Model, task: str, inputs: Sequence[str]) -> list[Prediction]:
         """The answers of a model that was asked."""
         return self.kept.of(model.key(task), inputs)
-
-
-def _forget_formed(predictor: Predictor) -> None:
-    """Let MTA layers drop the weights that they have formed for tasks: as large as the FFN for each."""
-    predictor.model.eval()
 
 
 def _together(rows: Mapping[str, Sequence[Row]]) -> list[Row]:
@@ -121,7 +117,7 @@ def _answered_alone(samples: Sequence[Sample], predictor: Predictor) -> tuple[Sa
     """Rounding depends on what else is in a batch. These are what the bundle answers to just these rows, so that
     whoever loads it can repeat them."""
     again = predictor.predict([row.task for row in samples], [row.input for row in samples])
-    _forget_formed(predictor)
+    forget_formed(predictor.model)
     return tuple(Sample.of(asdict(row), answer) for row, answer in zip(samples, again, strict=True))
 
 

@@ -24,3 +24,10 @@ def evaluating(model: nn.Module) -> Iterator[bool]:
             module.training = True
             if isinstance(module, MTALayer):  # or it would hold an FFN for each task while it trains on
                 module.forget()
+
+
+def forget_formed(model: nn.Module) -> None:
+    """Let MTA layers drop the weights that they have formed for tasks: as large as the FFN for each."""
+    for module in model.modules():
+        if isinstance(module, MTALayer):
+            module.forget()

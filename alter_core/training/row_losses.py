@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alter_core.mta.modes import evaluating
+from alter_core.memory import release_free_memory
+from alter_core.mta.modes import evaluating, forget_formed
 from alter_core.mta.replicas import MOST
 from alter_core.training.batches import Batch, EncodedRows, collate, spread
 from alter_core.training.by_task import Losses
@@ -35,6 +36,8 @@ def losses_of(
             losses = token_losses(replica, batch, cache, autocast) * batch.weights
             owners = np.repeat(batch.rows, rows.targets.lengths[batch.rows])
             np.add.at(found, owners, losses.double().cpu().numpy())  # no row is in two parts
+            forget_formed(replica.model)  # the next part is most likely another task's
+            release_free_memory()
 
     with evaluating(forward.model):
         parts = spread(np.arange(len(rows)), lengths, rows.task_ids, packed, TOKENS_PER_BATCH)

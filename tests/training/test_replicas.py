@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from alter_core.errors import Stopped
+from alter_core.mta.layer import MTALayer
 from alter_core.training.batches import EncodedRows, collate
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
@@ -139,6 +140,28 @@ def test_losses_by_row_do_not_depend_on_replicas(threads: Callable[[int], None],
         threads(count)
         found.append(losses_of(forward, many_rows(), 0, None))
     np.testing.assert_array_equal(*found)
+
+
+def test_a_look_at_losses_holds_an_ffn_for_the_tasks_of_one_part_alone(
+    threads: Callable[[int], None], monkeypatch: Any
+) -> None:
+    from alter_core.training import row_losses
+
+    threads(1)
+    monkeypatch.setattr(row_losses, "TOKENS_PER_BATCH", 40)
+    forward, _ = forward_and_batch("llama")
+    rows, real, held = many_rows(), row_losses.token_losses, []
+
+    def counted(replica: TargetForward, batch: Any, *more: Any) -> Tensor:
+        losses = real(replica, batch, *more)
+        layers = [module for module in replica.model.modules() if isinstance(module, MTALayer)]
+        held.append((max(len(layer._memo.held[1]) for layer in layers), len(set(rows.task_ids[batch.rows]))))
+        return losses
+
+    monkeypatch.setattr(row_losses, "token_losses", counted)
+    losses_of(forward, rows, 0, None)
+    assert any(formed for formed, _ in held)
+    assert all(formed <= tasks for formed, tasks in held)
 
 
 @pytest.mark.parametrize("stage", [{}, {"drop_adapters": 0.5}], ids=["plain", "dropped"])
