@@ -51,8 +51,8 @@ def compare(domain: str, first: str, second: str) -> Comparison:
     return _compared(model_store(), domain, first, second)
 
 
-def promote(domain: str, which: str | None, reason: str | None) -> Decided:
-    """Make a version champion. which: None for the one that waits.
+def promote(domain: str, which: str | None, reason: str | None, typed: str | None = None) -> Decided:
+    """Make a version champion. which: None for the one that waits. typed: who says so, where that was typed in Prefect.
 
     Where the promotion rule says no, or cannot be asked, `reason` is needed, and is kept with the version. Raises
     AlterError without it, for a person who may not, and for a version that was never verified; RegistryError where its
@@ -69,7 +69,7 @@ def promote(domain: str, which: str | None, reason: str | None) -> Decided:
             f"{name} version {number} was registered, but its production did not end, so that it was never verified; "
             f"run the domain again, which brings it to its end: alter run {domain}"
         )
-    who = review.decider(store, version)
+    who = review.decider(store, version, typed)
     store.bundle_path(name, number)  # before the alias moves to what nobody could load
     said, agrees = "there was no champion", True
     if champion:
@@ -92,8 +92,8 @@ def promote(domain: str, which: str | None, reason: str | None) -> Decided:
     return Decided(name, number, text, "champion")
 
 
-def reject(domain: str, which: str | None, reason: str) -> Decided:
-    """Say no to a version that waits. which: None for the one that waits.
+def reject(domain: str, which: str | None, reason: str, typed: str | None = None) -> Decided:
+    """Say no to a version that waits. which: None for the one that waits. typed: as in `promote`.
 
     Raises AlterError for a person who may not and without a reason, AliasConflict where it does not wait.
     """
@@ -101,7 +101,7 @@ def reject(domain: str, which: str | None, reason: str) -> Decided:
         raise AlterError("say why with --reason TEXT: it is kept with the version")
     store, name = model_store(), model_name(domain)
     version = _waiting(store, name, which)
-    number, who = version["version"], review.decider(store, version)
+    number, who = version["version"], review.decider(store, version, typed)
     said = {"rejected": review.stamp(review.now()), "rejected_by": who, "rejection_reason": reason}
     store.end_waiting(name, number, said)
     text = f"{name} version {number} is rejected: {reason}{_told_in_card(store, name, number)}"

@@ -66,15 +66,36 @@ def put_aside(plan: Plan, store: ModelStore) -> Version | None:
     return waiting
 
 
-def decider(store: ModelStore, version: Version) -> str:
-    """Who decides now: the account that the MLflow server has checked or, where it has none, this user.
+def ending(version: Version) -> str:
+    """How the wait of a version that waits no longer ended."""
+    tags = version["tags"]
+    if who := tags.get("promoted_by"):
+        return f"promoted by {who}: {tags.get('promotion_reason', '')}"
+    if tags.get("rejected"):
+        return f"rejected by {tags.get('rejected_by', '')}: {tags.get('rejection_reason', '')}"
+    return tags.get("review_ended") or "it waits no longer"
 
-    Raises AlterError for one who is not among those whom the version's spec names.
+
+def decider(store: ModelStore, version: Version, typed: str | None = None) -> str:
+    """Who decides now: the account that the MLflow server has checked or, where it has none, this user. typed: a name
+    from Prefect's form, which nobody has checked.
+
+    Raises AlterError for one who is not among those whom the version's spec names, and for a typed name that is empty,
+    or where the server has accounts.
     """
-    name, known = account(store.tracking_uri) or user(), version["tags"].get("reviewers", "")
+    checked, known = account(store.tracking_uri), version["tags"].get("reviewers", "")
+    if typed is not None and checked:
+        command = f"{version['name']} {version['version']} --reason TEXT"
+        raise AlterError(
+            "the MLflow server has accounts, and a name that is typed in Prefect is none that it has checked; decide "
+            f"by `alter promote {command}` or `alter reject {command}`"
+        )
+    name = checked or (user() if typed is None else typed.strip())
+    if not name:
+        raise AlterError("say who decides: the name is kept with the version")
     if known and name not in known.split(","):
         raise AlterError(
             f"{version['name']} version {version['version']} is for {known.replace(',', ', ')} to decide on "
             f"(promotion > reviewers), and this is {name}; ask one of them"
         )
-    return name
+    return name if typed is None else f"{name}, as typed in Prefect"

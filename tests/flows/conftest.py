@@ -13,9 +13,10 @@ from flows.production.production import Backbone, Production, Rows
 from flows.production.stage import Stage
 from flows.production.stores import Stores
 from tests.conftest import tiny_spec, write_domain
+from tests.flows.waiting import team
 from tests.registry.conftest import bundle, empty_store, parts, store
 
-__all__ = ["bundle", "empty_store", "parts", "store"]  # fixtures: a real store, and what is registered there
+__all__ = ["bundle", "empty_store", "parts", "store", "team"]  # fixtures: a real store, what is registered, who decides
 
 Read = Callable[..., Plan]
 Produce = Callable[..., Production]

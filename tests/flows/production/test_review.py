@@ -1,87 +1,21 @@
 """Candidates that wait for a person's word, on a real store, with a clock that the tests move."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from filelock import FileLock
-from prefect.logging import disable_run_logger
 
 from alter_core.errors import AlterError
 from flows import publish
 from flows.deployments.status import print_status, status
 from flows.production import decisions, review, watch
 from flows.production.earlier import stands
-from flows.production.production import Production
 from registry.errors import AliasConflict, RegistryInputError
 from registry.promotion import Decision
-from tests.flows.conftest import Produce, Read
-from tests.registry.conftest import Store
-from tests.registry.facts import card_facts
-
-RISES = Decision(True, "macro score +0.010")
-
-
-class Clock:
-    """What `review.now` gives."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-
-class Team:
-    """A domain whose candidates wait for Ada or Bob, and its productions."""
-
-    def __init__(self, store: Store, parts: Path, made: Production, clock: Clock) -> None:
-        self.store, self.parts, self.made, self.clock = store, parts, made, clock
-
-    def candidate(self, level: float, decision: Decision = RISES) -> str:
-        """A production that ends with this decision; what became of its version."""
-        (self.parts / "bundle.json").write_text(f'{{"level": {level}}}')
-        facts = card_facts("tiny", level)
-        number = self.store.register(self.parts, f"k{level}", facts=facts)
-        publish.put_aside(self.made.plan, self.made.stores)
-        made: Any = SimpleNamespace(production=self.made, champion=self.store.models.champion("tiny"))
-        verdict = publish.promote.fn(made, number, decision)
-        publish.settle.fn(self.made, number, facts)
-        return verdict
-
-    def card(self, version: int) -> str:
-        """The line of a version's card that tells what was decided."""
-        return next(
-            line for line in self.store.models.get("tiny", version)["description"].splitlines() if line[:2] == "**"
-        )
-
-    def waiting(self) -> int | None:
-        found = self.store.models.alias("tiny", "review")
-        return found and found["version"]
-
-    def champion(self) -> int | None:
-        found = self.store.models.alias("tiny", "champion")
-        return found and found["version"]
-
-
-@pytest.fixture
-def team(
-    store: Store, parts: Path, read: Read, production: Produce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Team]:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("USER", "ada")
-    monkeypatch.setenv("LOGNAME", "ada")
-    monkeypatch.setattr(publish, "create_markdown_artifact", lambda *_, **__: None)
-    clock = Clock()
-    monkeypatch.setattr(review, "now", clock)
-    plan = read(promotion={"mode": "review", "reviewers": ["ada", "bob"]})
-    with disable_run_logger():
-        yield Team(store, parts, production(plan), clock)
+from tests.flows.waiting import RISES, Team
 
 
 def test_a_candidate_that_passes_the_rule_waits_and_its_card_and_status_say_for_whose_word(
@@ -132,6 +66,24 @@ def test_who_is_not_named_may_neither_promote_nor_reject(team: Team, monkeypatch
         with pytest.raises(AlterError, match="this is eve; ask one of them"):
             decisions.reject("tiny", which, "please")
     assert (team.waiting(), team.champion()) == (1, None)
+
+
+def test_a_name_that_is_typed_is_recorded_as_such_and_decides_nothing_where_there_are_accounts(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team.candidate(0.6)
+    with pytest.raises(AlterError, match="and this is eve; ask one of them"):
+        decisions.promote("tiny", None, None, "eve")
+    with pytest.raises(AlterError, match="say who decides"):
+        decisions.reject("tiny", None, "it invents dates", " ")
+    with monkeypatch.context() as patch:
+        patch.setattr(review, "account", lambda _: "ada")  # of the worker
+        for decide in (decisions.promote, decisions.reject):
+            with pytest.raises(AlterError, match=r"has accounts, .* by `alter promote tiny 1 --reason TEXT`"):
+                decide("tiny", None, "please", "ada")
+    assert (team.waiting(), team.champion()) == (1, None)
+    decisions.promote("tiny", None, "read 50 answers", " ada ")
+    assert team.card(1).endswith("Decided by ada, as typed in Prefect: read 50 answers")
 
 
 def test_a_newer_candidate_replaces_the_one_that_waits_and_a_refused_one_does_not(team: Team) -> None:
