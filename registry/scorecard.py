@@ -170,6 +170,18 @@ def macro_of(scorecards: Scorecards, subject: str) -> float | None:
     return float(card["macro"]["value"]) if card["tasks"].keys() == own["tasks"].keys() else None
 
 
+def champion_lines(scorecards: Scorecards) -> list[str]:
+    """The model's score of each task and its macro score, one line each, with the champion's where that was scored."""
+    own, known = own_scorecard(scorecards), "champion" in scorecards
+    lines = []
+    for task, score in own["tasks"].items():
+        before = number(score_of(scorecards, "champion", task) if known else None)
+        value = number(score["metrics"][score["metric"]]["value"])
+        lines.append(f"{task} ({score['metric']}): {value}" + (before and f", the champion {before}"))
+    before = number(macro_of(scorecards, "champion"))
+    return [*lines, f"macro: {number(own['macro']['value'])}" + (before and f", the champion {before}")]
+
+
 def against_bag_of_words(scorecards: Scorecards) -> str:
     """On which tasks the model is ahead of what a user would take instead of one; empty where that was not scored."""
     if "bag_of_words" not in scorecards:

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 
 from registry.card import plain, render_card
 from registry.facts import CardFacts, decided, decision_of
-from registry.scorecard import calibration_lines, known_limits, shown_subjects
+from registry.scorecard import calibration_lines, champion_lines, known_limits, shown_subjects
 from tests.registry.facts import EVIL, card_facts, scorecard
 
 
@@ -15,6 +15,15 @@ def test_the_card_states_scores_with_intervals_beside_zero_shot_and_champion() -
     row = next(line for line in render_card(card_facts(level=0.7)).splitlines() if line.startswith("| intent |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == ["intent", "accuracy", "200", "0.300", "0.100", "0.650", "0.680", "**0.700**", "0.660 to 0.740"]
+
+
+def test_scores_beside_the_champions_are_a_line_each_where_a_table_is_too_wide() -> None:
+    cards = card_facts(level=0.7)["scorecards"]
+    lines = champion_lines(cards)
+    assert lines[0] == "intent (accuracy): 0.700, the champion 0.680"
+    assert (len(lines), lines[-1]) == (4, "macro: 0.750, the champion 0.730")
+    alone = champion_lines({name: card for name, card in cards.items() if name != "champion"})
+    assert alone[0::3] == ["intent (accuracy): 0.700", "macro: 0.750"]
 
 
 def test_the_first_line_is_a_summary_that_a_list_of_versions_can_show() -> None:
