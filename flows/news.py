@@ -28,7 +28,7 @@ def tell(kind: Kind, domain: str, text: str, version: int | None = None, *, by_b
     resource = {"prefect.resource.id": f"alter.domain.{domain}", "prefect.resource.name": domain}
     more = {} if version is None else {"version": version}
     try:
-        if _is_heard():
+        if is_heard():
             emit_event(f"alter.{kind}", resource, payload={"domain": domain, "text": text, **more})
     except Exception as error:  # whatever a client of events may raise: nobody waits for news
         get_logger("flows.news").error("nobody was told by an event (alter.%s of %s): %s", kind, domain, error)
@@ -38,7 +38,7 @@ def tell(kind: Kind, domain: str, text: str, version: int | None = None, *, by_b
         send(f"{domain}{of}: {kind}", f"{domain}{of}: {kind}.\n{text}")
 
 
-def _is_heard() -> bool:
+def is_heard() -> bool:
     """Whether a Prefect server is there for events; raises what it says where one is named and does not answer, for
     which Prefect's own client of events would wait half a minute at this process's end."""
     if flow_run.get_id():

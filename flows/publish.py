@@ -17,7 +17,7 @@ from prefect.utilities.urls import url_for
 from alter_core.energy import Meter
 from alter_core.mta.manifest import copy_with
 from alter_core.process import Row
-from flows import artifacts, news
+from flows import approval, artifacts, news
 from flows.production import earlier, review
 from flows.production.candidate import Candidate
 from flows.production.code_wheel import build_wheel, serving_requirements
@@ -48,6 +48,7 @@ def put_aside(plan: Plan, stores: Stores) -> None:
     """End the wait of a version that nobody decided on in time."""
     if waited := review.put_aside(plan, stores.models):
         log_line(news.tell_in_vain(waited))
+        approval.show(stores.models, plan.spec.name)
 
 
 def already_made(production: Production, now: Version | None) -> Version | None:
@@ -261,6 +262,8 @@ def settle(production: Production, version: int, facts: CardFacts | None = None)
     card = write_card(store, name, version, own)
     create_markdown_artifact(card, key=artifacts.key(production.plan, "card"))
     news.tell_decided(store.get(name, version))
+    if production.plan.spec.promotion.mode == "review":
+        approval.show(store, name)
     store.tag(name, version, {earlier.SETTLED: "yes"})
 
 

@@ -62,9 +62,12 @@ def _tell(made: "Decided") -> None:
     typer.echo(made.text)
     if made.news and os.environ.get("PREFECT_API_URL"):
         make_prefect_home()
+        from flows.approval import show
         from flows.news import tell
+        from flows.production.stores import model_store
 
         tell(made.news, made.domain, made.text, made.version)
+        show(model_store(), made.domain)
 
 
 @app.command()

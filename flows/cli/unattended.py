@@ -88,8 +88,10 @@ def watch(domains: Domains = None, data_root: DataRoot = None) -> None:
     make_prefect_home()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     from flows import many
+    from flows.approval import show
     from flows.deployments.watch import tell_news
     from flows.news import tell_in_vain
+    from flows.production.stores import model_store
     from flows.production.watch import is_alone, put_aside, watch
 
     plans, ended = many.read_plans(all_or(domains), data_root)
@@ -98,6 +100,7 @@ def watch(domains: Domains = None, data_root: DataRoot = None) -> None:
         try:
             if waited := put_aside(plan):
                 typer.echo(tell_in_vain(waited))
+                show(model_store(plan.workspace), plan.spec.name)
             verdict = watch(plan, not is_alone(plan), due.append)
         except AlterError as error:
             ended.append(many.Ended(plan.spec.name, None, str(error), error.exit_code))

@@ -20,6 +20,7 @@ from alter_core.errors import AlterError, SpecError
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
+from flows import approval
 from flows.deployments.names import FLOW, domain_tag
 from flows.deployments.schedules import STAGGER_MINUTES, Schedule, shifted, staggered
 from flows.deployments.zombies import HEARTBEAT_SECONDS, TAG
@@ -31,6 +32,8 @@ DEFAULT_POOL = "alter"
 WATCH = ("watch", "flows.deployments.watch.watch")
 """Flow and entrypoint of the look at a domain: at its rows where its spec has a trigger or a freshness, and at what
 waits for a person."""
+REVIEW = (approval.FLOW, "flows.approval.ask")
+"""Flow and entrypoint of the question that people answer in Prefect's pages, where a spec asks them."""
 WATCHED_AT = {"15m": "*/15 * * * *", "1h": "7 * * * *", "6h": "7 */6 * * *", "1d": "7 6 * * *"}
 SLUG = "spec"
 """Of the schedule that comes from the spec; schedules that people add under other names are left alone."""
@@ -57,8 +60,8 @@ class Declared:
 
     @property
     def limit(self) -> ConcurrencyLimitConfig:
-        """One run of a domain at a time; a second one is cancelled."""
-        return ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+        """One run of a domain at a time; a second one is cancelled, or waits where it holds a person's answer."""
+        return ConcurrencyLimitConfig(limit=1, **self.fields["concurrency_options"])
 
 
 def declare(
@@ -91,10 +94,10 @@ def declare(
         raise AlterError("\n".join(map(str, wrong)))
     root = {"data_root": str(data_root.absolute())} if data_root else {}
 
-    def fields(name: str, flow: Any, entrypoint: str, tag: str) -> dict[str, Any]:
+    def fields(name: str, flow: Any, entrypoint: str, *tags: str, **others: Any) -> dict[str, Any]:
         return {
             "description": specs[name].description,
-            "tags": [TAG, tag],
+            "tags": list(tags),
             "parameters": {"domain": _reference(found[name]), **root},
             "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
             "enforce_parameter_schema": True,
@@ -104,17 +107,25 @@ def declare(
             "entrypoint": entrypoint,
             "work_pool_name": work_pool,
             "job_variables": {"env": environment(pool_type)} if work_pool else {},
+            **others,
         }
 
     declared = []
     for place, (name, spec) in enumerate(sorted(specs.items())):
-        declared.append(Declared(name, fields(name, produce, ENTRYPOINT, domain_tag(name)), schedules.get(name)))
+        declared.append(Declared(name, fields(name, produce, ENTRYPOINT, TAG, domain_tag(name)), schedules.get(name)))
         if (
             spec.trigger or spec.freshness or spec.promotion.mode == "review"
         ):  # not with the domain's tag, by which its runs are found
             cron = WATCHED_AT[spec.trigger.every if spec.trigger else "1d"]
             when = Schedule(shifted(cron, place * STAGGER_MINUTES), "UTC", True)
-            declared.append(Declared(name, fields(name, watch, WATCH[1], f"watch:{name}"), when, WATCH[0]))
+            declared.append(Declared(name, fields(name, watch, WATCH[1], TAG, f"watch:{name}"), when, WATCH[0]))
+        if spec.promotion.mode == "review":
+            tags = (approval.TAG, approval.domain_tag(name))
+            others = {
+                "parameters": {"domain": _reference(found[name])},
+                "concurrency_options": {"collision_strategy": ConcurrencyLimitStrategy.ENQUEUE.value},
+            }
+            declared.append(Declared(name, fields(name, approval.ask, REVIEW[1], *tags, **others), None, REVIEW[0]))
     return declared
 
 

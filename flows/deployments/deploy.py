@@ -20,9 +20,11 @@ from prefect.settings import PREFECT_API_URL
 from alter_core.errors import AlterError
 from alter_core.job import TERMINATED
 from alter_core.spec.load import load_domain
+from flows import approval
 from flows.deployments.declarations import (
     DEFAULT_POOL,
     ENTRYPOINT,
+    REVIEW,
     SLUG,
     WATCH,
     Declared,
@@ -33,6 +35,8 @@ from flows.deployments.schedules import Schedule
 from flows.deployments.zombies import TAG, apply_automation, zombie_automation
 from flows.production.ending import is_of_sigterm
 from flows.production.plan import domain_folders, find_domain
+
+OURS = (ENTRYPOINT, WATCH[1], REVIEW[1])
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def deploy(
             changes.append(change)
         declared = declare(domains, work_pool, data_root, pool_type)
         changes += [_apply(client, one) for one in declared]
-        changes += _unwatched(client, declared)
+        changes += _unasked(client, declared)
         if whole:
             changes += _orphans(client, {one.name for one in declared}, prune)
         changes.append(Change("automation", apply_automation(client, zombie_automation())))
@@ -148,17 +152,22 @@ def _apply(client: SyncPrefectClient, one: Declared) -> Change:
     return Change(one.title, "changed", f"{', '.join(differing)}; {_when(one.schedule)}")
 
 
-def _unwatched(client: SyncPrefectClient, declared: Sequence[Declared]) -> list[Change]:
-    """Remove the looks at domains whose specs ask for none any more."""
-    watched = {one.name for one in declared if one.flow == WATCH[0]}
+def _unasked(client: SyncPrefectClient, declared: Sequence[Declared]) -> list[Change]:
+    """Remove the looks at domains, and the questions to people, that specs ask for no more."""
     changes = []
-    for name in sorted({one.name for one in declared} - watched):
-        with suppress(ObjectNotFound):
-            client.delete_deployment(client.read_deployment_by_name(f"{WATCH[0]}/{name}").id)
-            changes.append(
-                Change(f"{name} ({WATCH[0]})", "removed", "its spec has no trigger, no freshness and no review")
-            )
+    for flow, without in ((WATCH[0], "no trigger, no freshness and no review"), (REVIEW[0], "no review")):
+        for name in sorted({one.name for one in declared} - {one.name for one in declared if one.flow == flow}):
+            with suppress(ObjectNotFound):
+                _remove(client, client.read_deployment_by_name(f"{flow}/{name}"), f"its spec has {without}")
+                changes.append(Change(f"{name} ({flow})", "removed", f"its spec has {without}"))
     return changes
+
+
+def _remove(client: SyncPrefectClient, known: DeploymentResponse, why: str) -> None:
+    """Delete a deployment; its runs that wait for a person could not go on without it."""
+    if known.entrypoint == REVIEW[1]:
+        approval.end_all(client, known.name, why)
+    client.delete_deployment(known.id)
 
 
 def _fields(known: DeploymentResponse) -> dict[str, Any]:
@@ -197,15 +206,16 @@ def _reschedule(client: SyncPrefectClient, known: DeploymentResponse, wanted: Sc
 
 def _orphans(client: SyncPrefectClient, names: set[str], prune: bool) -> list[Change]:
     """Deployments of ours whose spec is gone. Those of specs in other folders are somebody else's to look after."""
-    ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    tags = DeploymentFilterTags(any_=[TAG, approval.TAG])
+    ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=tags))
     changes = []
     for known in ours:
         given = str(known.parameters.get("domain"))
-        if known.name in names or known.entrypoint not in (ENTRYPOINT, WATCH[1]) or _has_spec(given, known.name):
+        if known.name in names or known.entrypoint not in OURS or _has_spec(given, known.name):
             continue
         gone = f"{given} holds no spec of that name"
         if prune:
-            client.delete_deployment(known.id)
+            _remove(client, known, gone)
             changes.append(Change(known.name, "removed", gone))
         else:
             detail = f"{gone} on this machine; if it is on no other, `alter deploy --prune` removes the deployment"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -58,7 +59,8 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.deployments.declarations import declare, environment, own_schedule
+    from flows.approval import ask
+    from flows.deployments.declarations import REVIEW, WATCH, declare, environment, own_schedule
     from flows.deployments.deploy import deploy
     from flows.deployments.names import FLOW
     from flows.deployments.watch import watch
@@ -66,11 +68,12 @@ def serve(domains: Sequence[str], data_root: Path | None = None, limit: int = 1)
 
     os.environ.update(environment())  # of the processes that the runner starts
     deploy(domains, None, data_root=data_root)
+    of_name: dict[str, Any] = {FLOW: produce, WATCH[0]: watch, REVIEW[0]: ask}
     deployments = []
     for one in declare(domains, None, data_root):
         deployments.append(
             RunnerDeployment.from_flow(
-                produce if one.flow == FLOW else watch,
+                of_name[one.flow],
                 one.name,
                 schedules=[own_schedule(one.schedule)] if one.schedule else None,
                 paused=False,

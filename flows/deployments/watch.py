@@ -20,12 +20,14 @@ from prefect.runtime import flow_run
 
 from alter_core.errors import AlterError
 from alter_core.spec.load import load_domain
+from flows.approval import show
 from flows.deployments.names import domain_tag, full_name
 from flows.deployments.zombies import TAG
 from flows.news import tell, tell_in_vain
 from flows.notify import notify
 from flows.production import watch as looks
 from flows.production.plan import Plan, find_domain
+from flows.production.stores import model_store
 
 OPEN = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED, StateType.PENDING, StateType.SCHEDULED]
 
@@ -44,6 +46,8 @@ def watch(domain: str, data_root: str | None = None) -> str:
     name = plan.spec.name
     if waited := looks.put_aside(plan):
         get_run_logger().info(tell_in_vain(waited))
+    if plan.spec.promotion.mode == "review":
+        show(model_store(plan.workspace), name)
 
     def start(why: str) -> None:
         started: Any = run_deployment(

@@ -14,9 +14,11 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
+from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Running
 
+from flows import approval
 from flows.deployments.declarations import SLUG, prefect_yaml
 from flows.deployments.names import domain_tag, full_name
 from flows.deployments.zombies import apply_automation, zombie_automation
@@ -79,6 +81,29 @@ def ended(client: SyncPrefectClient, run: UUID) -> FlowRun:
     return wait_for(final, f"the flow run {run} ends")
 
 
+def suspended(client: SyncPrefectClient, name: str, after: str | None = None) -> FlowRun:
+    """The run that asks for a person's word, once it waits, and not as it did `after` that time."""
+
+    def waits() -> FlowRun | None:
+        for run in client.read_flow_runs():
+            state = run.state
+            if approval.domain_tag(name) in run.tags and state and state.is_paused():
+                return run if state.state_details.pause_key != after else None
+        return None
+
+    return wait_for(waits, f"a run asks for a person's word on {name}")
+
+
+def processes(run: UUID) -> list[psutil.Process]:
+    """Of a flow run."""
+    found = psutil.process_iter(["environ"])
+    return [
+        one
+        for one in found
+        if (one.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(run) and one.pid != os.getpid()
+    ]
+
+
 def rows(works: Factory, name: str) -> list[dict[str, Any]]:
     """What the training of a domain has written so far."""
     files = (works.home / "alter" / "runs" / name).glob("stage_one-*/metrics.jsonl")
@@ -134,11 +159,7 @@ def test_after_a_kill_the_next_run_goes_on_from_the_checkpoint(works: Factory, c
     flow_process = client.read_flow_run(run)
     assert flow_process.state is not None
     assert flow_process.state.type == StateType.RUNNING
-    killed = [
-        process
-        for process in psutil.process_iter(["environ"])
-        if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(run) and process.pid != os.getpid()
-    ]
+    killed = processes(run)
     assert killed
     for process in killed:
         if "/job.json" not in " ".join(process.cmdline()):  # the job is left working: the next run has to find it
@@ -200,10 +221,14 @@ def test_what_nobody_decides_on_in_time_is_put_aside_though_no_run_comes(
     look()
     waits = works.store.alias("asked", "review")
     assert waits is not None
+    question = suspended(client, "asked")
     works.store.tag("asked", 1, {"review_until": "2026-01-15T00:00:00.000Z"})  # which is past
     look()
     assert works.store.alias("asked", "review") is None
     assert "put aside: nobody decided until 2026-01-15" in works.store.get("asked", 1)["description"]
+    state = ended(client, question.id).state
+    assert state is not None
+    assert state.message == "asked version 1: put aside: nobody decided until 2026-01-15 00:00 UTC"
     (told,) = wait_for(lambda: news(client, "refused", "asked"), "that is an event")
     assert told["payload"]["text"] == "it waited for approval in vain, and is put aside"
     wait_for(lambda: [text for text in works.told if "asked version 1: refused" in text], "the block tells it")
@@ -216,7 +241,39 @@ def test_what_nobody_decides_on_in_time_is_put_aside_though_no_run_comes(
         "asked: nothing to do: its spec has no trigger",
     ]
     domain(works.home, tiny_backbone, "asked", 4)
-    assert "asked (watch): removed" in works.alter("deploy", spec).stdout
+    again = works.alter("deploy", spec).stdout
+    assert "asked (watch): removed" in again
+    assert "asked (review): removed" in again
+
+
+def test_a_person_decides_in_prefects_pages_and_no_process_is_held_until_then(
+    works: Factory, client: SyncPrefectClient, tiny_backbone: Path
+) -> None:
+    asks = {"promotion": {"mode": "review", "reviewers": ["ada"]}}
+    spec = domain(works.home, tiny_backbone, "judged", 4, **asks)
+    assert "judged (review): created (no schedule)" in works.alter("deploy", spec).stdout
+    assert json.loads(works.alter("run", spec, "--json").stdout)["status"] == "waiting"
+    run = suspended(client, "judged")
+    assert run.state is not None
+    wait_for(lambda: not processes(run.id), "its process is gone")
+    resume_flow_run(run.id, {"decision": "promote", "reviewer": "eve"})
+    suspended(client, "judged", after=run.state.state_details.pause_key)
+    assert works.store.alias("judged", "champion") is None
+    done = works.alter("reject", spec, "--reason", "it invents dates", LOGNAME="ada")
+    assert done.returncode == 0, done.stderr
+    state = ended(client, run.id).state
+    assert state is not None
+    assert state.message == "judged version 1: rejected by ada: it invents dates"
+
+    domain(works.home, tiny_backbone, "judged", 8, **asks)
+    assert json.loads(works.alter("run", spec, "--json").stdout)["status"] == "waiting"
+    run = suspended(client, "judged")
+    resume_flow_run(run.id, {"decision": "promote", "reviewer": "ada", "reason": "read 50 answers"})
+    state = ended(client, run.id).state
+    assert state is not None
+    assert state.message == "judged version 2 is champion now: read 50 answers"
+    assert works.store.get("judged", "champion")["tags"]["promoted_by"] == "ada, as typed in Prefect"
+    wait_for(lambda: news(client, "champion", "judged"), "that is an event")
 
 
 def test_deploying_again_changes_nothing_and_a_schedule_that_left_its_spec_stops(
