@@ -7,9 +7,9 @@ done leave the batch together with their cache. `benchmarks/predict.py` measures
 import math
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from alter_core.inference.prefixes import Prefixes
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.replicas import replica
 
+Key = TypeVar("Key")
 KEPT_SHARE = 0.8
 """The batch is made smaller once no more than this share of it still writes: above it, the copy costs more than it
 saves."""
@@ -71,12 +72,9 @@ class Decoder:
         self.model = model
         self.tries = tries
         self.pad = pad
-        self._ends = ends
         self._routing = routing
         self.routing = routing or (lambda _tasks: nullcontext())
-        self.device = next(model.parameters()).device
-        self.ends = torch.tensor(sorted(ends), device=self.device)
-        self.finished = tries.finished(self.device)
+        self.ends = frozenset(ends)
         self.prefixes = Prefixes()
 
     def replica(self) -> "Decoder":
@@ -86,61 +84,142 @@ class Decoder:
         for own, other in zip(model.modules(), self.model.modules(), strict=True):
             if isinstance(own, MTALayer):
                 own.share_formed(other)
-        return Decoder(model, self.tries, self._ends, self.pad, routing)
+        return Decoder(model, self.tries, self.ends, self.pad, routing)
 
-    @torch.inference_mode()
+    def begin(self) -> "Writing[Any]":
+        """A batch without rows, which may join."""
+        return Writing(self)
+
     def answer(self, requests: Sequence[Request], trunk: tuple[Trunk, nn.ModuleList] | None = None) -> list[Answer]:
         """Answers in the order of `requests`, which share one batch whatever their tasks. trunk: see `DecoderOnly`."""
-        count, longest = len(requests), max(request.max_new_tokens for request in requests)
-        device = self.device
-        written = torch.zeros(count, longest, dtype=torch.long, device=device)
-        log_probability = torch.zeros(count, device=device)
-        steps = torch.zeros(count, dtype=torch.long, device=device)
-        node = torch.tensor([request.root for request in requests], device=device)
-        limit = torch.tensor([request.max_new_tokens for request in requests], device=device)
-        rows = torch.arange(count, device=device)  # the requests that the batch still holds
-        done = self.finished[node]
-        behind: list[list[tuple[float, ...]]] = [[] for _ in requests]
+        writing = self.begin()
+        found = dict(writing.join(list(enumerate(requests)), trunk))
+        while len(writing):
+            found |= dict(writing.step())
+        return [found[place] for place in range(len(requests))]
+
+    def reading(self, requests: Sequence[Request], trunk: tuple[Trunk, nn.ModuleList] | None) -> Reading:
+        """The prompts of `requests`, of which nothing is read yet."""
         tasks, prompts = [request.task for request in requests], [request.prompt for request in requests]
         given = self.model, tasks, prompts, self.pad, self.routing
-        reading: Reading
         if self.model.config.is_encoder_decoder:
-            reading = Seq2Seq(*given)
+            return Seq2Seq(*given)
+        return DecoderOnly(*given, self.prefixes, [request.prefix for request in requests], trunk)
+
+
+@dataclass(slots=True)
+class _Row(Generic[Key]):
+    """One row that is being written."""
+
+    key: Key
+    request: Request
+    node: int
+    done: bool
+    ids: list[int] = field(default_factory=list)
+    log_probability: float = 0.0
+    behind: list[tuple[float, ...]] = field(default_factory=list)
+
+    def answer(self, tries: LabelTries) -> Answer:
+        if self.node == FREE:
+            mean = self.log_probability / max(1, len(self.ids))
+            return Answer(tuple(self.ids), None, math.exp(mean), ())
+        return Answer(tuple(self.ids), tries.label(self.node), math.exp(self.log_probability), tuple(self.behind))
+
+
+class Writing(Generic[Key]):
+    """Rows that a model writes together, token by token. Each leaves when it is done, and others may join meanwhile:
+    a step costs what reading the weights costs, however many rows share it.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._rows: list[_Row[Key]] = []  # as the batch holds them: those that are done until it is made smaller
+        self._reading: Reading | None = None
+        self._token = torch.zeros(0)
+
+    def __len__(self) -> int:
+        """How many rows are not done."""
+        return sum(not row.done for row in self._rows)
+
+    @property
+    def keys(self) -> list[Key]:
+        """Of the rows that are not done."""
+        return [row.key for row in self._rows if not row.done]
+
+    @property
+    def may_join(self) -> bool:
+        """Whether rows may join those that are being written."""
+        return self._reading is None or self._reading.may_join
+
+    @torch.inference_mode()
+    def join(
+        self, rows: Sequence[tuple[Key, Request]], trunk: tuple[Trunk, nn.ModuleList] | None = None
+    ) -> list[tuple[Key, Answer]]:
+        """Read the prompts of `rows` and write their first tokens; gives those that are done with that.
+
+        Like rows should lie together. trunk: see `DecoderOnly`.
+        """
+        decoder = self._decoder
+        added = [_Row(key, one, one.root, decoder.tries.label(one.root) >= 0) for key, one in rows]
+        reading = decoder.reading([one for _, one in rows], trunk)
+        logits = reading.start(max(one.max_new_tokens for _, one in rows))  # row, vocab
+        token, ended = self._written(added, logits, [row for row in added if row.done])
+        if self._reading is None:
+            self._reading, self._rows, self._token = reading, added, token
         else:
-            reading = DecoderOnly(*given, self.prefixes, [request.prefix for request in requests], trunk)
-        logits = reading.start(longest)  # batch, vocab
-        for step in range(longest):
-            here = node[rows]
-            token, gained = _likeliest(logits)
-            labelled = (here != FREE) & ~done[rows]
-            if labelled.any():
-                choice = self.tries.choose(logits[labelled], here[labelled])
-                token[labelled], gained[labelled] = choice.token, choice.log_probability
-                node[rows[labelled]] = choice.node
-                for row, lags in zip(rows[labelled].tolist(), choice.behind, strict=True):
-                    behind[row].append(lags)
-            writes = ~done[rows]
-            living = rows[writes]
-            written[living, step] = token[writes]
-            log_probability[living] += gained[writes]
-            steps[living] = step + 1
-            ended = torch.isin(token, self.ends) | (step + 1 >= limit[rows])
-            done[rows] |= torch.where(here != FREE, self.finished[node[rows]], ended)
-            alive = ~done[rows]
-            remaining = int(alive.sum())
-            if not remaining:
-                break
-            if step == 0 or remaining <= KEPT_SHARE * len(rows):
-                kept = alive.nonzero()[:, 0]
-                reading.keep(kept)
-                rows, token = rows[kept], token[kept]
-            logits = reading.step(token)
-        mean = torch.where(node == FREE, log_probability / steps.clamp(min=1), log_probability).exp()
-        nodes, lengths, scores, ids = node.tolist(), steps.tolist(), mean.tolist(), written.tolist()
-        return [
-            Answer(tuple(ids[i][: lengths[i]]), label, scores[i], tuple(behind[i]))
-            for i, label in enumerate(None if node == FREE else self.tries.label(node) for node in nodes)
-        ]
+            self._reading.absorb(reading)
+            self._rows, self._token = [*self._rows, *added], torch.cat([self._token, token])
+        self._shrink(1.0)
+        return ended
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Key, Answer]]:
+        """Write one more token of each row; gives those that are done with it."""
+        assert self._reading is not None
+        self._token, ended = self._written(self._rows, self._reading.step(self._token))
+        self._shrink(KEPT_SHARE)
+        return ended
+
+    def _written(
+        self, rows: Sequence[_Row[Key]], logits: Tensor, ended: Sequence[_Row[Key]] = ()
+    ) -> tuple[Tensor, list[tuple[Key, Answer]]]:
+        """Take each row's likeliest token of `logits` (row, vocab); gives the tokens, and the answers that end.
+
+        ended: rows whose answers were known before.
+        """
+        decoder, ends = self._decoder, [*ended]
+        token, gained = _likeliest(logits)
+        node = torch.tensor([row.node for row in rows], device=logits.device)
+        labelled = [place for place, row in enumerate(rows) if row.node != FREE and not row.done]
+        if labelled:
+            places = torch.tensor(labelled, device=logits.device)
+            choice = decoder.tries.choose(logits[places], node[places])
+            token[places], gained[places] = choice.token, choice.log_probability
+            for place, at, lags in zip(labelled, choice.node.tolist(), choice.behind, strict=True):
+                rows[place].node = at
+                rows[place].behind.append(lags)
+        for row, written, log_probability in zip(rows, token.tolist(), gained.tolist(), strict=True):
+            if row.done:
+                continue
+            row.ids.append(written)
+            row.log_probability += log_probability
+            if row.node == FREE:
+                row.done = written in decoder.ends or len(row.ids) >= row.request.max_new_tokens
+            else:
+                row.done = decoder.tries.label(row.node) >= 0
+            if row.done:
+                ends.append(row)
+        return token, [(row.key, row.answer(decoder.tries)) for row in ends]
+
+    def _shrink(self, share: float) -> None:
+        """Go on with the rows that are not done, where they are no more than `share` of the batch."""
+        kept = [place for place, row in enumerate(self._rows) if not row.done]
+        if not kept:
+            self._reading, self._rows = None, []
+        elif self._reading is not None and len(kept) <= share * len(self._rows):
+            chosen = torch.tensor(kept, device=self._token.device)
+            self._reading.keep(chosen)
+            self._rows, self._token = [self._rows[place] for place in kept], self._token[chosen]
 
 
 def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:

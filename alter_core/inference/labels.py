@@ -77,10 +77,6 @@ class LabelTries:
         """Number of the only label that is left at `node`, or -1 while there are several."""
         return self._leaf[node]
 
-    def finished(self, device: torch.device) -> Tensor:
-        """Table over nodes: whether one label is left."""
-        return torch.tensor(self._leaf, device=device) >= 0
-
     def choose(self, logits: Float[Tensor, "batch vocab"], node: Int[Tensor, " batch"]) -> Choice:
         """The likeliest allowed token of each row; probabilities are renormalised over the allowed ones."""
         tokens = self._tokens[node]  # batch, width

@@ -2,18 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from alter_core.backbone import quiet
 from alter_core.errors import DataError, SpecError, TaskIdError
-from alter_core.inference.decoding import Answer, Choices, Decoder, Request, tempered
+from alter_core.inference.decoding import Answer, Choices, Decoder, Request, Writing, tempered
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.prefill import Trunk
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
@@ -46,7 +46,11 @@ ROWS_PER_BATCH = 512
 """Most rows of a batch, each of which has a row of logits as long as the vocabulary."""
 SHOWN = 8
 
+JOIN_STEPS = 4
+"""Tokens that rows write between two looks at what may join them: reading prompts together costs less."""
+
 Progress = Callable[[int, int], None]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,40 @@ class Plan:
     tasks: Sequence[str]
     requests: Sequence[Request]
     truncated: Sequence[bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked(Generic[Key]):
+    """A row of a stream."""
+
+    key: Key
+    """What its caller knows it by."""
+    plan: Plan
+    row: int
+    """Of the plan."""
+
+    @property
+    def request(self) -> Request:
+        """As the model is asked it."""
+        return self.plan.requests[self.row]
+
+
+class Stream(Protocol[Key]):
+    """Rows that come and go while others are answered. Called by several threads at once."""
+
+    def take(self, share: int, shares: int, writes: int) -> Sequence[Asked[Key]] | None:
+        """Rows to answer next. share: of so many `shares` of this process's threads, which writes so many rows already;
+        where that is none, this may wait, and None ends the share.
+        """
+        ...
+
+    def give(self, key: Key, answer: Prediction) -> None:
+        """A row is answered."""
+        ...
+
+    def fail(self, keys: Sequence[Key], error: Exception) -> None:
+        """Rows that were computed together are not answered."""
+        ...
 
 
 class Routed(Protocol):
@@ -184,16 +222,58 @@ class Predictor:
         SpecError when a prompt is longer than the backbone can read even without its input.
         """
         answered: dict[int, Prediction] = {}
-        with self._turn, evaluating(self.model) as trains:
-            if trains:  # optimisers that write to `.data` leave no other trace
-                self._decoders[1:] = []
-                self._decoders[0].prefixes.forget()
+        with self._computing():
             plan = self.plan(tasks, inputs)
             for found in self.answers(plan):
                 answered |= found
                 if progress:
                     progress(len(answered), len(inputs))
         return [answered[row] for row in range(len(inputs))]
+
+    def stream(self, rows: Stream[Key]) -> None:
+        """Answer rows as they come, until there are none: those that come join those that are being written, and each
+        is given back as soon as it is done. Threads take turns as in `predict`.
+        """
+        with self._computing():
+            shares = self.ready(range(most_replicas(self.model)))
+            threads = Threads(shares)
+            try:
+                threads.run([partial(self._answer_stream, rows, share, shares) for share in range(shares)])
+            finally:
+                threads.close()
+
+    def _answer_stream(self, rows: Stream[Key], share: int, shares: int) -> None:
+        writing: Writing[Asked[Key]] = self._decoders[share].begin()
+        waiting: list[Asked[Key]] = []
+        steps = 0
+        while True:
+            if not waiting and (not len(writing) or (writing.may_join and steps % JOIN_STEPS == 0)):
+                taken = rows.take(share, shares, len(writing))
+                if taken is None:
+                    return
+                waiting += taken
+            joins = self._fitting(waiting, writing, shares)
+            try:
+                ended = writing.join([(row, row.request) for row in joins]) if joins else []
+                if len(writing):
+                    ended += writing.step()
+            except Exception as error:
+                rows.fail([row.key for row in dict.fromkeys([*joins, *writing.keys])], error)
+                writing = self._decoders[share].begin()
+                continue
+            steps += 1
+            for row, answer in ended:
+                rows.give(row.key, self._predictions(row.plan, [row.row], [answer])[row.row])
+            release_free_memory()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """One call at a time."""
+        with self._turn, evaluating(self.model) as trains:
+            if trains:  # optimisers that write to `.data` leave no other trace
+                self._decoders[1:] = []
+                self._decoders[0].prefixes.forget()
+            yield
 
     def plan(self, tasks: Sequence[str], inputs: Sequence[str]) -> Plan:
         """The rows as prompts, with what limits their answers. Raises as `predict`, of which it is the first part."""
@@ -229,7 +309,9 @@ class Predictor:
         self, plan: Plan, rows: Sequence[int], number: int = 0, trunk: tuple[Trunk, nn.ModuleList] | None = None
     ) -> dict[int, Prediction]:
         """Predictions of one batch, by row. number: of a decoder. trunk: see `DecoderOnly`."""
-        answers = self._decoders[number].answer([plan.requests[row] for row in rows], trunk)
+        return self._predictions(plan, rows, self._decoders[number].answer([plan.requests[row] for row in rows], trunk))
+
+    def _predictions(self, plan: Plan, rows: Sequence[int], answers: Sequence[Answer]) -> dict[int, Prediction]:
         texts = self._texts(plan.tasks, rows, answers)
         found = {}
         for row, text, answer in zip(rows, texts, answers, strict=True):
@@ -286,11 +368,27 @@ class Predictor:
             found[at : at + 1] = [longest[: len(longest) // 2], longest[len(longest) // 2 :]]
         return found
 
+    def _fitting(self, waiting: list[Asked[Key]], writing: Writing[Asked[Key]], shares: int) -> list[Asked[Key]]:
+        """Take those of `waiting`, like rows together, that there is memory for beside those that write; one at least
+        where none does."""
+        held = [row.request for row in writing.keys]
+        if held and not writing.may_join:
+            return []
+        longest, count = max(map(_length, held), default=0), 0
+        for row in waiting:
+            longest = max(longest, _length(row.request))
+            rows = len(held) + count
+            if rows and (longest * (rows + 1) > self.tokens_per_batch // shares or rows == ROWS_PER_BATCH):
+                break
+            count += 1
+        joins, waiting[:count] = waiting[:count], []
+        return sorted(joins, key=lambda row: _rest(row.request))
+
     def _batches(self, plan: Plan, share: float) -> Iterator[list[int]]:
         requests = plan.requests
 
         def rest(row: int) -> tuple[int, str]:
-            return requests[row].prefix - len(requests[row].prompt), requests[row].task
+            return _rest(requests[row])
 
         def likeness(row: int) -> tuple[bool, int, str, int]:
             request = requests[row]
@@ -347,6 +445,15 @@ def _cache_bytes(model: Any) -> int:
 
 def _room(request: Request) -> int:
     return request.max_new_tokens if request.root == FREE else 1
+
+
+def _length(request: Request) -> int:
+    return len(request.prompt) + _room(request)
+
+
+def _rest(request: Request) -> tuple[int, str]:
+    """By which rows lie together that have as much to read."""
+    return request.prefix - len(request.prompt), request.task
 
 
 def _labels(spec: DomainSpec) -> dict[str, tuple[str, ...]]:

@@ -50,6 +50,15 @@ class Reading(ABC):
     def start(self, room: int) -> Tensor:
         """Logits (batch, vocab) after the prompts. room: most tokens that a row will write."""
 
+    @property
+    def may_join(self) -> bool:
+        """Whether rows that are read later may join these."""
+        return False
+
+    def absorb(self, other: "Reading") -> None:
+        """Have the rows of `other`, which has been started, behind these; `keep` must follow. Where `may_join`."""
+        raise NotImplementedError
+
     @abstractmethod
     def keep(self, kept: Tensor) -> None:
         """Go on with the rows `kept` (row,) alone. Must be called between `start` and the first `step`."""
@@ -179,6 +188,20 @@ class DecoderOnly(Reading):
                 stack.enter_context(attention(self.model, PLAIN))
             return self._forward(tasks, ids, mask, cache)
 
+    @property
+    def may_join(self) -> bool:
+        return not has_windows(self.model.config)  # a window counts the padding that a longer row brings
+
+    def absorb(self, other: Reading) -> None:
+        assert isinstance(other, DecoderOnly)
+        count = len(self.tasks)
+        if not self.parts:
+            self.parts = [_Part(range(count), self.mask, self.cache)]
+        for part in other.parts:
+            rows = range(part.rows.start + count, part.rows.stop + count)
+            self.parts.append(_Part(rows, part.mask, part.cache))
+        self.tasks += other.tasks
+
     def keep(self, kept: Tensor) -> None:
         self.tasks = [self.tasks[row] for row in kept.tolist()]
         if self.parts:
@@ -270,6 +293,12 @@ class Seq2Seq(Reading):
             )
         logits: Tensor = out.logits[:, -1]
         return logits
+
+
+def has_windows(config: Any) -> bool:
+    """Whether some block sees a window of the tokens before alone."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return getattr(config, "sliding_window", None) is not None or kinds != {"full_attention"}
 
 
 def last_ffn(model: Any) -> nn.Module | None:

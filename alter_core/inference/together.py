@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from alter_core.inference.predict import Prediction, Predictor
-from alter_core.inference.prefill import Trunk
+from alter_core.inference.prefill import Trunk, has_windows
 from alter_core.memory import release_free_memory
 from alter_core.mta.modes import evaluating
 from alter_core.mta.replicas import Threads
@@ -79,7 +79,7 @@ def _alike(one: Predictor, two: Predictor) -> int:
         twin = held.get(name)
         if twin is not None and twin.dtype == parameter.dtype and torch.equal(twin, parameter):
             parameter.data = twin.data
-    if model.config.is_encoder_decoder or _differs(model.config, other.config) or _has_windows(model.config):
+    if model.config.is_encoder_decoder or _differs(model.config, other.config) or has_windows(model.config):
         return 0
     pairs = list(zip(one.blocks(), two.blocks(), strict=True))
     inside = {id(p) for pair in pairs for block in pair for p in block.parameters()}
@@ -94,8 +94,3 @@ def _alike(one: Predictor, two: Predictor) -> int:
 def _differs(config: Any, other: Any) -> bool:
     own, theirs = ({k: v for k, v in each.to_dict().items() if k != "_name_or_path"} for each in (config, other))
     return bool(own != theirs)
-
-
-def _has_windows(config: Any) -> bool:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return getattr(config, "sliding_window", None) is not None or kinds != {"full_attention"}

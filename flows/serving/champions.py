@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from alter_core.errors import AlterError
@@ -44,7 +45,7 @@ class Champions:
     before goes on answering.
     """
 
-    def __init__(self, domains: Sequence[str], metrics: Metrics, turn: threading.Lock) -> None:
+    def __init__(self, domains: Sequence[str], metrics: Metrics, turn: AbstractContextManager[None]) -> None:
         """turn: held while a model computes. Raises AlterError with what is wrong with every domain."""
         self._metrics, self._turn = metrics, turn
         self._store = model_store()
