@@ -28,7 +28,7 @@ class Metrics:
         )
         self.truncated = Counter("truncated", "Rows whose input was cut.", ["domain", "task"], **here)
         self.abstained = Counter("abstained", "Rows whose score was below the bound.", ["domain", "task"], **here)
-        self.batch_rows = Histogram("batch_rows", "Rows of a batch.", buckets=ROWS, **here)
+        self.batch_rows = Histogram("batch_rows", "Rows that entered a batch at once.", buckets=ROWS, **here)
         self.wait_seconds = Histogram(
             "wait_seconds", "That a row waited for its batch.", ["domain"], buckets=SECONDS, **here
         )
