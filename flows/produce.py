@@ -103,8 +103,9 @@ def make(production: Production, force: bool = False, processes: int = 1) -> Out
             stage = steps.take_back(production, candidate.last, start, behind)
             candidate = _scored(replace(candidate, stages={"refresh": stage}), champion)
         decision = candidate.decide()
-        version = publish.register(candidate, run)
-        publish.verify(candidate, version)
+        with publish.verification(production) as repeats:
+            version = publish.register(candidate, run)
+            publish.verify(candidate, version, repeats)
         while (verdict := publish.promote(candidate, version, decision)) == "overtaken":
             candidate = _scored(candidate, publish.champion(production))
             decision = candidate.decide()

@@ -1,7 +1,7 @@
 """What a production leaves in MLflow: its run, the registered version, the decision. Calls the registry only."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +33,7 @@ from registry.promotion import Decision
 from registry.scorecard import Sample, calibration_metrics
 from registry.spending import energy_tag
 from registry.tracking import WORKSPACE, Tracker
-from registry.verification import verify_in_fresh_process
+from registry.verification import Verify, fresh_process
 from registry.versions import Version
 
 Verdict = Literal["champion", "candidate", "waiting", "overtaken"]
@@ -194,12 +194,15 @@ def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:
         run.tracker.log_file(run.id, stage.folder / "result.json", name)
 
 
+def verification(production: Production) -> AbstractContextManager[Verify]:
+    """A fresh process for `verify`, which imports while its version is registered."""
+    return fresh_process(production.stores.uri, ["alter_core.inference.predict"])
+
+
 @task(name="verify", cache_policy=NO_CACHE)
-def verify(candidate: Candidate, version: int) -> dict[str, float]:
+def verify(candidate: Candidate, version: int, repeats: Verify) -> dict[str, float]:
     """Load the version by its URI in a fresh process and repeat the recorded samples. Raises VerificationError."""
-    production = candidate.production
-    samples = candidate.own.get("samples", ())
-    found = verify_in_fresh_process(production.stores.uri, production.plan.spec.name, version, samples)
+    found = repeats(candidate.production.plan.spec.name, version, candidate.own.get("samples", ()))
     log_line(f"version {version} was loaded in a fresh process and repeated {found['rows']:.0f} recorded predictions")
     return found
 

@@ -10,8 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from registry.errors import RegistryInputError, VerificationError
@@ -35,16 +37,37 @@ ELSEWHERE = Bounds(score=0.1, different=0.3)
 of 25 answers, and scores by up to 0.03. Another adapter changes most of them."""
 SHOWN = 5
 SECONDS = 600.0
+Verify = Callable[[str, int, Sequence[Sample]], dict[str, float]]
+"""Takes a domain, its version and recorded samples, and gives how near the answers are; once."""
 
 
-def verify_in_fresh_process(
-    tracking_uri: str,
-    domain: str,
-    version: int,
-    samples: Sequence[Sample],
-    timeout: float = SECONDS,
+@contextmanager
+def fresh_process(tracking_uri: str, imported: Sequence[str] = (), timeout: float = SECONDS) -> Iterator[Verify]:
+    """A new Python process, and what has it verify one version; it is stopped at the end.
+
+    Until it is told which, it imports what loading takes, `imported` too: most of its time, beside the caller's work.
+    """
+    with tempfile.TemporaryDirectory(prefix="alter-verify-") as folder:
+        answer = Path(folder) / "answer.json"
+        with subprocess.Popen(
+            [sys.executable, "-m", "registry.verification", str(answer), *imported],
+            # MLflow leaves what it downloads in the temporary folder: a whole model, each time.
+            env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "TMPDIR": folder},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield partial(_verified, process, answer, timeout)
+            finally:
+                process.kill()
+
+
+def _verified(
+    process: "subprocess.Popen[str]", answer: Path, timeout: float, domain: str, version: int, samples: Sequence[Sample]
 ) -> dict[str, float]:
-    """Load `models:/domain/version` in a new Python process and repeat `samples` (task, input, prediction, score).
+    """Have the process load `models:/domain/version` and repeat `samples` (task, input, prediction, score).
 
     Gives {"rows", "different", "largest_score_difference", "seconds"}. Raises VerificationError with the first
     differing rows, or with the process's own words when it fails; RegistryInputError when there are no samples.
@@ -54,33 +77,22 @@ def verify_in_fresh_process(
             f"{domain} version {version}: there are no recorded sample predictions to repeat: produce the domain again"
         )
     uri = f"models:/{domain}/{version}"
-    with tempfile.TemporaryDirectory(prefix="alter-verify-") as folder:
-        request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
-        rows = [{"task": row["task"], "input": row["input"]} for row in samples]
-        request.write_text(json.dumps({"uri": uri, "tracking_uri": tracking_uri, "rows": rows}), encoding="utf-8")
-        try:
-            ended = subprocess.run(
-                [sys.executable, "-m", "registry.verification", str(request), str(answer)],
-                # MLflow leaves what it downloads in the temporary folder: a whole model, each time.
-                env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "TMPDIR": folder},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-            )
-        except subprocess.TimeoutExpired:
-            raise VerificationError(
-                f"{uri} gave no answer within {timeout:.0f} s in a fresh process, so it is not promoted; see that the "
-                "machine has memory and time to spare, and run the domain again: nothing is trained twice"
-            ) from None
-        if ended.returncode or not answer.exists():
-            tail = [line for line in ended.stderr.splitlines() if line.strip()][-SHOWN:]
-            raise VerificationError(
-                f"{uri} cannot be used in a fresh process (exit code {ended.returncode}), so it is not promoted; mend "
-                "what the process says, and run the domain again: nothing is trained twice",
-                tail,
-            )
-        got = json.loads(answer.read_text(encoding="utf-8"))
+    rows = [{"task": row["task"], "input": row["input"]} for row in samples]
+    try:
+        _, said = process.communicate(json.dumps({"uri": uri, "rows": rows}), timeout)
+    except subprocess.TimeoutExpired:
+        raise VerificationError(
+            f"{uri} gave no answer within {timeout:.0f} s in a fresh process, so it is not promoted; see that the "
+            "machine has memory and time to spare, and run the domain again: nothing is trained twice"
+        ) from None
+    if process.returncode or not answer.exists():
+        tail = [line for line in said.splitlines() if line.strip()][-SHOWN:]
+        raise VerificationError(
+            f"{uri} cannot be used in a fresh process (exit code {process.returncode}), so it is not promoted; mend "
+            "what the process says, and run the domain again: nothing is trained twice",
+            tail,
+        )
+    got = json.loads(answer.read_text(encoding="utf-8"))
     return compare_answers(uri, samples, got["answers"]) | {"seconds": got["seconds"]}
 
 
@@ -115,19 +127,22 @@ def compare_answers(
     return {"rows": len(recorded), "different": different, "largest_score_difference": largest}
 
 
-def _answer(request: Path, target: Path) -> None:
-    """What the fresh process does: load by URI, as any service would, and predict."""
+def _answer(target: Path, imported: Sequence[str]) -> None:
+    """What the fresh process does: import, wait for its order, load by URI, as any service would, and predict."""
     import gc
     import time
+    from importlib import import_module
 
     gc.set_threshold(10_000)  # as alter_core/collector.py says why
     import mlflow
     import pandas as pd
 
+    for name in imported:
+        import_module(name)
+    asked = json.load(sys.stdin)
     begin = time.monotonic()
-    asked = json.loads(request.read_text(encoding="utf-8"))
-    mlflow.set_tracking_uri(asked["tracking_uri"])
-    model = mlflow.pyfunc.load_model(asked["uri"])
+    # Without its warnings, as the pins that it would look for are of this environment, and were written just now.
+    model = mlflow.pyfunc.load_model(asked["uri"], suppress_warnings=True)
     answers = model.predict(pd.DataFrame(asked["rows"])).to_dict("records")
     seconds = round(time.monotonic() - begin, 3)
     target.write_text(json.dumps({"answers": answers, "seconds": seconds}), encoding="utf-8")
@@ -135,4 +150,4 @@ def _answer(request: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    _answer(Path(sys.argv[1]), Path(sys.argv[2]))
+    _answer(Path(sys.argv[1]), sys.argv[2:])

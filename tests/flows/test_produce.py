@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,6 +87,7 @@ def test_a_champion_that_was_made_meanwhile_is_scored_and_decided_against(
     steps = SimpleNamespace(validate=lambda *_: quality, train=train, evaluate=evaluate)
     publish = SimpleNamespace(champion=lambda _: next(champions), already_made=lambda *_: None, mlflow_run=mlflow_run)
     vars(publish).update(register=step("register", 3), verify=step("verify"), promote=promote, settle=step("settle"))
+    publish.verification = lambda _: nullcontext()
     monkeypatch.setattr(flow, "steps", steps)
     monkeypatch.setattr(flow, "publish", publish)
     monkeypatch.setattr(flow.artifacts, "links", lambda *_: None)

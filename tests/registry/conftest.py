@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from alter_core.mta import MTAConfig, inject, save_bundle
 from alter_core.mta.manifest import ABSTAIN_BELOW, TEMPERATURES
 from alter_core.spec import DomainSpec
 from registry.models import ModelStore
+from registry.scorecard import Sample
 from registry.store import open_client
 from registry.tracking import Tracker
+from registry.verification import SECONDS, fresh_process
 from tests.conftest import COLOURS, tiny_spec
 
 EXAMPLE = {"task": "colour", "input": "the red ball is in the hall"}
@@ -33,6 +35,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             open_client(f"sqlite:///{making}")
             shutil.copy(making, file)
     return file
+
+
+def verify_in_fresh_process(
+    uri: str, domain: str, version: int, samples: Sequence[Sample], timeout: float = SECONDS
+) -> dict[str, float]:
+    """As a production does, with nothing beside it."""
+    with fresh_process(uri, timeout=timeout) as repeats:
+        return repeats(domain, version, samples)
 
 
 class Store:

@@ -12,8 +12,9 @@ import pytest
 
 from registry.card import own_scorecard
 from registry.models import ModelStore
-from registry.verification import JUST_RECORDED, verify_in_fresh_process
+from registry.verification import JUST_RECORDED
 from tests.command_line import Alter, caller
+from tests.registry.conftest import verify_in_fresh_process
 from tests.registry.old import Old, unpacked
 from tests.registry.server import environment
 

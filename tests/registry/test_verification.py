@@ -3,20 +3,20 @@
 import hashlib
 import json
 import math
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import psutil
 import pytest
 
 from alter_core.errors import BundleError
 from alter_core.inference.predict import Predictor
 from registry.errors import RegistryError, RegistryInputError, VerificationError
-from registry.verification import ELSEWHERE, compare_answers, verify_in_fresh_process
+from registry.verification import ELSEWHERE, compare_answers, fresh_process
 from tests.conftest import tiny_rows
-from tests.registry.conftest import Store
+from tests.registry.conftest import Store, verify_in_fresh_process
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +103,19 @@ def test_a_registered_bundle_that_is_no_longer_whole_is_refused_with_its_reason(
     assert ("bundle.json" if error is RegistryError else "mta.safetensors") in str(caught.value)
 
 
+def started_with(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python process that starts from here on runs `code` first."""
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
 def test_what_a_fresh_process_leaves_in_its_temporary_folder_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow leaves there the whole model that it fetched from a server."""
-    started = "import os, tempfile; tempfile.mkdtemp(prefix='model-'); os._exit(3)"
-    (tmp_path / "sitecustomize.py").write_text(started)  # Python runs it first
+    started_with("import os, tempfile; tempfile.mkdtemp(prefix='model-'); os._exit(3)", tmp_path, monkeypatch)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(temporary))
     with pytest.raises(VerificationError, match="exit code 3"):
         verify_in_fresh_process("sqlite:///unread", "tiny", 1, answers(1))
@@ -163,21 +167,20 @@ def test_elsewhere_most_answers_must_be_repeated(wrong: int, passes: bool) -> No
 ASKED = [{"task": "t", "input": "x", "prediction": "yes", "score": 0.5}]
 
 
-def test_what_the_fresh_process_answers_is_what_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        answers = [{"prediction": "no", "score": 0.5, "truncated": False}]
-        Path(command[-1]).write_text(json.dumps({"answers": answers, "seconds": 1.0}))
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr("registry.verification.subprocess.run", other)
+def test_what_the_fresh_process_answers_is_what_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = json.dumps({"answers": [{"prediction": "no", "score": 0.5, "truncated": False}], "seconds": 1.0})
+    code = f"import os, sys; open(sys.orig_argv[3], 'w').write({answer!r}); os._exit(0)"
+    started_with(code, tmp_path, monkeypatch)
     with pytest.raises(VerificationError, match="1 of 1 answers"):
         verify_in_fresh_process("sqlite:///x", "tiny", 1, ASKED)
 
 
-def test_a_fresh_process_that_does_not_answer_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*_: object, **__: object) -> None:
-        raise subprocess.TimeoutExpired("python", 1)
+def test_a_fresh_process_that_does_not_answer_in_time_is_told() -> None:
+    with pytest.raises(VerificationError, match="gave no answer within 0 s"):
+        verify_in_fresh_process("sqlite:///x", "tiny", 1, ASKED, timeout=0.01)
 
-    monkeypatch.setattr("registry.verification.subprocess.run", slow)
-    with pytest.raises(VerificationError, match="gave no answer within 1 s"):
-        verify_in_fresh_process("sqlite:///x", "tiny", 1, ASKED, timeout=1)
+
+def test_a_fresh_process_ends_with_the_block_that_started_it(store: Store) -> None:
+    with fresh_process(store.uri):
+        (process,) = psutil.Process().children()
+    assert not process.is_running()
