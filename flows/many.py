@@ -44,7 +44,7 @@ class Parameters(TypedDict, total=False):
 
 
 POLL_SECONDS = 2.0
-_NEEDED_LATER = ("great_expectations", "transformers.modeling_utils")
+_NEEDED_LATER = ("great_expectations", "transformers.models.auto.tokenization_auto", "transformers.activations")
 """What a run imports for seconds, in the time that its server takes to start."""
 
 
