@@ -46,8 +46,9 @@ ROWS_PER_BATCH = 512
 """Most rows of a batch, each of which has a row of logits as long as the vocabulary."""
 SHOWN = 8
 
-JOIN_STEPS = 4
-"""Tokens that rows write between two looks at what may join them: reading prompts together costs less."""
+JOIN_STEPS = 16
+"""Tokens that rows write before others may join them where fewer than half have left since the last time: each row that
+joins has the others wait while its prompt is read."""
 
 Progress = Callable[[int, int], None]
 Key = TypeVar("Key")
@@ -245,14 +246,16 @@ class Predictor:
     def _answer_stream(self, rows: Stream[Key], share: int, shares: int) -> None:
         writing: Writing[Asked[Key]] = self._decoders[share].begin()
         waiting: list[Asked[Key]] = []
-        steps = 0
+        joined = steps = 0  # rows that wrote after the last join, and tokens since
         while True:
-            if not waiting and (not len(writing) or (writing.may_join and steps % JOIN_STEPS == 0)):
+            has_room = writing.may_join and (len(writing) <= joined // 2 or steps >= JOIN_STEPS)
+            if not waiting and (not len(writing) or has_room):
                 taken = rows.take(share, shares, len(writing))
                 if taken is None:
                     return
                 waiting += taken
-            joins = self._fitting(waiting, writing, shares)
+            if joins := self._fitting(waiting, writing, shares):
+                steps, joined = 0, len(writing) + len(joins)
             try:
                 ended = writing.join([(row, row.request) for row in joins]) if joins else []
                 if len(writing):
