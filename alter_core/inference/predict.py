@@ -248,7 +248,7 @@ class Predictor:
         waiting: list[Asked[Key]] = []
         joined = steps = 0  # rows that wrote after the last join, and tokens since
         while True:
-            has_room = writing.may_join and (len(writing) <= joined // 2 or steps >= JOIN_STEPS)
+            has_room = writing.may_join and (len(writing) <= max(1, joined // 2) or steps >= JOIN_STEPS)
             if not waiting and (not len(writing) or has_room):
                 taken = rows.take(share, shares, len(writing))
                 if taken is None:
