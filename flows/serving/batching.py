@@ -13,6 +13,7 @@ from flows.serving.metrics import Metrics
 from flows.serving.served import Served
 
 log = logging.getLogger(__name__)
+GATHER_SHARE = 0.1
 SHARES = 4  # requests of many rows that a batch has room for, so that none holds up the others
 
 
@@ -56,7 +57,7 @@ class Waiting:
     done: dict[int, Prediction] = field(default_factory=dict)
     """By row."""
     taken: int = 0
-    """Rows that are answered, or in a batch."""
+    """Arrivals that are answered, or in a batch."""
 
     @property
     def left(self) -> int:
@@ -68,8 +69,8 @@ Key = tuple[Waiting, int]
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Rows of a request that enter a batch."""
+class Part:
+    """Arrivals of a request that enter a batch."""
 
     of: Waiting
     rows: range
@@ -78,9 +79,10 @@ class _Part:
 class Batcher:
     """Answers whatever waits, up to `batch_rows` at a time; a batch is of one version.
 
-    Rows join the batch that is computed, and leave it when they are answered, as long as those who wait longest ask
-    for its version. Before a batch begins it waits `gather_seconds`: callers who were just answered ask again. One
-    thread leads, for all domains: a batch uses every core.
+    Arrivals join the batch that is computed, and leave it when they are answered, as long as those who wait longest ask
+    for its version. Before a batch begins it waits a little, GATHER_SHARE of the last one's time and at most
+    `gather_seconds`: callers who were just answered ask again. One thread leads, for all domains: a batch uses every
+    core.
     """
 
     def __init__(self, metrics: Metrics, queue_rows: int, batch_rows: int, gather_seconds: float) -> None:
@@ -91,6 +93,7 @@ class Batcher:
         self._queue_rows, self._gather_seconds = queue_rows, gather_seconds
         self._waiting: list[Waiting] = []
         self._closing = False
+        self._free = self._last = 0.0
         self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
         self._thread.start()
 
@@ -125,9 +128,12 @@ class Batcher:
 
     def _run(self) -> None:
         while served := self._asked_for():
-            stream = _Rows(self, served)
+            stream = Arrivals(self, served)
             with self.turn:
+                begin = time.monotonic()
                 served.predictor.stream(stream)
+                self._free = time.monotonic()
+            self._last = self._free - begin
             for request in stream.apart:
                 self._answer_alone(request)
             del served, stream  # else they hold a version in memory until the next one
@@ -138,7 +144,8 @@ class Batcher:
             while True:
                 self.changed.wait_for(lambda: self._waiting or self._closing)
                 if self._waiting:
-                    until = self._waiting[0].since + self._gather_seconds
+                    gathers = min(self._gather_seconds, GATHER_SHARE * self._last)
+                    until = max(self._waiting[0].since, self._free) + gathers
                     self.changed.wait_for(self._enough, timeout=max(0.0, until - time.monotonic()))
                 self._drop_cancelled()
                 if self._waiting:
@@ -149,8 +156,8 @@ class Batcher:
     def _enough(self) -> bool:
         return self._rows() >= self.batch_rows or self._closing
 
-    def next(self, served: Served, shares: int, writes: Sequence[int]) -> list[_Part]:
-        """Rows for the first of `shares`, which write so many rows each: as many as bring all to the same number. None
+    def next(self, served: Served, shares: int, writes: Sequence[int]) -> list[Part]:
+        """Arrivals for the first of `shares`, which write so many rows each: as many as bring all to the same number. None
         where another version is longest asked for. For who holds `changed`.
 
         Of each request a share, then what there is room for. A request with rows left goes to the end.
@@ -170,7 +177,7 @@ class Batcher:
         parts = []
         for request, count in counts.items():
             if count:
-                parts.append(_Part(request, range(request.taken, request.taken + count)))
+                parts.append(Part(request, range(request.taken, request.taken + count)))
                 request.taken += count
                 self.metrics.waited(served.domain, now - request.since, count)
         begun = dict.fromkeys(part.of for part in parts)
@@ -207,12 +214,13 @@ class Batcher:
             request.answer.set_result(answers)
 
 
-class _Rows:
+class Arrivals:
     """What waits for one version, as `Predictor.stream` takes it."""
 
     def __init__(self, batcher: Batcher, served: Served) -> None:
         self._batcher, self._served = batcher, served
         self._writes: dict[int, int] = {}
+        self._over = False  # once a share has ended, or the others would go on without it
         self.apart: list[Waiting] = []
         """Requests of which rows were not answered, for they were computed beside others when something failed."""
 
@@ -224,19 +232,20 @@ class _Rows:
                 if writes:
                     return []
                 if not any(self._writes.values()):
+                    self._over = True
                     batcher.changed.notify_all()  # the other shares, which wait for this one
                     return None
                 batcher.changed.wait()
             self._writes[share] = writes + sum(len(part.rows) for part in parts)
         return [row for part in parts for row in self._planned(part)]
 
-    def _next(self, share: int, shares: int) -> list[_Part]:
-        if self.apart or self._batcher.turn.is_asked_for:
+    def _next(self, share: int, shares: int) -> list[Part]:
+        if self._over or self.apart or self._batcher.turn.is_asked_for:
             return []
         others = [writes for other, writes in self._writes.items() if other != share]
         return self._batcher.next(self._served, shares, [self._writes[share], *others])
 
-    def _planned(self, part: _Part) -> list[Asked[Key]]:
+    def _planned(self, part: Part) -> list[Asked[Key]]:
         request, rows = part.of, part.rows
         try:
             own = slice(rows.start, rows.stop)

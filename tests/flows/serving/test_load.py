@@ -21,6 +21,7 @@ from alter_core.inference.decoding import Decoder
 from alter_core.inference.predict import Predictor
 from alter_core.mta.replicas import MOST
 from flows.serving import champions
+from flows.serving.batching import Arrivals, Part, Turn
 from tests.command_line import caller
 from tests.flows.serving.conftest import ROWS, SECONDS, Running, facts_of, running, until
 from tests.registry.conftest import Store
@@ -152,6 +153,27 @@ def test_whoever_asks_for_the_models_turn_gets_it_under_load(home: Path) -> None
             ended.set()
             for each in clients:
                 each.join(SECONDS)
+
+
+class Queue:
+    """A batcher's, to which a row comes just as nothing is left."""
+
+    def __init__(self) -> None:
+        self.changed, self.turn, self._comes = threading.Condition(), Turn(), False
+
+    def next(self, _served: Any, _shares: int, writes: list[int]) -> list[Any]:
+        comes, self._comes = self._comes, sum(writes) == 0
+        return [Part(None, range(1))] if comes else []  # type: ignore[arg-type]
+
+
+def test_no_share_of_the_threads_goes_on_where_another_has_ended(pool: ThreadPoolExecutor) -> None:
+    """It would have half of the cores to itself until the load ends."""
+    rows = Arrivals(Queue(), None)  # type: ignore[arg-type]
+    rows.take(1, 2, 3)
+    waits = pool.submit(rows.take, 0, 2, 0)
+    until(waits.running)
+    assert rows.take(1, 2, 0) is None
+    assert waits.result(SECONDS) is None
 
 
 @pytest.fixture
