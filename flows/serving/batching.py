@@ -57,7 +57,7 @@ class Waiting:
     done: dict[int, Prediction] = field(default_factory=dict)
     """By row."""
     taken: int = 0
-    """Arrivals that are answered, or in a batch."""
+    """Rows that are answered, or in a batch."""
 
     @property
     def left(self) -> int:
@@ -70,7 +70,7 @@ Key = tuple[Waiting, int]
 
 @dataclass(frozen=True)
 class Part:
-    """Arrivals of a request that enter a batch."""
+    """Rows of a request that enter a batch."""
 
     of: Waiting
     rows: range
@@ -79,7 +79,7 @@ class Part:
 class Batcher:
     """Answers whatever waits, up to `batch_rows` at a time; a batch is of one version.
 
-    Arrivals join the batch that is computed, and leave it when they are answered, as long as those who wait longest ask
+    Rows join the batch that is computed, and leave it when they are answered, as long as those who wait longest ask
     for its version. Before a batch begins it waits a little, GATHER_SHARE of the last one's time and at most
     `gather_seconds`: callers who were just answered ask again. One thread leads, for all domains: a batch uses every
     core.
@@ -157,7 +157,7 @@ class Batcher:
         return self._rows() >= self.batch_rows or self._closing
 
     def next(self, served: Served, shares: int, writes: Sequence[int]) -> list[Part]:
-        """Arrivals for the first of `shares`, which write so many rows each: as many as bring all to the same number. None
+        """Rows for the first of `shares`, which write so many rows each: as many as bring all to the same number. None
         where another version is longest asked for. For who holds `changed`.
 
         Of each request a share, then what there is room for. A request with rows left goes to the end.
