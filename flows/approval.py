@@ -30,6 +30,7 @@ from alter_core.errors import AlterError
 from flows.news import is_heard, tell
 from flows.notify import notify
 from flows.production import decisions, review
+from flows.production.review import REVIEW_FLOW, review_tag
 from flows.production.stores import model_name, model_store
 from registry.accounts import account
 from registry.card import plain
@@ -39,10 +40,6 @@ from registry.models import REVIEW, ModelStore
 from registry.scorecard import champion_lines
 from registry.versions import Version
 
-FLOW = "review"
-TAG = "alter-review"
-"""Of its deployments and runs, in place of the factory's: the automation that ends silent runs would end those that
-wait."""
 OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
 
 
@@ -54,12 +51,7 @@ class Decision(RunInput):
     reason: str = Field("", description="Why. A rejection needs it, and a promotion that the rule says no to.")
 
 
-def domain_tag(name: str) -> str:
-    """Tag of a domain's deployment of this flow, and of its runs."""
-    return f"review:{name}"
-
-
-@flow(name=FLOW, persist_result=False, validate_parameters=False, on_failure=[notify])
+@flow(name=REVIEW_FLOW, persist_result=False, validate_parameters=False, on_failure=[notify])
 def ask(domain: str, version: int, model: str) -> Any:
     """Wait for a person's word on `version` of `domain`, and do what it says; where that may not be, the form says why
     and asks again.
@@ -140,7 +132,7 @@ def _show(client: SyncPrefectClient, store: ModelStore, name: str) -> None:
     if waiting:
         with suppress(ObjectNotFound):
             client.create_flow_run_from_deployment(
-                client.read_deployment_by_name(f"{FLOW}/{name}").id,
+                client.read_deployment_by_name(f"{REVIEW_FLOW}/{name}").id,
                 name=f"{name} version {waiting['version']} for approval",
                 parameters={"version": waiting["version"], "model": waiting["model_id"]},
                 idempotency_key=key,  # by which Prefect makes one, however many ask for it
@@ -156,7 +148,7 @@ def end_all(client: SyncPrefectClient, name: str, why: str) -> None:
 def _open(client: SyncPrefectClient, name: str) -> list[FlowRun]:
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
-            tags=FlowRunFilterTags(all_=[domain_tag(name)]),
+            tags=FlowRunFilterTags(all_=[review_tag(name)]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN)),
         )
     )

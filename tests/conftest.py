@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Prefect sets up logging as it is imported, which closes absl's log where that is there: pytest's own stderr. Flows
+    # first, as they set what Prefect reads of the environment.
+    for module in ("flows", "prefect.main"):
+        import_module(module)
     if os.environ.get("ALTER_NEED_DATA") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(RealDataRan())
 

@@ -20,11 +20,11 @@ from alter_core.errors import AlterError, SpecError
 from alter_core.spec import DomainSpec
 from alter_core.spec.load import load_domain
 from alter_core.workspace import Workspace
-from flows import approval
 from flows.deployments.names import FLOW, domain_tag
 from flows.deployments.schedules import STAGGER_MINUTES, Schedule, shifted, staggered
 from flows.deployments.zombies import HEARTBEAT_SECONDS, TAG
 from flows.production.plan import domain_folders, find_domain, named_once
+from flows.production.review import REVIEW_FLOW, REVIEW_TAG, review_tag
 
 ENTRYPOINT = "flows.produce.produce"
 DEFAULT_POOL = "alter"
@@ -32,7 +32,7 @@ DEFAULT_POOL = "alter"
 WATCH = ("watch", "flows.deployments.watch.watch")
 """Flow and entrypoint of the look at a domain: at its rows where its spec has a trigger or a freshness, and at what
 waits for a person."""
-REVIEW = (approval.FLOW, "flows.approval.ask")
+REVIEW = (REVIEW_FLOW, "flows.approval.ask")
 """Flow and entrypoint of the question that people answer in Prefect's pages, where a spec asks them."""
 WATCHED_AT = {"15m": "*/15 * * * *", "1h": "7 * * * *", "6h": "7 */6 * * *", "1d": "7 6 * * *"}
 SLUG = "spec"
@@ -68,6 +68,7 @@ def declare(
     domains: Sequence[str], work_pool: str | None, data_root: Path | None = None, pool_type: str = "process"
 ) -> list[Declared]:
     """Deployments of the domains (names, folders or spec files). Raises AlterError with every wrong spec."""
+    from flows.approval import ask
     from flows.deployments.watch import watch
     from flows.produce import produce
 
@@ -120,12 +121,12 @@ def declare(
             when = Schedule(shifted(cron, place * STAGGER_MINUTES), "UTC", True)
             declared.append(Declared(name, fields(name, watch, WATCH[1], TAG, f"watch:{name}"), when, WATCH[0]))
         if spec.promotion.mode == "review":
-            tags = (approval.TAG, approval.domain_tag(name))
+            tags = (REVIEW_TAG, review_tag(name))
             others = {
                 "parameters": {"domain": _reference(found[name])},
                 "concurrency_options": {"collision_strategy": ConcurrencyLimitStrategy.ENQUEUE.value},
             }
-            declared.append(Declared(name, fields(name, approval.ask, REVIEW[1], *tags, **others), None, REVIEW[0]))
+            declared.append(Declared(name, fields(name, ask, REVIEW[1], *tags, **others), None, REVIEW[0]))
     return declared
 
 

@@ -20,7 +20,6 @@ from prefect.settings import PREFECT_API_URL
 from alter_core.errors import AlterError
 from alter_core.job import TERMINATED
 from alter_core.spec.load import load_domain
-from flows import approval
 from flows.deployments.declarations import (
     DEFAULT_POOL,
     ENTRYPOINT,
@@ -35,6 +34,7 @@ from flows.deployments.schedules import Schedule
 from flows.deployments.zombies import TAG, apply_automation, zombie_automation
 from flows.production.ending import is_of_sigterm
 from flows.production.plan import domain_folders, find_domain
+from flows.production.review import REVIEW_TAG
 
 OURS = (ENTRYPOINT, WATCH[1], REVIEW[1])
 
@@ -166,7 +166,9 @@ def _unasked(client: SyncPrefectClient, declared: Sequence[Declared]) -> list[Ch
 def _remove(client: SyncPrefectClient, known: DeploymentResponse, why: str) -> None:
     """Delete a deployment; its runs that wait for a person could not go on without it."""
     if known.entrypoint == REVIEW[1]:
-        approval.end_all(client, known.name, why)
+        from flows.approval import end_all  # late for speed, as all flows
+
+        end_all(client, known.name, why)
     client.delete_deployment(known.id)
 
 
@@ -206,7 +208,7 @@ def _reschedule(client: SyncPrefectClient, known: DeploymentResponse, wanted: Sc
 
 def _orphans(client: SyncPrefectClient, names: set[str], prune: bool) -> list[Change]:
     """Deployments of ours whose spec is gone. Those of specs in other folders are somebody else's to look after."""
-    tags = DeploymentFilterTags(any_=[TAG, approval.TAG])
+    tags = DeploymentFilterTags(any_=[TAG, REVIEW_TAG])
     ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=tags))
     changes = []
     for known in ours:

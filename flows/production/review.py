@@ -14,11 +14,20 @@ from registry.errors import AliasConflict, RegistryError
 from registry.models import REVIEW, ModelStore
 from registry.versions import Version
 
+REVIEW_FLOW = "review"
+REVIEW_TAG = "alter-review"
+"""Of the deployments and runs that ask people, in place of the factory's: the automation that ends silent runs would
+end those that wait."""
 OF_PERSONS = {
     *("promoted_by", "promotion_reason", "rejected", "rejected_by", "rejection_reason"),
     *("review_ended", "reviewers"),
 }
 """Tags of a version that tell what people were asked and said of it."""
+
+
+def review_tag(name: str) -> str:
+    """Tag of a domain's deployment that asks people, and of its runs."""
+    return f"review:{name}"
 
 
 def now() -> datetime:

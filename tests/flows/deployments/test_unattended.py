@@ -18,10 +18,10 @@ from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Running
 
-from flows import approval
 from flows.deployments.declarations import SLUG, prefect_yaml
 from flows.deployments.names import domain_tag, full_name
 from flows.deployments.zombies import apply_automation, zombie_automation
+from flows.production.review import review_tag
 from tests.conftest import tiny_spec, write_domain
 from tests.flows.server import Factory, end, factory, listener, wait_for
 
@@ -87,7 +87,7 @@ def suspended(client: SyncPrefectClient, name: str, after: str | None = None) ->
     def waits() -> FlowRun | None:
         for run in client.read_flow_runs():
             state = run.state
-            if approval.domain_tag(name) in run.tags and state and state.is_paused():
+            if review_tag(name) in run.tags and state and state.is_paused():
                 return run if state.state_details.pause_key != after else None
         return None
 
