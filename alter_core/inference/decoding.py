@@ -157,7 +157,7 @@ class Writing(Generic[Key]):
     ) -> list[tuple[Key, Answer]]:
         """Read the prompts of `rows` and write their first tokens; gives those that are done with that.
 
-        Like rows should lie together. trunk: see `DecoderOnly`.
+        Like rows should lie together; where others are being written, only if `may_join`. trunk: see `DecoderOnly`.
         """
         decoder = self._decoder
         added = [_Row(key, one, one.root, decoder.tries.label(one.root) >= 0) for key, one in rows]
@@ -167,6 +167,8 @@ class Writing(Generic[Key]):
         if self._reading is None:
             self._reading, self._rows, self._token = reading, added, token
         else:
+            assert isinstance(self._reading, DecoderOnly)  # as `may_join` said
+            assert isinstance(reading, DecoderOnly)
             self._reading.absorb(reading)
             self._rows, self._token = [*self._rows, *added], torch.cat([self._token, token])
         self._shrink(1.0)
@@ -189,11 +191,10 @@ class Writing(Generic[Key]):
         """
         decoder, ends = self._decoder, [*ended]
         token, gained = _likeliest(logits)
-        node = torch.tensor([row.node for row in rows], device=logits.device)
         labelled = [place for place, row in enumerate(rows) if row.node != FREE and not row.done]
         if labelled:
-            places = torch.tensor(labelled, device=logits.device)
-            choice = decoder.tries.choose(logits[places], node[places])
+            places, nodes = torch.tensor([labelled, [rows[place].node for place in labelled]], device=logits.device)
+            choice = decoder.tries.choose(logits[places], nodes)
             token[places], gained[places] = choice.token, choice.log_probability
             for place, at, lags in zip(labelled, choice.node.tolist(), choice.behind, strict=True):
                 rows[place].node = at

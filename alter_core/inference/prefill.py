@@ -55,10 +55,6 @@ class Reading(ABC):
         """Whether rows that are read later may join these."""
         return False
 
-    def absorb(self, other: "Reading") -> None:
-        """Have the rows of `other`, which has been started, behind these; `keep` must follow. Where `may_join`."""
-        raise NotImplementedError
-
     @abstractmethod
     def keep(self, kept: Tensor) -> None:
         """Go on with the rows `kept` (row,) alone. Must be called between `start` and the first `step`."""
@@ -192,8 +188,8 @@ class DecoderOnly(Reading):
     def may_join(self) -> bool:
         return not has_windows(self.model.config)  # a window counts the padding that a longer row brings
 
-    def absorb(self, other: Reading) -> None:
-        assert isinstance(other, DecoderOnly)
+    def absorb(self, other: "DecoderOnly") -> None:
+        """Have the rows of `other`, which has been started, behind these; `keep` must follow. Where `may_join`."""
         count = len(self.tasks)
         if not self.parts:
             self.parts = [_Part(range(count), self.mask, self.cache)]
