@@ -1,6 +1,7 @@
 """What a refresh costs and gains against a full run, as the rows of two tasks grow by a tenth, again and again.
 
-    python benchmarks/refresh.py pydocs package summary [--rounds 4] [--limit ROWS] [--steps STEPS] [--out FOLDER]
+    python benchmarks/refresh.py pydocs package summary [--rounds 4] [--limit ROWS] [--steps STEPS] [--test ROWS]
+        [--out FOLDER]
 
 The domain's rows are read once and written to files, so that test rows stay. The tasks that are named begin with as
 many training rows as grow to all of them. One workspace makes the first champion, and is copied: in one, each round is
@@ -40,13 +41,15 @@ Row = dict[str, Any]
 class Growing:
     """A domain in a folder, as files whose rows grow."""
 
-    def __init__(self, domain: str, grow: list[str], rounds: int, limit: int | None, steps: int | None) -> None:
+    def __init__(
+        self, domain: str, grow: list[str], rounds: int, limit: int | None, steps: int | None, test: int | None
+    ) -> None:
         root = os.environ.get("ALTER_DATA_ROOT")
         self.plan = Plan.read(domain, Path(root) if root else None)
         self.grow, self.rounds, self.limit, self.steps = grow, rounds, limit, steps
         found = ingest(self.plan.spec, self.plan.folder, Workspace.default(), self.plan.data_root)
         self.train = {task: self._rows(found, task, ("train", "validation"), limit) for task in found.task_names}
-        self.test = {task: self._rows(found, task, ("test",), None) for task in found.task_names}
+        self.test = {task: self._rows(found, task, ("test",), test) for task in found.task_names}
 
     @staticmethod
     def _rows(found: TaskDataset, task: str, splits: tuple[str, ...], limit: int | None) -> list[Row]:
@@ -118,9 +121,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--limit", type=int, help="training rows of a task at most")
     parser.add_argument("--steps", type=int, help="steps of stage one, in place of the spec's")
+    parser.add_argument("--test", type=int, help="test rows of a task at most")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    growing = Growing(given.domain, given.grow, given.rounds, given.limit, given.steps)
+    growing = Growing(given.domain, given.grow, given.rounds, given.limit, given.steps, given.test)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="alter-refresh-") as scratch:
         homes = {kind: Path(scratch) / kind for kind in ("full", "refresh")}
@@ -153,7 +157,7 @@ def _page(given: argparse.Namespace, growing: Growing, rows: list[Row]) -> str:
         f"# A refresh against a full run: {growing.plan.spec.name}",
         "",
         f"Rows of {' and '.join(growing.grow)} grow by a tenth a round{length}. "
-        f"Made by `python benchmarks/refresh.py {given.domain} {' '.join(given.grow)}`.",
+        f"Made by `python benchmarks/refresh.py {' '.join(sys.argv[1:])}`.",
         "",
         f"| round | run | seconds | CPU seconds | macro | {' | '.join(growing.grow)} | came to | others as before |",
         "|---" * (7 + len(growing.grow)) + "|",
