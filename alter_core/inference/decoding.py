@@ -118,6 +118,8 @@ class _Row(Generic[Key]):
     ids: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     behind: list[tuple[float, ...]] = field(default_factory=list)
+    held_up: int = 0
+    """How often it has waited while prompts of others were read."""
 
     def answer(self, tries: LabelTries) -> Answer:
         if self.node == FREE:
@@ -147,6 +149,11 @@ class Writing(Generic[Key]):
         return [row.key for row in self._rows if not row.done]
 
     @property
+    def held_up(self) -> int:
+        """Of the row that writes longest, how often it has waited while prompts of others were read."""
+        return max((row.held_up for row in self._rows if not row.done), default=0)
+
+    @property
     def may_join(self) -> bool:
         """Whether rows may join those that are being written."""
         return self._reading is None or self._reading.may_join
@@ -160,6 +167,8 @@ class Writing(Generic[Key]):
         Like rows should lie together; where others are being written, only if `may_join`. trunk: see `DecoderOnly`.
         """
         decoder = self._decoder
+        for row in self._rows:
+            row.held_up += 1
         added = [_Row(key, one, one.root, decoder.tries.label(one.root) >= 0) for key, one in rows]
         reading = decoder.reading([one for _, one in rows], trunk)
         logits = reading.start(max(one.max_new_tokens for _, one in rows))  # row, vocab

@@ -49,6 +49,8 @@ SHOWN = 8
 JOIN_STEPS = 16
 """Tokens that rows write before others may join them where fewer than half have left since the last time: each row that
 joins has the others wait while its prompt is read."""
+MOST_HELD_UP = 3
+"""How often a row waits so for others at most: the longest answers are not to wait for all that come meanwhile."""
 
 Progress = Callable[[int, int], None]
 Key = TypeVar("Key")
@@ -248,7 +250,8 @@ class Predictor:
         waiting: list[Asked[Key]] = []
         joined = steps = 0  # rows that wrote after the last join, and tokens since
         while True:
-            has_room = writing.may_join and (len(writing) <= max(1, joined // 2) or steps >= JOIN_STEPS)
+            is_due = len(writing) <= max(1, joined // 2) or steps >= JOIN_STEPS
+            has_room = writing.may_join and is_due and writing.held_up < MOST_HELD_UP
             if not waiting and (not len(writing) or has_room):
                 taken = rows.take(share, shares, len(writing))
                 if taken is None:

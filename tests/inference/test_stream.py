@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alter_core.inference import predict
 from alter_core.inference.decoding import Decoder
 from alter_core.inference.predict import Asked, Prediction, Predictor
 from alter_core.spec import DomainSpec
@@ -100,6 +101,17 @@ def test_a_label_does_not_wait_for_longer_answers_that_began_before(
     arrivals = Arrivals(predictor, rows, [[0], [1]])
     predictor.stream(arrivals)
     assert list(arrivals.given) == [1, 0]
+
+
+def test_a_long_answer_waits_no_more_than_a_few_times_for_those_that_come_later(
+    predictor: Predictor, threads: Callable[[int], None]
+) -> None:
+    threads(1)
+    rows = ["title", *["topic"] * 12], ["my card has not come yet", *[f"my card {number}" for number in range(12)]]
+    arrivals = Arrivals(predictor, rows, [[row] for row in range(13)])
+    predictor.stream(arrivals)
+    assert len(arrivals.given) == 13
+    assert list(arrivals.given).index(0) <= predict.MOST_HELD_UP
 
 
 def test_what_fails_takes_those_with_it_that_were_computed_together_and_no_others(
