@@ -6,7 +6,7 @@ from typing import Any
 
 from alter_core.backbone.find import Source, find
 from alter_core.backbone.load import loader, read_folder
-from alter_core.backbone.quiet import explained, quiet
+from alter_core.backbone.quiet import explained, parsed_once, quiet
 from alter_core.backbone.record import RECORD, is_converted
 from alter_core.backbone.tokenizer import check_ids, check_same, check_tokenizer
 from alter_core.errors import BackboneError
@@ -44,7 +44,7 @@ def resolve_backbone(
     if is_converted(target):
         advance(4, 4, text="converted already")
         return target
-    with quiet(), explained(source.given):
+    with quiet(), parsed_once(), explained(source.given):
         config = _config(source)
         if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
             raise BackboneError(
@@ -98,7 +98,7 @@ def find_reader(spec: BackboneSpec, workspace: Workspace, base: Path | None = No
     converted = _converted(source, workspace)
     if is_converted(converted):
         source = Source(spec.model, converted, None, source.identity)
-    with quiet(), explained(source.given):
+    with quiet(), parsed_once(), explained(source.given):
         return _tokenizer(source), _config(source)
 
 

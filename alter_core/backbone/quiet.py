@@ -1,7 +1,9 @@
-"""How transformers is asked: without bars and advice, and with its errors told as ours."""
+"""How transformers is asked: without bars and advice, with its errors told as ours, and once for what a file says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
 
 from alter_core.errors import AlterError, BackboneError
 
@@ -38,4 +40,24 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity_error()
         stack.callback(setattr, gguf_reader, "tqdm", gguf_reader.tqdm)  # this bar asks nobody
         gguf_reader.tqdm = lambda items, **_: items
+        yield
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """A GGUF file is parsed once meanwhile, which takes seconds for a vocabulary.
+
+    transformers does so for its configuration, its weights and its tokenizer each, and makes the table of its tensors'
+    names for every module of the model.
+    """
+    import gguf
+
+    def once(function: Callable[..., object]) -> Callable[..., object]:
+        kept = cache(function)
+        return lambda path, *more: kept(str(path) if isinstance(path, Path) else path, *more)
+
+    with ExitStack() as stack:
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            stack.callback(setattr, gguf, name, getattr(gguf, name))
+            setattr(gguf, name, once(getattr(gguf, name)))
         yield

@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from alter_core.backbone import RECORD, backbone_digest, find_reader, load_backbone, resolve_backbone
+from alter_core.backbone.quiet import parsed_once
 from alter_core.errors import BackboneError
 from alter_core.spec import BackboneSpec
 from alter_core.workspace import Workspace
@@ -221,3 +223,12 @@ def test_progress_runs_to_its_end(tiny_backbone: Path, workspace: Workspace) -> 
     resolve(tiny_backbone, workspace, progress=lambda done, total, **_: seen.append((done, total)))
     assert seen[-1] == (4, 4)
     assert seen == sorted(seen)
+
+
+def test_a_gguf_file_is_parsed_once_while_it_is_converted_and_anew_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: [path])
+    with parsed_once():
+        first = gguf.GGUFReader("a.gguf")
+        assert gguf.GGUFReader(Path("a.gguf")) is first
+        assert gguf.GGUFReader("b.gguf") == ["b.gguf"]
+    assert gguf.GGUFReader("a.gguf") is not first
