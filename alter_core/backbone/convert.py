@@ -1,6 +1,7 @@
 """A backbone's conversion into a folder of the workspace: read, checked, written, read back, and only then recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def resolve_backbone(
     if is_converted(target):
         advance(4, 4, text="converted already")
         return target
-    with quiet(), parsed_once(), explained(source.given):
+    with _asked(source):
         config = _config(source)
         if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
             raise BackboneError(
@@ -98,8 +99,15 @@ def find_reader(spec: BackboneSpec, workspace: Workspace, base: Path | None = No
     converted = _converted(source, workspace)
     if is_converted(converted):
         source = Source(spec.model, converted, None, source.identity)
-    with quiet(), parsed_once(), explained(source.given):
+    with _asked(source):
         return _tokenizer(source), _config(source)
+
+
+@contextmanager
+def _asked(source: Source) -> Iterator[None]:
+    """Around what transformers is asked of a source; only a GGUF file needs the package that reads it."""
+    with quiet(), explained(source.given), parsed_once() if source.gguf else nullcontext():
+        yield
 
 
 def _converted(source: Source, workspace: Workspace) -> Path:

@@ -232,3 +232,17 @@ def test_a_gguf_file_is_parsed_once_while_it_is_converted_and_anew_after_that(mo
         assert gguf.GGUFReader(Path("a.gguf")) is first
         assert gguf.GGUFReader("b.gguf") == ["b.gguf"]
     assert gguf.GGUFReader("a.gguf") is not first
+
+
+def test_only_a_gguf_file_needs_the_package_that_reads_it(
+    tiny_backbone: Path, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "carries_gguf"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert (resolve(tiny_backbone, workspace) / RECORD).exists()
+    with pytest.raises(BackboneError, match=r"carries_gguf/model\.gguf: cannot be loaded"):
+        resolve("package:carries_gguf/model.gguf", workspace)
