@@ -30,7 +30,7 @@ from registry.errors import AliasConflict, RegistryError
 from registry.facts import CardFacts
 from registry.models import REVIEW, STARTED_FROM
 from registry.promotion import Decision
-from registry.scorecard import Sample, calibration_metrics
+from registry.scorecard import DoubtfulRow, Sample, calibration_metrics, doubted_rows
 from registry.spending import energy_tag
 from registry.tracking import WORKSPACE, Tracker
 from registry.verification import Verify, fresh_process
@@ -185,6 +185,8 @@ def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:
     from registry.figures import figures_of  # matplotlib takes a second to import
 
     run.tracker.log_table(run.id, _columns(candidate.own.get("samples", ())), "samples.json")
+    for name, found in doubted_rows(candidate.own).items():
+        run.tracker.log_table(run.id, _columns(found["rows"]), f"doubtful/{name}.json")
     for name, figure in figures_of(facts).items():
         run.tracker.log_figure(run.id, figure, f"figures/{name}")
     if opening := candidate.opening:
@@ -270,6 +272,6 @@ def settle(production: Production, version: int, facts: CardFacts | None = None)
     store.tag(name, version, {earlier.SETTLED: "yes"})
 
 
-def _columns(samples: Sequence[Sample]) -> dict[str, list[object]]:
-    names = list(dict.fromkeys(key for row in samples for key in row))
-    return {name: [dict(row).get(name) for row in samples] for name in names}
+def _columns(rows: Sequence[Sample | DoubtfulRow]) -> dict[str, list[object]]:
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    return {name: [dict(row).get(name) for row in rows] for name in names}

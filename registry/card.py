@@ -7,6 +7,7 @@ from registry.facts import CardFacts
 from registry.scorecard import (
     against_bag_of_words,
     calibration_lines,
+    doubted_rows,
     known_limits,
     macro_of,
     number,
@@ -27,6 +28,7 @@ def render_card(facts: CardFacts) -> str:
         _decision(facts),
         _scores(facts),
         _calibration(facts),
+        _doubted(facts),
         _use(facts),
         _data(facts),
         _made_of(facts),
@@ -109,6 +111,22 @@ def _scores(facts: CardFacts) -> str:
 def _calibration(facts: CardFacts) -> str:
     lines = calibration_lines(own_scorecard(facts["scorecards"]))
     return "## Scores as probabilities\n\n" + "\n".join(f"- {plain(line)}" for line in lines) if lines else ""
+
+
+def _doubted(facts: CardFacts) -> str:
+    found = doubted_rows(own_scorecard(facts["scorecards"]))
+    if not found:
+        return ""
+    rows = [
+        [plain(name), f"{one['found']:,} of {one['looked_at']:,}", f"`doubtful/{name}.json`"]
+        for name, one in found.items()
+    ]
+    return f"""## Labels to look at
+
+Held-out rows, validation and test, whose label this model finds unlikely: the label is wrong, or the model is. Nothing
+was left out for it; a wrong label among the test rows makes a score look worse than it is.
+
+{table(["task", "rows", "file of the MLflow run"], rows)}"""
 
 
 def _use(facts: CardFacts) -> str:

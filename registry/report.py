@@ -12,10 +12,12 @@ from markupsafe import Markup
 from registry.card import render_card
 from registry.facts import CardFacts
 from registry.figures import figures_of, macro_history, png
-from registry.scorecard import Sample, Scorecard, own_scorecard
+from registry.scorecard import Sample, Scorecard, doubted_rows, own_scorecard
 from registry.versions import Version
 
 TEMPLATE = "report.html.j2"
+MOST_DOUBTED = 10
+"""Rows of a task that are shown as probably labelled wrong; the run's file has more."""
 
 
 def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> str:
@@ -56,6 +58,8 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
         zero_shot=cards["zero_shot"]["macro"]["value"] if "zero_shot" in cards else None,
         quality=facts.get("data", {}).get("quality", {}).get("outcome"),
         samples=[{"truncated": False, "score": None, **row, **_mark(row, own)} for row in own.get("samples", ())],
+        doubted=doubted_rows(own),
+        most_doubted=MOST_DOUBTED,
         confusions=sorted(name for name in pictures if name.startswith("confusion-")),
         reliability="reliability.png" in pictures,
         picture=picture,

@@ -66,6 +66,29 @@ class Abstention(TypedDict):
     """Score of the rows that do not abstain."""
 
 
+class DoubtfulRow(TypedDict):
+    """A held-out row whose label is probably wrong."""
+
+    place: str
+    """Where it came from."""
+    input: str
+    label: str
+    likely: str
+    """The label that it would get."""
+    probability: float
+    """Of `label`."""
+
+
+class Doubted(TypedDict):
+    """The held-out rows of a label task whose label the model finds unlikely."""
+
+    looked_at: int
+    """Validation and test rows; 0 where there are too few."""
+    found: int
+    rows: Sequence[DoubtfulRow]
+    """The least likely of them, that first."""
+
+
 class TaskScore(TypedDict):
     """One task's scores."""
 
@@ -81,6 +104,7 @@ class TaskScore(TypedDict):
     """What answered where it was no model, such as "a bag of words"."""
     calibration: NotRequired[Calibration | None]
     abstention: NotRequired[Abstention | None]
+    doubted: NotRequired[Doubted | None]
 
 
 class Sample(TypedDict):
@@ -262,6 +286,12 @@ def calibration_lines(card: Scorecard) -> list[str]:
             bound = found.get("bound") if found else None
             lines.append(f"{name}: " + (_fitted(bound, held, task["rows"]) if bound else _given(held)))
     return lines
+
+
+def doubted_rows(card: Scorecard) -> dict[str, Doubted]:
+    """Label task -> its held-out rows whose label the model finds unlikely, where there are any."""
+    every = {name: task.get("doubted") for name, task in card["tasks"].items()}
+    return {name: found for name, found in every.items() if found and found["rows"]}
 
 
 def _given(held: Abstention) -> str:

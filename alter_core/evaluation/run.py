@@ -11,6 +11,7 @@ from alter_core.data.dataset import TaskDataset
 from alter_core.errors import Stopped
 from alter_core.evaluation.baselines import BagOfWordsOrCopy, majority_targets
 from alter_core.evaluation.calibration import at, calibrate
+from alter_core.evaluation.doubtful import doubted
 from alter_core.evaluation.kept import KeptAnswers
 from alter_core.evaluation.model import Model
 from alter_core.evaluation.order import EvaluationJob
@@ -61,18 +62,20 @@ def run(job: EvaluationJob, log: Log, stop_asked: StopAsked) -> dict[str, Scorec
     for subject in subjects:
         model, mine = models[subject.name], {task: its for task, its in own[subject.name].items() if its}
         answered = {task: answers.of(model, task, [row["input"] for row in its]) for task, its in mine.items()}
-        calibrations = {}
+        calibrations, doubts = {}, {}
         if model is calibrated:
             for task in (name for name in known if name in mine):
-                inputs, targets = known[task]["input"], known[task]["target"]
+                seen = answers.of(model, task, known[task]["input"])
                 right = [row["target"] for row in mine[task]]
                 asked = spec.task(task).abstain_precision
-                calibrations[task] = calibrate(answers.of(model, task, inputs), targets, answered[task], right, asked)
+                calibrations[task] = calibrate(seen, known[task]["target"], answered[task], right, asked)
+                tempered = at([*seen, *answered[task]], calibrations[task].temperature or 1.0)
+                doubts[task] = doubted(dataset, task, [*known[task], *mine[task]], tempered)
             fitted = {task: found.temperature for task, found in calibrations.items()}
             model.predictor.temperatures = {task: value for task, value in fitted.items() if value is not None}
         temperatures = model.predictor.temperatures
         predictions = [one for task, its in answered.items() for one in at(its, temperatures.get(task, 1.0))]
-        scorecard = scored(predictions, _together(mine), calibrations=calibrations)
+        scorecard = scored(predictions, _together(mine), calibrations=calibrations, doubts=doubts)
         if subject.bundle:
             scorecard = replace(scorecard, samples=_answered_alone(scorecard.samples, model.predictor))
         scorecards[subject.name] = scorecard

@@ -10,6 +10,7 @@ from numpy import ndarray
 from alter_core.errors import DataError
 from alter_core.evaluation.metrics import Interval, interval, measure, resamples, row_scores
 from alter_core.inference.predict import Prediction
+from alter_core.quality.doubtful import DoubtfulRow
 from alter_core.spec import DomainSpec
 from alter_core.whole import Result
 
@@ -85,6 +86,17 @@ class Abstention:
 
 
 @dataclass(frozen=True)
+class Doubted:
+    """The held-out rows of a label task whose label the model finds unlikely."""
+
+    looked_at: int
+    """Validation and test rows; 0 where there are too few."""
+    found: int
+    rows: tuple[DoubtfulRow, ...]
+    """The least likely of them, that first."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """A row and what was answered to it."""
 
@@ -129,6 +141,8 @@ class TaskScore:
     calibration: Calibration | None = None
     """Label tasks of the model that is registered only."""
     abstention: Abstention | None = None
+    doubted: Doubted | None = None
+    """As calibration."""
 
     @property
     def score(self) -> float:
@@ -155,11 +169,12 @@ def score(
     seed: int = 0,
     by: Mapping[str, str] | None = None,
     calibrations: Mapping[str, Calibration] | None = None,
+    doubts: Mapping[str, Doubted] | None = None,
 ) -> Scorecard:
     """Score `predictions` of `rows` (mappings with task, id, input, target), which go together one by one.
 
     majority: label task -> its commonest training target. by: task -> what answered, where it was no
-    model. calibrations: task -> that of `predictions`. Intervals come from resampling rows within each task.
+    model. calibrations, doubts: task -> that of `predictions`. Intervals come from resampling rows within each task.
     Raises DataError when there are no rows, or a row's task is not in the spec.
     """
     if not rows:
@@ -201,6 +216,7 @@ def score(
             by=(by or {}).get(task.name),
             calibration=calibration,
             abstention=_abstention(below, np.array([predictions[i].score for i in places]), each),
+            doubted=(doubts or {}).get(task.name),
         )
         by_row[task.name] = {str(rows[i]["id"]): float(s) for i, s in zip(places, each, strict=True)}
         samples += [Sample.of(rows[i], predictions[i]) for i in places[:SAMPLES_PER_TASK]]

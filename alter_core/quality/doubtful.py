@@ -4,10 +4,14 @@ The rule is cleanlab's confident learning (Northcutt et al., 2021, arXiv 1911.00
 Rows are shown and never dropped: a rare wording looks the same to it.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from numpy import ndarray
 
 from alter_core.quality.bag_of_words import WORD, bag_of_words
 
@@ -29,7 +33,7 @@ class DoubtfulRow:
     input: str
     label: str
     likely: str
-    """The label that the bag of words would give it."""
+    """The label that it would get."""
     probability: float
     """Of `label`."""
 
@@ -62,21 +66,38 @@ def doubtful_rows(dataset: "TaskDataset", task: str) -> Doubtful:
     held = table.select(kept)
     inputs = list(held["input"])
     found = []
-    for number, likely, probability in _unlikely(inputs, [labels.index(targets[each]) for each in kept]):
+    given = [labels.index(targets[number]) for number in kept]
+    for number, likely, probability in unlikely(given, _cross_fitted(inputs, given)):
         file, line = held[number]["file"], held[number]["line"]
         label = targets[kept[number]]
         found.append(DoubtfulRow(dataset.place(task, file, line), inputs[number], label, labels[likely], probability))
     return Doubtful(len(kept), tuple(found))
 
 
-def _unlikely(inputs: Sequence[str], labels: Sequence[int]) -> list[tuple[int, int, float]]:
-    """Number, likely label and probability of its own label, of each doubtful row; the least likely first."""
+def unlikely(
+    given: Sequence[int], shares: Sequence[Sequence[float]] | Float[ndarray, "row label"]
+) -> list[tuple[int, int, float]]:
+    """Number, likely label and probability of its own label, of each doubtful row; the least likely first.
+
+    given: each row's label, as its number. shares: a probability for every label, by something that did not learn from
+    the row. A label's only row is never among them.
+    """
     import numpy as np
     from cleanlab.filter import find_label_issues  # seconds of imports that a small domain does without
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    given = np.array(labels)
+    labels, told = np.array(given), np.array(shares)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "May not flag all label issues")  # of an only row, as said above
+        order = find_label_issues(labels, told, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return [(int(n), int(np.argmax(told[n])), float(told[n, labels[n]])) for n in order]
+
+
+def _cross_fitted(inputs: Sequence[str], given: Sequence[int]) -> Float[ndarray, "row label"]:
+    """By a bag of words that learnt from the other folds."""
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict  # late as well
+
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    shares = cross_val_predict(bag_of_words(), list(inputs), given, cv=folds, method="predict_proba")
-    order = find_label_issues(given, shares, return_indices_ranked_by="self_confidence", n_jobs=1)
-    return [(int(n), int(np.argmax(shares[n])), float(shares[n, given[n]])) for n in order]
+    shares: Float[ndarray, "row label"] = cross_val_predict(
+        bag_of_words(), list(inputs), list(given), cv=folds, method="predict_proba"
+    )
+    return shares

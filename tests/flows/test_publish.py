@@ -68,6 +68,9 @@ def test_a_candidate_is_registered_with_what_it_was_made_of(
     assert logged["macro"] == pytest.approx(card["macro"]["value"])
     assert logged["validation_macro.before"] == 0.5
     assert logged["test.intent.calibration_error"] == 0.022
+    table = json.loads(Path(store.models.client.download_artifacts(run.id, "doubtful/intent.json")).read_text())
+    assert table["columns"] == ["place", "input", "label", "likely", "probability"]
+    assert len(table["data"]) == 12
     assert made.facts_of(number)["gates"] == stages["stage_two"].result.gates
     told = json.loads((made.bundle_of(number) / "bundle.json").read_text())["metadata"]
     assert told == {"key": "k", TEMPERATURES: {"intent": 1.5}, ABSTAIN_BELOW: {"colour": 0.6}}

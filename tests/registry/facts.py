@@ -36,6 +36,20 @@ def scorecard(level: float, seed: int) -> dict[str, Any]:
             "after": {"error": 0.022, "bins": [[0.62, 0.6, 90], [0.85, 0.85, 110]]},
         },
         "abstention": {"below": 0.6, "share": 0.125, "rest": 0.8},
+        "doubted": {
+            "looked_at": 250,
+            "found": 12,
+            "rows": [
+                {
+                    "place": f"rows.jsonl:{row}",
+                    "input": f"doubted {row} {EVIL}",
+                    "label": "bill",
+                    "likely": "card",
+                    "probability": 0.004 * row,
+                }
+                for row in range(12)
+            ],
+        },
     }
     macro = level + 0.05
     samples = [

@@ -31,6 +31,13 @@ def test_the_first_line_is_a_summary_that_a_list_of_versions_can_show() -> None:
     assert first == "Macro score 0.750 (0.730 to 0.770) over 3 tasks; the backbone alone 0.150."
 
 
+def test_the_card_says_how_many_labels_are_to_be_looked_at_and_where() -> None:
+    assert "| intent | 12 of 250 | `doubtful/intent.json` |" in render_card(card_facts())
+    facts = card_facts()
+    facts["scorecards"]["stage_two"]["tasks"]["intent"]["doubted"] = {"looked_at": 0, "found": 0, "rows": []}
+    assert "Labels to look at" not in render_card(facts)
+
+
 def test_the_card_states_temperatures_and_bounds_and_what_they_do() -> None:
     card = render_card(card_facts())
     assert (

@@ -1,0 +1,54 @@
+"""Held-out rows whose label is probably wrong: the model, which did not learn from them, finds it unlikely.
+
+The rule is that of alter_core.quality.doubtful, which looks at training rows before there is a model. A model is asked
+for its answer and not for every label, so the probability that is left is shared evenly by the other labels.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alter_core.evaluation.rows import Row
+from alter_core.evaluation.scorecard import Doubted
+from alter_core.inference.predict import Prediction
+from alter_core.quality.doubtful import DoubtfulRow, unlikely
+
+if TYPE_CHECKING:
+    from alter_core.data.dataset import TaskDataset
+
+FEWEST_ROWS = 30
+"""Of fewer, how sure the model usually is of a label is not known."""
+MOST_NAMED = 50
+"""Rows of a task that are named, the least likely first."""
+
+
+def doubted(dataset: "TaskDataset", task: str, rows: Sequence[Row], answers: Sequence[Prediction]) -> Doubted:
+    """Of a label task's `rows`, of any split but the training rows, and their answers at the task's temperature."""
+    labels = sorted({row["target"] for row in rows} | {answer.text for answer in answers})
+    if len(rows) < FEWEST_ROWS or len(labels) < 2:
+        return Doubted(0, 0, ())
+    if all(answer.text == row["target"] for row, answer in zip(rows, answers, strict=True)):
+        return Doubted(len(rows), 0, ())  # without seconds of imports
+    shares = [
+        [answer.score if label == answer.text else (1 - answer.score) / (len(labels) - 1) for label in labels]
+        for answer in answers
+    ]
+    found = unlikely([labels.index(row["target"]) for row in rows], shares)
+    places = _places(dataset, task, [rows[number] for number, *_ in found[:MOST_NAMED]])
+    named = (
+        DoubtfulRow(place, rows[number]["input"], rows[number]["target"], labels[likely], probability)
+        for place, (number, likely, probability) in zip(places, found, strict=False)  # more are found than are named
+    )
+    return Doubted(len(rows), len(found), tuple(named))
+
+
+def _places(dataset: "TaskDataset", task: str, rows: Sequence[Row]) -> list[str]:
+    """Where each came from."""
+    known: dict[tuple[str, str], str] = {}
+    for split in {row["split"] for row in rows}:
+        table = dataset.placed_rows(split, task)
+        numbers = {row_id: number for number, row_id in enumerate(table["id"])}
+        for row in rows:
+            if row["split"] == split:
+                placed = table[numbers[row["id"]]]
+                known[split, row["id"]] = dataset.place(task, placed["file"], placed["line"])
+    return [known[row["split"], row["id"]] for row in rows]
