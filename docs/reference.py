@@ -121,15 +121,18 @@ def _fields_table(section: Section) -> str:
     schemas = section.model.model_json_schema()["properties"]
     base = _base(section.model)
     rows = []
+    before: dict[str, Any] = {}
     for name, field in section.model.model_fields.items():
-        if base and _default(base.model_fields[name]) == _default(field):
+        default = _default(field, before)
+        before[name] = None if field.is_required() else _default_value(field, before)
+        if base and _default(base.model_fields[name], {}) == default:
             continue
         held, many = _held(field.annotation)
         if held is None:
             kind = _kind(schemas[name])
         else:
             kind = f"[{'list of sections' if many else 'section'}](#{_slug(SECTIONS[held].title)})"
-        rows.append((f"`{_join(section.paths[0], name)}`", kind, _default(field), _sentence(field.description)))
+        rows.append((f"`{_join(section.paths[0], name)}`", kind, default, _sentence(field.description)))
     return _table(("field", "type", "default", "meaning"), rows)
 
 
@@ -177,10 +180,15 @@ def _choices(values: Sequence[Any]) -> str:
     return f"{', '.join(told[:-1])} or {told[-1]}" if len(told) > 1 else told[0]
 
 
-def _default(field: FieldInfo) -> str:
+def _default_value(field: FieldInfo, before: dict[str, Any]) -> Any:
+    """before: the defaults of the fields that are read before it, by which some defaults go."""
+    return field.get_default(call_default_factory=True, validated_data=before)
+
+
+def _default(field: FieldInfo, before: dict[str, Any]) -> str:
     if field.is_required():
         return "*required*"
-    value = field.get_default(call_default_factory=True, validated_data={})
+    value = _default_value(field, before)
     if value is None:
         return "unset"
     if isinstance(value, BaseModel):

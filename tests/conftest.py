@@ -162,6 +162,8 @@ def tiny_spec(backbone: Path) -> dict[str, Any]:
             "learning_rate": 1e-3,
         },
         "stage_two": {
+            "trains": ["task_adapters", "gates"],
+            "gate": "soft",
             "steps": 3,
             "rows_per_step": 8,
             "learning_rate": 1e-3,

@@ -28,7 +28,8 @@ def problems_of_stage(stage: StageSpec, mta: MTAConfig, tasks: Sequence[str] | N
             )
         return
     if stage.gate in FREE and mta.mixing == "output":
-        yield ("gate",), f"{stage.gate} gates need weights that sum to anything: set mta > mixing: weight"
+        problem = f"{stage.gate} gates need weights that sum to anything: set mta > mixing: weight, or gate: soft"
+        yield ("gate",), problem
     if stage.drop_adapters and (mta.mixing == "output" or not mta.shared_adapters):
         yield ("drop_adapters",), "needs mta > mixing: weight, and a shared adapter that learns meanwhile"
     if stage.best_by_task and "task_adapters" in stage.parts and mta.homes:

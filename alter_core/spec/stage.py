@@ -77,12 +77,11 @@ class StageSpec(Section):
     score right before and after a stage opens the gates of the one before it, which is then one to beat."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validation scores without a better one, and keep the best; unset: never."""
-
+    average: Share = 0.0
+    """Share of the steps, the last ones, over which the weights that the stage ends with are averaged."""
     best_by_task: bool = False
     """For each task, end with the best that its own validation loss saw: where the stage began, unless its adapters
     off, or as they were at one of ten looks (or every `evaluate_every` steps), were better by a standard error."""
-    average: Share = 0.0
-    """Share of the steps, the last ones, over which the weights that the stage ends with are averaged."""
 
     @model_validator(mode="after")
     def _is_a_stage(self) -> "StageSpec":
@@ -130,18 +129,26 @@ class StageSpec(Section):
         return frozenset(part for given in self.trains for part in spelt.get(given, (given,)))
 
 
-class StageTwoSpec(StageSpec):
-    """Stage two: the gates open and train with the task adapters, in few steps."""
+def _keeps_tasks_apart(read: dict[str, Any]) -> bool:
+    """The default of stage two's `best_by_task`: wherever it can be had, and nothing else was asked of the end."""
+    own = not {"backbone", "adapters", "shared_adapters"} & set(read.get("trains", ()))
+    return read.get("gate") == "strength" and own and not (read.get("patience") or read.get("average"))
 
-    trains: tuple[Part, ...] = ("task_adapters", "gates")
+
+class StageTwoSpec(StageSpec):
+    """Stage two: each task's own gates open and train for few steps, and nothing that another task reaches changes."""
+
+    trains: tuple[Part, ...] = ("gates",)
     """As in stage one."""
-    gate: GateMode = "soft"
+    gate: GateMode = "strength"
     """As in stage one."""
-    epochs: float | None = Field(default_factory=_unless_steps(0.1), gt=0)
+    epochs: float | None = Field(default_factory=_unless_steps(0.16), gt=0)
     """As in stage one."""
     learning_rate: float = Field(default=6e-5, gt=0)
     """As in stage one."""
-    gate_learning_rate: float | None = Field(default=2e-2, gt=0)
+    gate_learning_rate: float | None = Field(default=5e-2, gt=0)
     """As in stage one."""
-    warmup: Share = 0.3
+    warmup: Share = 0.1
     """As in stage one."""
+    best_by_task: bool = Field(default_factory=_keeps_tasks_apart)
+    """As in stage one. Unset: wherever gates are strengths and no other part of the end is asked for."""

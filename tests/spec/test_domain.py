@@ -1,6 +1,7 @@
 """A spec is read whole or refused with every problem at once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -62,11 +63,9 @@ def test_values_that_do_not_fit_each_other_are_told_at_their_own_lines(tmp_path:
 def test_a_spec_says_what_differs_and_a_default_that_does_not_fit_it_is_named(tmp_path: Path) -> None:
     said = {name: value for name, value in tiny_spec(tmp_path).items() if name in ("name", "backbone", "tasks")}
     spec = load_domain(write_domain(tmp_path, said, rows={}))
-    assert (list(spec.stages), spec.mta.is_beneath, spec.stages["stage_two"].gate) == (
-        ["stage_one", "stage_two"],
-        True,
-        "soft",
-    )
+    two = spec.stages["stage_two"]
+    assert (list(spec.stages), spec.mta.is_beneath) == (["stage_one", "stage_two"], True)
+    assert (two.gate, two.parts, two.best_by_task) == ("strength", {"gates"}, True)
     assert (spec.stage_one.epochs, spec.stage_one.steps) == (3.4, None)
     assert load_domain(write_domain(tmp_path, spec.model_dump(mode="json"), rows={})) == spec  # all that it means
     told = problems_of(tmp_path, yaml.safe_dump({**said, "mta": {"layers": "none"}}))
@@ -82,6 +81,29 @@ def test_a_length_in_steps_replaces_that_in_epochs() -> None:
 
 def test_a_repeated_key_is_an_error(tmp_path: Path) -> None:
     assert "the key 'name' stands twice" in problems_of(tmp_path, spec_text() + "name: again\n")
+
+
+@pytest.mark.parametrize(
+    ("stage", "best"),
+    [
+        ({}, True),
+        ({"trains": ["task_adapters", "gates"]}, True),
+        ({"best_by_task": False}, False),
+        ({"gate": "soft"}, False),
+        ({"gate": "signed"}, False),
+        ({"trains": ["backbone", "gates"]}, False),
+        ({"trains": ["adapters", "gates"]}, False),
+        ({"patience": 2}, False),
+        ({"average": 0.5}, False),
+    ],
+)
+def test_each_task_keeps_its_best_of_stage_two_unless_something_else_is_asked(
+    stage: dict[str, Any], best: bool
+) -> None:
+    """No default makes a spec that says something else of stage two wrong."""
+    spec = DomainSpec.model_validate(tiny_spec(Path("backbone")) | {"stage_two": {"steps": 7, **stage}})
+    assert spec.stage_two is not None
+    assert spec.stage_two.best_by_task is best
 
 
 ONLY_GATES = {"trains": ["gates"], "gate": "soft", "steps": 1}
@@ -130,7 +152,7 @@ def test_a_missing_spec_says_where_it_was_looked_for(tmp_path: Path) -> None:
         ({"mta": {"shared_adapters": 0}}, "stage_one > trains: shared_adapters: there are none"),
         (
             {"mta": {"layers": "none"}, "stage_one": {}, "stage_two": {}},
-            "line 30: stage_two > trains: task_adapters, gates: mta",
+            "line 30: stage_two > trains: gates: mta",
         ),
         ({"warm_start": "champion", "stage_one": {"start": "zero"}}, "champion brings trained adapters"),
         ({"stage_two": {**ONLY_GATES, "active": "shared"}}, "stage_two > trains: gates: they would weigh 0 adapter"),

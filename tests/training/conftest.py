@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from alter_core.backbone import resolve_backbone
 from alter_core.data.dataset import TaskDataset
@@ -102,7 +101,7 @@ def run_job_file(path: str) -> None:
     """What a forked process does: the job's own main, with its own exit code."""
     import sys
 
-    torch.set_num_threads(1)
+    use_threads(1)  # as `domain` has it for jobs in this process
     from alter_core.training.job import main
 
     sys.exit(main([path]))
