@@ -202,6 +202,28 @@ def test_a_schedule_starts_its_domain_and_a_second_run_is_skipped(works: Factory
     assert domain_tag("quick") in str(found[0]["related"])  # of the flow run
 
 
+def test_deploying_again_changes_nothing_and_a_schedule_that_left_its_spec_stops(
+    works: Factory, client: SyncPrefectClient, tiny_backbone: Path
+) -> None:
+    specs = [str(works.home / name / "domain.yaml") for name in ("quick", "slow")]
+    again = works.alter("deploy", *specs)
+    assert again.returncode == 0, again.stderr
+    assert all(": unchanged" in line for line in again.stdout.splitlines())
+
+    domain(works.home, tiny_backbone, "quick", 4)
+    stopped = works.alter("deploy", *specs)
+    assert "quick: changed (schedule; no schedule)" in stopped.stdout
+    deployment = client.read_deployment_by_name(full_name("quick"))
+    assert deployment.schedules == []
+    waiting = [r for r in client.read_flow_runs() if r.deployment_id == deployment.id and r.state.is_scheduled()]
+    assert waiting == []
+
+    domain(works.home, tiny_backbone, "quick", 4, schedule={**EVERY_MINUTE, "active": False})
+    assert "quick: changed" in works.alter("deploy", *specs).stdout
+    (schedule,) = client.read_deployment_by_name(full_name("quick")).schedules
+    assert (schedule.slug, schedule.active) == (SLUG, False)
+
+
 def test_what_nobody_decides_on_in_time_is_put_aside_though_no_run_comes(
     works: Factory, client: SyncPrefectClient, tiny_backbone: Path
 ) -> None:
@@ -274,28 +296,6 @@ def test_a_person_decides_in_prefects_pages_and_no_process_is_held_until_then(
     assert state.message == "judged version 2 is champion now: read 50 answers"
     assert works.store.get("judged", "champion")["tags"]["promoted_by"] == "ada, as typed in Prefect"
     wait_for(lambda: news(client, "champion", "judged"), "that is an event")
-
-
-def test_deploying_again_changes_nothing_and_a_schedule_that_left_its_spec_stops(
-    works: Factory, client: SyncPrefectClient, tiny_backbone: Path
-) -> None:
-    specs = [str(works.home / name / "domain.yaml") for name in ("quick", "slow")]
-    again = works.alter("deploy", *specs)
-    assert again.returncode == 0, again.stderr
-    assert all(": unchanged" in line for line in again.stdout.splitlines())
-
-    domain(works.home, tiny_backbone, "quick", 4)
-    stopped = works.alter("deploy", *specs)
-    assert "quick: changed (schedule; no schedule)" in stopped.stdout
-    deployment = client.read_deployment_by_name(full_name("quick"))
-    assert deployment.schedules == []
-    waiting = [r for r in client.read_flow_runs() if r.deployment_id == deployment.id and r.state.is_scheduled()]
-    assert waiting == []
-
-    domain(works.home, tiny_backbone, "quick", 4, schedule={**EVERY_MINUTE, "active": False})
-    assert "quick: changed" in works.alter("deploy", *specs).stdout
-    (schedule,) = client.read_deployment_by_name(full_name("quick")).schedules
-    assert (schedule.slug, schedule.active) == (SLUG, False)
 
 
 def test_prefects_own_deploy_makes_the_same_deployments(works: Factory, client: SyncPrefectClient) -> None:
