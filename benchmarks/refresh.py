@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from registry.champions import CHAMPION
 from registry.models import ModelStore
 
 ANSWERED = 20  # test rows of each other task whose answers are compared
+OF_EACH = 5  # rows of each label that come before all others, so that few rows have every label among those to train on
 Row = dict[str, Any]
 
 
@@ -55,7 +58,9 @@ class Growing:
     def _rows(found: TaskDataset, task: str, splits: tuple[str, ...], limit: int | None) -> list[Row]:
         rows = [{key: row[key] for key in ("input", "target")} for split in splits for row in found.rows(split, task)]
         random.Random(0).shuffle(rows)
-        return rows[:limit]
+        seen: Counter[str] = Counter()
+        later = [seen.update([row["target"]]) or seen[row["target"]] > OF_EACH for row in rows]
+        return [row for _, row in sorted(zip(later, rows, strict=True), key=itemgetter(0))][:limit]
 
     def write(self, folder: Path, grown: int) -> Path:
         """The spec's file, with rows as they are after `grown` rounds."""
