@@ -42,17 +42,15 @@ Row = dict[str, Any]
 
 
 class Growing:
-    """A domain in a folder, as files whose rows grow."""
+    """A domain in a folder, as files whose rows grow as the command line says."""
 
-    def __init__(
-        self, domain: str, grow: list[str], rounds: int, limit: int | None, steps: int | None, test: int | None
-    ) -> None:
+    def __init__(self, given: argparse.Namespace) -> None:
         root = os.environ.get("ALTER_DATA_ROOT")
-        self.plan = Plan.read(domain, Path(root) if root else None)
-        self.grow, self.rounds, self.limit, self.steps = grow, rounds, limit, steps
+        self.plan = Plan.read(given.domain, Path(root) if root else None)
+        self.grow, self.rounds, self.steps = given.grow, given.rounds, given.steps
         found = ingest(self.plan.spec, self.plan.folder, Workspace.default(), self.plan.data_root)
-        self.train = {task: self._rows(found, task, ("train", "validation"), limit) for task in found.task_names}
-        self.test = {task: self._rows(found, task, ("test",), test) for task in found.task_names}
+        self.train = {task: self._rows(found, task, ("train", "validation"), given.limit) for task in found.task_names}
+        self.test = {task: self._rows(found, task, ("test",), given.test) for task in found.task_names}
 
     @staticmethod
     def _rows(found: TaskDataset, task: str, splits: tuple[str, ...], limit: int | None) -> list[Row]:
@@ -129,7 +127,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, help="test rows of a task at most")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    growing = Growing(given.domain, given.grow, given.rounds, given.limit, given.steps, given.test)
+    growing = Growing(given)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="alter-refresh-") as scratch:
         homes = {kind: Path(scratch) / kind for kind in ("full", "refresh")}
