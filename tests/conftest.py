@@ -3,12 +3,14 @@
 import gc
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import pytest
 import torch
 import yaml
@@ -46,9 +48,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Prefect sets up logging as it is imported, which closes absl's log where that is there: pytest's own stderr. Flows
-    # first, as they set what Prefect reads of the environment.
-    for module in ("flows", "prefect.main"):
+    # Whoever sets up logging, Prefect as it is imported or uvicorn as it starts, closes the log of absl, which
+    # rouge-score brings along: what was stderr as absl was imported, so pytest's own, after which every test fails.
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__  # which absl leaves open
+    for module in ("flows", "prefect.main"):  # flows first, as they set what Prefect reads of the environment
         import_module(module)
     if os.environ.get("ALTER_NEED_DATA") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(RealDataRan())
