@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,11 @@ class Growing:
         rows = [{key: row[key] for key in ("input", "target")} for split in splits for row in found.rows(split, task)]
         random.Random(0).shuffle(rows)
         seen: Counter[str] = Counter()
-        later = [seen.update([row["target"]]) or seen[row["target"]] > OF_EACH for row in rows]
-        return [row for _, row in sorted(zip(later, rows, strict=True), key=itemgetter(0))][:limit]
+        first, others = [], []
+        for row in rows:
+            seen[row["target"]] += 1
+            (first if seen[row["target"]] <= OF_EACH else others).append(row)
+        return [*first, *others][:limit]
 
     def write(self, folder: Path, grown: int) -> Path:
         """The spec's file, with rows as they are after `grown` rounds."""

@@ -136,7 +136,7 @@ def _keeps_tasks_apart(read: dict[str, Any]) -> bool:
 
 
 class StageTwoSpec(StageSpec):
-    """Stage two: each task's own gates open and train for few steps, and nothing that another task reaches changes."""
+    """Stage two: the gates open and train, in few steps. By default each task's own alone, so that tasks stay apart."""
 
     trains: tuple[Part, ...] = ("gates",)
     """As in stage one."""
