@@ -186,7 +186,8 @@ def _log_evidence(candidate: Candidate, facts: CardFacts, run: Run) -> None:
 
     run.tracker.log_table(run.id, _columns(candidate.own.get("samples", ())), "samples.json")
     for name, found in doubted_rows(candidate.own).items():
-        run.tracker.log_table(run.id, _columns(found["rows"]), f"doubtful/{name}.json")
+        if found["rows"]:
+            run.tracker.log_table(run.id, _columns(found["rows"]), f"doubtful/{name}.json")
     for name, figure in figures_of(facts).items():
         run.tracker.log_figure(run.id, figure, f"figures/{name}")
     if opening := candidate.opening:

@@ -114,12 +114,14 @@ def _calibration(facts: CardFacts) -> str:
 
 
 def _doubted(facts: CardFacts) -> str:
-    found = doubted_rows(own_scorecard(facts["scorecards"]))
-    if not found:
+    every = doubted_rows(own_scorecard(facts["scorecards"]))
+    if not every:
         return ""
     rows = [
-        [plain(name), f"{one['found']:,} of {one['looked_at']:,}", f"`doubtful/{name}.json`"]
-        for name, one in found.items()
+        [plain(name), f"{one['found']:,} of {one['looked_at']:,}", f"`doubtful/{name}.json`" if one["found"] else ""]
+        if one["looked_at"]
+        else [plain(name), "not looked at: too few rows or labels", ""]
+        for name, one in every.items()
     ]
     return f"""## Labels to look at
 

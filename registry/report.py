@@ -58,7 +58,7 @@ def render_report(facts: CardFacts, versions: Sequence[Version], shown: int) -> 
         zero_shot=cards["zero_shot"]["macro"]["value"] if "zero_shot" in cards else None,
         quality=facts.get("data", {}).get("quality", {}).get("outcome"),
         samples=[{"truncated": False, "score": None, **row, **_mark(row, own)} for row in own.get("samples", ())],
-        doubted=doubted_rows(own),
+        doubted={name: found for name, found in doubted_rows(own).items() if found["rows"]},
         most_doubted=MOST_DOUBTED,
         confusions=sorted(name for name in pictures if name.startswith("confusion-")),
         reliability="reliability.png" in pictures,

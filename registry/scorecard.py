@@ -289,9 +289,9 @@ def calibration_lines(card: Scorecard) -> list[str]:
 
 
 def doubted_rows(card: Scorecard) -> dict[str, Doubted]:
-    """Label task -> its held-out rows whose label the model finds unlikely, where there are any."""
+    """Label task -> its held-out rows whose label the model finds unlikely."""
     every = {name: task.get("doubted") for name, task in card["tasks"].items()}
-    return {name: found for name, found in every.items() if found and found["rows"]}
+    return {name: found for name, found in every.items() if found}
 
 
 def _given(held: Abstention) -> str:

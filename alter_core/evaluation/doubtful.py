@@ -22,7 +22,10 @@ MOST_NAMED = 50
 
 
 def doubted(dataset: "TaskDataset", task: str, rows: Sequence[Row], answers: Sequence[Prediction]) -> Doubted:
-    """Of a label task's `rows`, of any split but the training rows, and their answers at the task's temperature."""
+    """Of a label task's `rows`, with file and line, of any split but the training rows.
+
+    answers: to them, at the task's temperature.
+    """
     labels = sorted({row["target"] for row in rows} | {answer.text for answer in answers})
     if len(rows) < FEWEST_ROWS or len(labels) < 2:
         return Doubted(0, 0, ())
@@ -33,22 +36,14 @@ def doubted(dataset: "TaskDataset", task: str, rows: Sequence[Row], answers: Seq
         for answer in answers
     ]
     found = unlikely([labels.index(row["target"]) for row in rows], shares)
-    places = _places(dataset, task, [rows[number] for number, *_ in found[:MOST_NAMED]])
-    named = (
-        DoubtfulRow(place, rows[number]["input"], rows[number]["target"], labels[likely], probability)
-        for place, (number, likely, probability) in zip(places, found, strict=False)  # more are found than are named
-    )
+    named = [
+        DoubtfulRow(
+            dataset.place(task, rows[number]["file"], rows[number]["line"]),
+            rows[number]["input"],
+            rows[number]["target"],
+            labels[likely],
+            probability,
+        )
+        for number, likely, probability in found[:MOST_NAMED]
+    ]
     return Doubted(len(rows), len(found), tuple(named))
-
-
-def _places(dataset: "TaskDataset", task: str, rows: Sequence[Row]) -> list[str]:
-    """Where each came from."""
-    known: dict[tuple[str, str], str] = {}
-    for split in {row["split"] for row in rows}:
-        table = dataset.placed_rows(split, task)
-        numbers = {row_id: number for number, row_id in enumerate(table["id"])}
-        for row in rows:
-            if row["split"] == split:
-                placed = table[numbers[row["id"]]]
-                known[split, row["id"]] = dataset.place(task, placed["file"], placed["line"])
-    return [known[row["split"], row["id"]] for row in rows]

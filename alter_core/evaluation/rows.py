@@ -20,8 +20,8 @@ def chosen_rows(dataset: "TaskDataset", spec: DomainSpec, split: str, limit: int
 
 
 def rows_of(dataset: "TaskDataset", task: str, split: str, limit: int | None) -> "Dataset":
-    """A task's rows, at most `limit`, chosen by hash of their ids: a fair choice that stays as data grow."""
-    table = dataset.rows(split, task)
+    """A task's rows and where they came from, at most `limit`, chosen by hash of ids: fair, lasting as data grow."""
+    table = dataset.placed_rows(split, task)
     if limit is None or limit >= len(table):
         return table
     digests = [hashlib.sha256(str(row).encode()).digest() for row in table["id"]]

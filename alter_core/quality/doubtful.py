@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -82,7 +83,6 @@ def unlikely(
     given: each row's label, as its number. shares: a probability for every label, by something that did not learn from
     the row. A label's only row is never among them.
     """
-    import numpy as np
     from cleanlab.filter import find_label_issues  # seconds of imports that a small domain does without
 
     labels, told = np.array(given), np.array(shares)

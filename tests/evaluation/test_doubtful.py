@@ -7,7 +7,7 @@ import pytest
 
 from alter_core.data.dataset import TaskDataset
 from alter_core.evaluation.doubtful import FEWEST_ROWS, MOST_NAMED, doubted
-from alter_core.evaluation.rows import Row
+from alter_core.evaluation.rows import Row, rows_of
 from alter_core.inference.predict import Prediction
 from tests.data.conftest import MadeDomain, made
 
@@ -18,7 +18,7 @@ def held_out(made: MadeDomain, count: int, labels: int) -> tuple[TaskDataset, li
     """A data set of `count` rows, and its validation and test rows."""
     made.write("rows.jsonl", [{"input": f"row {n}", "target": f"label {n % labels}"} for n in range(count)])
     dataset = made.ingest(split={"test": 0.4, "validation": 0.3})
-    return dataset, [row for split in ("validation", "test") for row in dataset.rows(split, "task")]
+    return dataset, [row for split in ("validation", "test") for row in rows_of(dataset, "task", split, None)]
 
 
 def answered(rows: Sequence[Row], wrong: Sequence[int], labels: int) -> list[Prediction]:

@@ -34,7 +34,12 @@ def test_the_first_line_is_a_summary_that_a_list_of_versions_can_show() -> None:
 def test_the_card_says_how_many_labels_are_to_be_looked_at_and_where() -> None:
     assert "| intent | 12 of 250 | `doubtful/intent.json` |" in render_card(card_facts())
     facts = card_facts()
-    facts["scorecards"]["stage_two"]["tasks"]["intent"]["doubted"] = {"looked_at": 0, "found": 0, "rows": []}
+    task = facts["scorecards"]["stage_two"]["tasks"]["intent"]
+    task["doubted"] = {"looked_at": 250, "found": 0, "rows": []}
+    assert "| intent | 0 of 250 |  |" in render_card(facts)
+    task["doubted"] = {"looked_at": 0, "found": 0, "rows": []}
+    assert "| intent | not looked at: too few rows or labels |  |" in render_card(facts)
+    del task["doubted"]  # as no version of before has it
     assert "Labels to look at" not in render_card(facts)
 
 
