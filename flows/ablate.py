@@ -1,6 +1,6 @@
 """The flow that compares a domain's model with its baselines: the same rows, the same budget, several seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,30 @@ def record(run: Run, ablated: Ablated, tags: Mapping[str, str]) -> None:
             run.tracker.log_metrics(own, [*rows, last])
 
 
+class Told:
+    """Shows what an ablation's process tells: how many trials are done, and how far the one is that is worked on."""
+
+    def __init__(self, follower: Callable[..., None]) -> None:
+        """follower: as artifacts.Follower."""
+        self._follower = follower
+        self._trial: Row | None = None
+
+    def __call__(self, row: Row) -> None:
+        if row["phase"] == "shared":
+            steps.log_line(row["text"])
+            return
+        within = ""
+        if row["phase"] == "ablate":
+            self._trial = row
+        elif row["phase"] == "train":
+            within = f": train {row['step']:,}/{row['steps']:,}"
+        elif "done" in row:
+            within = f": {row['phase']} {row['done']:,}/{row['total']:,}"
+        if (trial := self._trial) and (within or trial is row):
+            left = max(0.0, trial["seconds_left"] - (row["time"] - trial["time"]))
+            self._follower(trial["done"], trial["total"], seconds_left=left, text=trial["text"] + within)
+
+
 @task(name="ablation", cache_policy=NO_CACHE)
 def run_ablation(production: Production, settings: Mapping[str, Any]) -> Ablated:
     """The ablation in a process of its own. settings: of AblationJob. Raises TrainingError."""
@@ -148,15 +172,7 @@ def _run_ablation(production: Production, settings: Mapping[str, Any], folder: P
         **settings,
         code=code_of("ablation trial"),
     )
-    follower = artifacts.Follower(plan, "ablation")
-
-    def on_row(row: Row) -> None:
-        if row.get("phase") == "shared":
-            steps.log_line(row["text"])
-        if row.get("phase") == "ablate":
-            follower(row["done"], row["total"], seconds_left=row["seconds_left"], text=row["text"])
-
-    run_job(module_command("alter_core.ablation.job"), job, folder, on_row)
+    run_job(module_command("alter_core.ablation.job"), job, folder, Told(artifacts.Follower(plan, "ablation")))
     table = Screening.read(folder / "screening.json") if job.screen else Table.read(folder / "ablation.json")
     if not table:
         raise TrainingError(f"the ablation left no whole table in {folder}: remove it, and run again")

@@ -41,9 +41,10 @@ Step = tuple[str, Split, float | None]
 def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Mapping[str, int]]) -> dict[str, Guess]:
     """A first guess of what each arm's trial takes, from one timed forward of the backbone over a few rows.
 
-    A step costs each row's tokens through the whole backbone once where there is no trunk cache, and the part above
-    the trunk three times (forward and backward); scoring costs one forward, a stage that may stop early scores the
-    validation rows many times, and one that opens gates twice. The guess gives way to real times as trials end.
+    A step costs each row's tokens through the part above the trunk three times (forward and backward); scoring costs
+    one forward and about as much again for writing, or, by loss alone, what is above the trunk once; a stage that may
+    stop early scores the validation rows many times, and one that opens gates twice. What the trunk caches cost, which
+    all trials share, is left out. The guess gives way to real times as trials end.
     """
     spec = bench.spec
     # As it will compute: in bf16, a processor without the instructions for it takes many times as long.
@@ -64,12 +65,14 @@ def expected_seconds(bench: Bench, arms: Sequence[Arm], counts: Mapping[str, Map
     rows = {split: sum(of.values()) for split, of in counts.items()}
     expected: dict[str, Guess] = {}
     for arm in arms:
-        # Reading the prompt, and about as much again for writing.
-        validation, test = (2.0 * rows[split] * tokens for split in ("validation", "test"))
-        work, first = validation, 0.0
+        top = 1.0
         if arm.spec:
             chosen = mta_blocks(blocks, arm.spec.mta)
             top = max(1 - min(numbers, default=0) / len(blocks[side]) for side, numbers in chosen.items())
+        scoring = top if bench.screen else 2.0
+        validation, test = (scoring * rows[split] * tokens for split in ("validation", "test"))
+        work, first = validation, 0.0
+        if arm.spec:
             gate = "soft"
             for stage in arm.spec.stages.values():
                 steps = stage.count_steps(rows["train"])
@@ -168,8 +171,10 @@ def all_steps(
 class Sayer:
     """Tells how far the ablation is; times still to come are the guesses, scaled by how true they have been."""
 
-    def __init__(self, log: Callable[..., None], at_once: int) -> None:
+    def __init__(self, log: Callable[..., None], at_once: int, fixed: bool = False) -> None:
+        """at_once: trials side by side. fixed: no grid is widened."""
         self._log = log
+        self._fixed = fixed
         self._at_once = at_once
         self._lock = threading.Lock()
         self._arm = ""
@@ -181,7 +186,8 @@ class Sayer:
         """Say how long it will be. arms: how many. steps: with their guessed seconds."""
         self._left = dict(steps)
         hours = sum(steps.values()) / self._at_once / 3600
-        self._say(f"{arms} arms, {len(steps)} steps: about {hours:.1f} hours, more where a grid is widened")
+        more = "" if self._fixed else ", more where a grid is widened"
+        self._say(f"{arms} arms, {len(steps)} steps: about {hours:.1f} hours{more}")
 
     def widened(self, steps: Mapping[Step, float]) -> None:
         """Say that there are `steps` more, of which some may have been planned."""

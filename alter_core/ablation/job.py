@@ -115,18 +115,22 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     variants = {name: _lengthened_parts(parts, job) for name, parts in job.variants.items()}
     names = (job.only.arm,) if job.only else job.arms
     arms = make_arms(spec, job.backbone, sum(counts["train"].values()), variants, names)
-    sayer = Sayer(log, job.at_once)
-    bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked)
+    sayer = Sayer(log, job.at_once, fixed=job.screen or job.max_rates <= len(job.rates))
+    told = job.code, sayer.inner, stop_asked, job.screen
+    bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, *told)
     if job.only:
-        _do(job.only, job.screen, bench, arms, log)
+        _do(job.only, bench, arms, log)
         return None
     settings = _settings(job, spec, counts)
     guesses = expected_seconds(bench, arms, counts)
     seeds = range(spec.seed, spec.seed + job.seeds)
     steps: dict[Step, float] = {}
     begun: set[Path] = set()
+    if job.screen:
+        arms = tuple(arm for arm in arms if arm.spec)
     for arm in arms:
-        steps |= all_steps(bench, arm, job.rates, job.max_rates, seeds, guesses[arm.name], begun)
+        widest = len(job.rates) if job.screen else job.max_rates
+        steps |= all_steps(bench, arm, job.rates, widest, seeds, guesses[arm.name], begun)
     sayer.plan(len(arms), steps)
     for line in what_is_shared(bench, arms, job.rates[0], guesses, sum(counts["train"].values())):
         log(phase="shared", text=line)
@@ -138,11 +142,11 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
 
     def reach(trial: Trial, split: Split) -> None:
         """Have the result of `trial`, by a process of its own where several are wanted."""
-        if job.at_once > 1 and not (trial.losses(split) if job.screen else trial.has(split)):
+        if job.at_once > 1 and not trial.has(split):
             choice = TrialChoice(arm=trial.arm.name, rate=trial.rate, seed=trial.seed, split=split)
             part = job.model_copy(update={"only": choice})
             beside.run(COMMAND, part, trial.folder, f"{trial.arm.title}, seed {trial.seed}")
-        trial.take_losses(split) if job.screen else trial.reach(split)
+        trial.reach(split)
 
     if job.screen:
         order = job.arms or tuple(arm.name for arm in arms)
@@ -167,7 +171,7 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     return summarise(spec, arms, finished, tuned, settings)
 
 
-def _do(only: TrialChoice, screen: bool, bench: Bench, arms: Sequence[Arm], log: jobs.Log) -> None:
+def _do(only: TrialChoice, bench: Bench, arms: Sequence[Arm], log: jobs.Log) -> None:
     """One of several trials side by side: it also ends when the process that waits for it was killed."""
     parent, asked = os.getppid(), bench.stop_asked
     (arm,) = (arm for arm in arms if arm.name == only.arm)
@@ -176,8 +180,7 @@ def _do(only: TrialChoice, screen: bool, bench: Bench, arms: Sequence[Arm], log:
         log=lambda **fields: log(**{**fields, "arm": arm.name}),
         stop_asked=lambda: asked() or os.getppid() != parent,
     )
-    trial = Trial(alone, arm, only.rate, only.seed)
-    trial.take_losses(only.split) if screen else trial.reach(only.split)
+    Trial(alone, arm, only.rate, only.seed).reach(only.split)
 
 
 def _tune(

@@ -11,8 +11,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from alter_core.errors import Stopped
 from alter_core.evaluation.rows import Row
 from alter_core.inference.predict import Predictor
+from alter_core.job import Log, StopAsked
 from alter_core.mta.modes import evaluating
 from alter_core.prompts import encode_prompts, encode_targets
 from alter_core.training.batches import EncodedRows, Ragged
@@ -32,11 +34,22 @@ class RowLosses(Result):
 
 
 @torch.no_grad()
-def row_losses(predictor: Predictor, rows: Sequence[Row], trunk_cache: Path) -> RowLosses:
+def row_losses(
+    predictor: Predictor, rows: Sequence[Row], trunk_cache: Path, log: Log, stop_asked: StopAsked
+) -> RowLosses:
     """Of a model with adapters, in the precision that it answers in. `rows` have targets.
 
-    trunk_cache: folder of trunk caches; models with the same trunk read rows so far once.
+    trunk_cache: folder of trunk caches; models with the same trunk read rows so far once. Raises Stopped when asked to
+    stop while that is done, which is kept.
     """
+
+    def tell(done: int, total: int, **facts: Any) -> None:
+        log(phase="cache", done=done, total=total, **facts)
+
+    def end_if_asked() -> None:
+        if stop_asked():
+            raise Stopped("asked to stop while the trunk cache of rows that losses are taken on was built; it goes on")
+
     forward = TargetForward(cast(Trainable, predictor.mta))
     tasks, tokenizer = list(forward.mta.tasks), predictor.tokenizer
     prompts: list[Any] = [None] * len(rows)
@@ -56,7 +69,7 @@ def row_losses(predictor: Predictor, rows: Sequence[Row], trunk_cache: Path) -> 
     if forward.first:
         with evaluating(predictor.model):
             cache = TrunkCache(trunk_cache, forward, encoded, pad, trunk_digest(forward))
-            cache.fill(np.arange(len(rows)), lambda *_args, **_facts: None)
+            cache.fill(np.arange(len(rows)), tell, end_if_asked)
     found = losses_of(forward, encoded, pad, cache)
     by_task: dict[str, dict[str, float]] = {}
     for row, loss in zip(rows, found.tolist(), strict=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from alter_core.ablation.arm import Arm
 from alter_core.ablation.duration import Sayer
+from alter_core.ablation.grid import best_rate
 from alter_core.ablation.intervals import Scores, macro, paired_by_seed, seed_table
 from alter_core.ablation.losses import RowLosses
 from alter_core.ablation.page import settings_line, signed, table_lines
@@ -66,14 +67,14 @@ def screen(
     found: dict[str, tuple[list[Trial], dict[float, float]]] = {}
     result = Screening(bench.spec.name, settings, ())
     for arm in (arm for arm in arms if arm.spec):
-        grid = {}
+        scores = {}
         for rate in rates:
             trial = Trial(bench, arm, rate, seeds[0])
             with sayer.working(arm, trial, "validation"):
                 reach(trial, "validation")
-                grid[rate] = macro(_table([trial.losses("validation")]))
-        best = min(grid, key=lambda rate: (grid[rate], rate))
-        for rate in grid.keys() - {best}:
+                scores[rate] = trial.score()
+        best = best_rate(scores)
+        for rate in scores.keys() - {best}:
             Trial(bench, arm, rate, seeds[0]).drop_weights()
         trials = [Trial(bench, arm, best, seed) for seed in seeds]
         for trial in trials:
@@ -81,7 +82,7 @@ def screen(
                 for split in SPLITS:
                     reach(trial, split)
                 trial.drop_weights()
-        found[arm.name] = trials, grid
+        found[arm.name] = trials, {rate: -score for rate, score in scores.items()}
         result = Screening(bench.spec.name, settings, _arms(found))
         result.write(bench.folder / "screening.json")
         write_text(bench.folder / "screening.md", to_markdown(result))

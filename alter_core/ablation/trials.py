@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pydantic import BeforeValidator
 
 from alter_core.ablation.arm import Arm
-from alter_core.ablation.intervals import macro, row_table
+from alter_core.ablation.intervals import macro, row_table, seed_table
 from alter_core.ablation.losses import RowLosses, row_losses
 from alter_core.ablation.peft_arms import ADAPTERS, PeftHandle, PeftKind
 from alter_core.backbone import backbone_digest, load_backbone
@@ -117,6 +117,8 @@ class Bench:
     """Digest of the code that trains and scores: results of other code are not reused."""
     log: Log
     stop_asked: StopAsked
+    screen: bool = False
+    """Trials are held against each other by loss alone: nothing is answered."""
 
 
 class Trial:
@@ -152,16 +154,30 @@ class Trial:
 
     def has(self, split: Split) -> bool:
         """Tell whether the result on `split` is there already."""
+        if self.bench.screen:
+            return bool(self.losses(split) and (not self.shared or self.stage_one_losses(split)))
         kind: type[Result] = Check if split == "validation" else Scorecard
         return kind.read(self.folder / f"{split}.json") is not None
 
     def reach(self, split: Split) -> None:
-        """Have the result on `split`; that on validation rows stands beside it, and alone where training diverged."""
-        if not self.validation().diverged and split == "test":
+        """Have the result on `split`; that on validation rows stands beside it, and alone where training diverged.
+
+        Raises Diverged where trials are held against each other by loss alone.
+        """
+        if self.bench.screen:
+            self._take_losses(split)
+        elif not self.validation().diverged and split == "test":
             self.test()
 
     def score(self) -> float:
-        """The macro score on validation rows; minus infinity where training diverged, which is worse than any."""
+        """The macro score on validation rows; minus infinity where training diverged, which is worse than any.
+
+        Minus the macro loss where trials are held against each other by that alone.
+        """
+        if self.bench.screen:
+            losses = self.losses("validation")
+            assert losses, "there once `reach` has returned"
+            return -macro(seed_table([losses.tasks]))
         value = self.validation().macro.value
         return -math.inf if value is None else value
 
@@ -207,24 +223,28 @@ class Trial:
         """Of the stage one that other arms may begin with as well; None where there is none."""
         return RowLosses.read(_losses_file(self.shared, split)) if self.shared else None
 
-    def take_losses(self, split: Split) -> None:
+    def drop_weights(self) -> None:
+        """Free the disk; the results stay, and so does a stage one that other arms may begin with."""
+        for name in self.spec.stages:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _take_losses(self, split: Split) -> None:
         """Have the losses on `split`, those of a shared stage one too, and no answers. Raises Diverged."""
-        if self.losses(split) and (not self.shared or self.stage_one_losses(split)):
+        if self.has(split):
             return
         if not self._has_weights():
             self._train()
         rows = self._rows(split)
         if self.shared and not self.stage_one_losses(split):
             before = Predictor.from_bundle(self.shared / BUNDLE, self.bench.backbone)
-            row_losses(before, rows, self.bench.trunk_cache).write(_losses_file(self.shared, split))
+            self._write_losses(before, rows, _losses_file(self.shared, split))
         predictor = self._predictor()
         assert isinstance(predictor, Predictor)
-        row_losses(predictor, rows, self.bench.trunk_cache).write(_losses_file(self.folder, split))
+        self._write_losses(predictor, rows, _losses_file(self.folder, split))
 
-    def drop_weights(self) -> None:
-        """Free the disk; the results stay, and so does a stage one that other arms may begin with."""
-        for name in self.spec.stages:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+    def _write_losses(self, predictor: Predictor, rows: Sequence[Row], path: Path) -> None:
+        bench = self.bench
+        row_losses(predictor, rows, bench.trunk_cache, bench.log, bench.stop_asked).write(path)
 
     def _has_weights(self) -> bool:
         return self.rate is None or StageResult.read(self._last / RESULT_FILE) is not None
@@ -293,7 +313,7 @@ class Trial:
         )
         by = predictor.by if isinstance(predictor, BagOfWordsOrCopy) else None
         if self.rate is not None and isinstance(predictor, Predictor):
-            row_losses(predictor, rows, self.bench.trunk_cache).write(_losses_file(self.folder, split))
+            self._write_losses(predictor, rows, _losses_file(self.folder, split))
         return score(answers, rows, self.bench.spec, seed=self.seed, by=by)
 
     def _predictor(self) -> Predictor | BagOfWordsOrCopy:

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from alter_core.ablation.arm import Arm
+from alter_core.ablation.duration import expected_seconds
 from alter_core.ablation.job import run
 from alter_core.ablation.screening import Screening, to_markdown
 from alter_core.ablation.trials import SPLITS
 from alter_core.errors import SpecError
-from tests.ablation.test_ablation import Told, job_for, ready
+from tests.ablation.test_ablation import Told, bench, job_for, ready
 
 __all__ = ["ready"]
 BOTH = {"trains": ["shared_adapters", "task_adapters"], "active": "all"}
@@ -70,6 +72,7 @@ def test_a_second_screening_trains_nothing(first: tuple[Screening, Path, Told], 
     again, log = screened(ready, folder)
     assert again == found
     assert not log.of("train")
+    assert log.of("ablate")[0]["seconds_left"] == 0
 
 
 def test_its_losses_are_those_that_an_ablation_takes(
@@ -98,6 +101,19 @@ def test_each_arm_takes_the_rate_of_the_least_validation_loss(ready: dict[str, A
     (arm,) = found.arms
     assert arm.grid["0.001"] < arm.grid["1e-05"]
     assert arm.rate == 1e-3
+
+
+def test_what_is_expected_is_of_reading_the_top_and_of_no_answers(
+    first: tuple[Screening, Path, Told], ready: dict[str, Any], tmp_path: Path
+) -> None:
+    begin = first[2].of("ablate")[0]
+    assert begin["seconds_left"] > 0
+    assert "widened" not in begin["text"]
+    stage = ready["spec"].stage_one.model_copy(update={"steps": 10, "rows_per_step": 4})
+    arms = [Arm("one", "one", "mta", ready["spec"].model_copy(update={"stage_one": stage, "stage_two": None}))]
+    counts = {"train": {"tone": 100}, "validation": {"tone": 1}, "test": {"tone": 1000}}
+    guess = expected_seconds(bench(ready, tmp_path, screen=True), arms, counts)["one"]
+    assert guess.first / guess.test == pytest.approx(3 * 10 * 4 / 1000)  # forward and backward, and forward
 
 
 def test_arms_that_do_not_train_are_left_out_and_nothing_else_is_an_error(
