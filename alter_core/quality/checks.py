@@ -111,8 +111,8 @@ def count_checks(task: TaskSpec) -> list[Check]:
         _count("prompts and answers have room", "block", "tokens_over_room", None, 0,
                "the longest prompt with its answer is {found} tokens over what the backbone reads",
                "lower max_input_tokens or max_target_tokens, shorten the instruction, or choose another backbone"),
-        _count("targets can be learnt", "block", "learnable_targets", 1, None,
-               "of {values} training targets none comes back from its tokens in a way that the first metric counts, so "
+        _count("targets can be learnt", "block", "unlearnable_targets", None, 0,
+               "of {found} training targets none comes back from its tokens in a way that the first metric counts, so "
                "that no model could be right",
                "raise max_target_tokens where targets are cut; else choose a backbone whose tokenizer knows their "
                "characters"),
@@ -159,6 +159,12 @@ def count_checks(task: TaskSpec) -> list[Check]:
                    "labels that one or two training rows have: {values}",
                    "see that they are no misspelling, and no line that is no row; add rows, or leave them out"),
         ]  # fmt: skip
+    else:
+        checks.append(
+            _count("no target takes all", "warn", "target_share", None, quality.max_label_share,
+                   "one target has {found} of the training rows; at most {limit} may",
+                   "see that target is the right column; else add other rows, or raise quality > max_label_share")
+        )  # fmt: skip
     return checks
 
 

@@ -63,6 +63,7 @@ def check_task(
     if asked:
         suites["asked"] = Suite(f"{task.name} asked", [c.expectation for c in asked])
     profiled: Profile = {}
+    target_share = 0.0
     known_languages, others = 0, list[int]()
     sampled: dict[str, pd.DataFrame] = {}  # the first frame of each split: not every native expectation adds up
     begin = 0
@@ -75,6 +76,7 @@ def check_task(
         if number == 0:
             train = frame[frame["split"] == "train"].head(PROFILED)
             profiled = _profile(train, dataset.manifest["tasks"][task.name])
+            target_share = max(Counter(train["target"]).values(), default=0) / max(len(train), 1)
             if task.quality.language:
                 known_languages, others = in_other_languages(train["input"].tolist(), task.quality.language)
     if sampled:
@@ -84,6 +86,7 @@ def check_task(
     items += [_row_item(c, r, rows) for c, r in zip(asked, suites["asked"].results if asked else [], strict=True)]
     items += [_unmeasured(task.name, c) for c in every if c not in checks]
     facts, words = _facts(dataset.manifest["tasks"][task.name], labels)
+    facts["target_share"] = target_share
     facts["other_language_share"] = len(others) / max(known_languages, 1)
     if tokenizer is not None:
         own, told_of = _encoded_facts(task, tokenizer, config, labels, encoded)
@@ -129,15 +132,15 @@ def _encoded_facts(
     """Counts of what encoding does to a task, and words for them."""
     same = labels_as_one(tokenizer, task, labels)
     train = encoded.get("train")
+    targets = len(train.target_tokens) if train else 0
     prompts = [length for found in encoded.values() for length in found.prompt_tokens]
     facts: dict[str, float] = {
         "labels_as_one": len(same),
-        "learnable_targets": train.learnable if train else 0,
+        "unlearnable_targets": 0 if train and train.learnable else targets,
     }
     if config is not None:
         facts["tokens_over_room"] = over_room(config, tokenizer, task, labels, prompts)
-    seen = f"{len(train.target_tokens):,}" if train else "0"
-    return facts, {"labels_as_one": listed(same), "learnable_targets": seen}
+    return facts, {"labels_as_one": listed(same)}
 
 
 def _profile(train: "pd.DataFrame", manifest: TaskManifest) -> Profile:

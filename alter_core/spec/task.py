@@ -56,7 +56,7 @@ class QualitySpec(Section):
     max_leakage: Share = 0.05
     """A larger share of test inputs that also stand in training warns; such training rows are removed either way."""
     max_label_share: Share = 0.98
-    """A label with a larger share of training rows blocks."""
+    """A label with a larger share of training rows blocks; of other tasks, one target with a larger share warns."""
     max_contradictions: Share = 0.1
     """A larger share of inputs with more than one target warns; such inputs are dropped for label tasks."""
     input_pattern: str | None = None

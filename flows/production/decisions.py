@@ -124,6 +124,7 @@ def rollback(domain: str) -> Decided:
     is gone.
     """
     store, name = model_store(), model_name(domain)
+    store.versions(name)  # a domain that has none says so
     for before in store.earlier_champions(name)[-1:]:
         try:
             store.bundle_path(name, before)

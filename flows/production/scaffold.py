@@ -100,8 +100,9 @@ def guess_task(path: Path) -> Guess:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; check its path")
     rows = _sample(path)
-    names = list(rows[0])
-    text_columns = [c for c in names if all(_is_text(row.get(c)) for row in rows)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    unusable = {c: why for c in names if (why := _no_text([row.get(c) for row in rows]))}
+    text_columns = [c for c in names if c not in unusable]
     split = _split_of(rows, [c for c in text_columns if c.lower() not in (*_TARGETS, *_INPUTS)])
     text_columns = [c for c in text_columns if split is None or c != split[0]]
     target = _chosen(text_columns, _TARGETS) or (text_columns[-1] if len(text_columns) > 1 else None)
@@ -111,7 +112,11 @@ def guess_task(path: Path) -> Guess:
     if target is None or source is None:
         raise DataError(
             f"{path.name}: a task needs a column with inputs and one with targets; this file has {listed(names)}"
+            + "".join(f"; {c!r} holds {why}" for c, why in unusable.items())
         )
+    rows = [row for row in rows if all(row.get(c) is not None for c in (*(pair or ()), source, target))]
+    if not rows:
+        raise DataError(f"{path.name}: no row has both {source!r} and {target!r}; fill them, or give another file")
     template = " ".join(f"{c}: {{{c}}}" for c in pair) if pair and source != "input" else None
     targets = [clean(cell_text(row[target])) for row in rows]
     given_inputs = [" ".join(str(row[c]) for c in (pair if template and pair else (source,))) for row in rows]
@@ -124,12 +129,20 @@ def guess_task(path: Path) -> Guess:
     return Guess(task[:60], kind, f"data/{glob.escape(path.name)}", columns, template, labels, len(rows), why, split)
 
 
-def _is_text(value: object) -> bool:
+def _no_text(values: Sequence[object]) -> str | None:
+    """Why a column can be neither inputs nor targets; None where it can.
+
+    Single values that are missing leave it what it is: the check of the rows says where they are.
+    """
+    given = [value for value in values if value is not None]
+    if 2 * len(given) < len(values):
+        return f"nothing in {len(values) - len(given):,} of {len(values):,} rows"
     try:
-        cell_text(value)
-    except CellError:
-        return False
-    return True
+        for value in given:
+            cell_text(value)
+    except CellError as error:
+        return str(error)
+    return None
 
 
 def _split_of(
@@ -138,7 +151,7 @@ def _split_of(
     """The column that says in so many words which rows are to train and to test on."""
     watch = SplitColumns([])
     for row in rows:
-        watch.look_at({column: row[column] for column in columns})
+        watch.look_at({column: row.get(column) for column in columns})
     for column, values in watch.found().items():
         training, testing = parts_of(values)
         if any(value.casefold() in TRAIN for value in training):
@@ -187,7 +200,7 @@ def _chosen(columns: Sequence[str], known: Sequence[str]) -> str | None:
 
 
 def _mean_words(rows: Sequence[dict[str, object]], column: str) -> float:
-    return sum(len(str(row[column]).split()) for row in rows) / len(rows)
+    return sum(len(str(row.get(column) or "").split()) for row in rows) / len(rows)
 
 
 def _kind(inputs: Sequence[str], targets: Sequence[str], pair: bool) -> tuple[str, tuple[str, ...], str]:

@@ -220,3 +220,30 @@ def test_a_label_that_would_be_cut_blocks_and_a_few_long_inputs_pass(made: MadeD
     spec = made.spec({"max_target_tokens": 2})
     [item] = validate(ingest(spec, made.folder, made.workspace), spec, tokenizer).wrong("block")
     assert item.check == "targets fit max_target_tokens"
+
+
+@pytest.mark.parametrize(("others", "outcome"), [(0, "warn"), (2, "warn"), (40, "ok")])
+def test_a_text_task_with_one_target_for_nearly_all_rows_warns(made: MadeDomain, others: int, outcome: str) -> None:
+    rows = [{"input": f"sentence number {n}", "target": f"other {n}" if n < others else "same"} for n in range(400)]
+    made.write("rows.jsonl", rows)
+    report = _report(made, PAIRS)
+    assert report.outcome == outcome
+    assert [item.check for item in report.wrong("warn")] == ["no target takes all"] * (outcome == "warn")
+
+
+def test_targets_that_cannot_be_learnt_block_and_are_not_told_of_where_there_are_none(
+    made: MadeDomain, tokenizer: Any
+) -> None:
+    made.write("rows.jsonl", [{"input": f"yes no {n}", "target": f"unheard {n}"} for n in range(200)])
+    spec = made.spec(PAIRS)
+    report = validate(ingest(spec, made.folder, made.workspace), spec, tokenizer)
+    (item,) = (item for item in report.wrong("block") if item.check == "targets can be learnt")
+    assert "training targets none comes back" in item.text
+    contradicting = [{"input": "yes no", "target": ("yes", "no")[n % 2]} for n in range(200)]
+    made.write("rows.jsonl", contradicting)
+    spec = made.spec()
+    dataset = ingest(spec, made.folder, made.workspace)
+    assert dataset.counts("train") == {"task": 0}
+    wrong = {item.check for item in validate(dataset, spec, tokenizer).wrong("block")}
+    assert "enough rows" in wrong
+    assert "targets can be learnt" not in wrong

@@ -12,7 +12,7 @@ from alter_core.errors import AlterError
 from flows.production import decisions
 from flows.production.earlier import stands
 from registry.comparison import compare as compare_cards
-from registry.errors import AliasConflict, RegistryError, StoreUnavailable
+from registry.errors import AliasConflict, RegistryError, RegistryInputError, StoreUnavailable
 from registry.models import ModelStore
 from tests.conftest import tiny_spec, write_domain
 from tests.registry.conftest import Store
@@ -56,6 +56,23 @@ def verdict(store: Store, version: int) -> str:
     """The line of a version's card that tells what was decided."""
     lines = store.models.get("tiny", version)["description"].splitlines()
     return next((line for line in lines if line.startswith(("**Promoted", "**Stays", "**Rolled"))), "")
+
+
+@pytest.mark.parametrize(
+    "decide",
+    [
+        lambda _: decisions.promote("untold", None, None),
+        lambda _: decisions.promote("untold", "1", "it looks well"),
+        lambda _: decisions.reject("untold", None, "it looks bad"),
+        lambda _: decisions.rollback("untold"),
+        lambda _: decisions.report("untold", "champion"),
+        lambda folder: decisions.export("untold", "champion", folder / "out", "merged", None, False, False),
+    ],
+    ids=["promote what waits", "promote a version", "reject", "rollback", "report", "export"],
+)
+def test_a_domain_that_has_no_version_says_so(made: Made, tmp_path: Path, decide: Callable[[Path], object]) -> None:
+    with pytest.raises(RegistryInputError, match="no version of 'untold' is registered"):
+        decide(tmp_path)
 
 
 def test_a_version_whose_production_did_not_end_is_not_promoted_whatever_the_reason(store: Store, made: Made) -> None:

@@ -54,6 +54,18 @@ def test_a_file_that_is_sorted_by_its_labels_is_seen_whole(tmp_path: Path) -> No
     assert (task.type, task.labels) == ("classification", ("0", "1"))
 
 
+def test_a_column_keeps_its_part_where_single_values_are_missing(tmp_path: Path) -> None:
+    """Nulls, and keys that some rows do not have, the first one among them."""
+    rows = [{"text": f"message {n}", "note": f"so {n}", "label": ("pay", "ask")[n % 2]} for n in range(60)]
+    del rows[0]["label"]
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in (*rows, {"text": None, "label": "ask"}))
+    )
+    task = load_domain(scaffold("mine", [tmp_path / "rows.jsonl"], tmp_path / "mine")).task("rows")
+    assert (task.type, task.labels) == ("classification", ("ask", "pay"))
+    assert task.source.columns == {"input": "text", "target": "label"}
+
+
 def test_labels_are_tidied_and_names_of_files_are_no_globs(tmp_path: Path) -> None:
     rows = [f"text {n},{('yes', 'yes ', 'no')[n % 3]}" for n in range(60)]
     (tmp_path / "rows[1].csv").write_text("\n".join(["text,label", *rows, "text without,"]))
@@ -91,6 +103,9 @@ def test_each_guess_is_said_in_a_comment(samples: list[Path], tmp_path: Path) ->
     [
         ("Mine", '{"input": "a", "target": "b"}\n', "lower case"),
         ("mine", '{"only": "a"}\n', "this file has 'only'"),
+        ("mine", '{"text": {"a": 1}, "label": "b"}\n', r"'text' holds a nested value \(an object\); flatten it"),
+        ("mine", '{"text": "a", "label": null}\n{"text": "b"}\n', "'label' holds nothing in 2 of 2 rows"),
+        ("mine", '{"text": "a", "label": null}\n{"text": null, "label": "b"}\n', "no row has both 'text' and 'label'"),
         ("mine", "{broken\n", "rows.jsonl:1"),
         ("mine", "", "no rows to guess from"),
     ],
