@@ -23,6 +23,11 @@ SOFT_KEEP = 0.5
 """Gates that are soft from the start begin half at home, half spread: near the reference code's nearly even start."""
 UNTAUGHT = ("zero_shot", "bag_of_words")
 """Arms that train nothing."""
+USUAL = ("zero_shot", "bag_of_words", "plain_multi_task", "mta_two_stages", "mta_stage_one", "mta_one_stage",
+         "peft_lora", "single_task", "peft_poly")  # fmt: skip
+"""Names that no variant may have."""
+VARYING = ("mta", "stage_one", "stage_two")
+"""Parts of a spec that a variant may give."""
 ALONE: Parts = {"leaves": 0, "drop_adapters": 0, "best_by_task": False, "hold": 0}
 """What a stage that is the only one does not do: it has all rows, and chooses nothing by task."""
 
@@ -38,9 +43,9 @@ def make_arms(
 
     backbone: folder of the converted backbone. train_rows: what epochs count. variants: further MTA arms, as name ->
     parts of a domain spec that replace the domain's (mta, stage_one, stage_two), each part by whole keys.
-    Raises SpecError for a variant that is no spec, and with every name that no arm has.
+    Raises SpecError with what is wrong in any variant, and with every name that no arm has.
     """
-    made = {name: _variant(spec, name, parts) for name, parts in (variants or {}).items()}
+    made = _variants(spec, variants or {})
     if names and set(names) <= made.keys():  # the others need their parameters counted, which takes seconds
         return tuple(arm for name, arm in made.items() if name in names)
     usual = _usual(spec, backbone, train_rows)
@@ -91,16 +96,29 @@ def _usual(spec: DomainSpec, backbone: Path, train_rows: int) -> list[Arm]:
     ]  # fmt: skip
 
 
-def _variant(spec: DomainSpec, name: str, parts: Parts) -> Arm:
-    whole = spec.model_dump()
-    unknown = sorted(set(parts) - {"mta", "stage_one", "stage_two"})
-    if unknown:
-        raise SpecError(f"variant {name}: {', '.join(unknown)} cannot vary; give mta, stage_one, stage_two")
-    for key, value in parts.items():
-        whole[key] = value if value is None or whole[key] is None else {**whole[key], **value}
-        if value and ("steps" in value) != ("epochs" in value):  # the length that is given replaces the other one
-            whole[key]["epochs" if "steps" in value else "steps"] = None
-    try:
-        return Arm(name, f"MTA, {name}", "mta", DomainSpec.model_validate(whole))
-    except ValidationError as error:
-        raise SpecError(f"variant {name} is no domain spec", lines_of(error)) from error
+def _variants(spec: DomainSpec, variants: Mapping[str, Parts]) -> dict[str, Arm]:
+    """Raises SpecError with every problem of all of them."""
+    made: dict[str, Arm] = {}
+    problems: list[str] = []
+    for name, parts in variants.items():
+        whole = spec.model_dump()
+        wrong = ["an arm of this name is there already; choose another one"] if name in USUAL else []
+        wrong += [f"{key} cannot vary; give mta, stage_one, stage_two" for key in parts if key not in VARYING]
+        wrong += [f"{key}: {value!r} is no mapping" for key, value in parts.items() if _no_section(value)]
+        if not wrong:
+            for key, value in parts.items():
+                whole[key] = value if value is None or whole[key] is None else {**whole[key], **value}
+                if value and ("steps" in value) != ("epochs" in value):  # the length given replaces the other one
+                    whole[key]["epochs" if "steps" in value else "steps"] = None
+            try:
+                made[name] = Arm(name, f"MTA, {name}", "mta", DomainSpec.model_validate(whole))
+            except ValidationError as error:
+                wrong = lines_of(error)
+        problems += [f"variant {name}: {line}" for line in wrong]
+    if problems:
+        raise SpecError.of(problems, "variants that are no domain spec")
+    return made
+
+
+def _no_section(value: object) -> bool:
+    return value is not None and not isinstance(value, Mapping)

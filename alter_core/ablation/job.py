@@ -277,12 +277,12 @@ def _lengthened_parts(parts: Parts, job: AblationJob) -> Parts:
 
 
 def _longer(stage: Parts, factor: float) -> dict[str, float]:
-    """The length that a stage gives, multiplied. What is no number stays as it is, for the spec's own check."""
+    """The length that a stage gives, multiplied. What is no length stays as it is, for the spec's own check."""
     epochs, steps = stage.get("epochs"), stage.get("steps")
     longer: dict[str, float] = {}
     if isinstance(epochs, int | float):
         longer["epochs"] = epochs * factor
-    if isinstance(steps, int):
+    if isinstance(steps, int) and steps > 0:
         longer["steps"] = max(1, round(steps * factor))
     return longer
 

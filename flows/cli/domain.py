@@ -74,7 +74,12 @@ def ablate(
     ] = None,
     variants: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML of further arms: name: {mta, stage_one, stage_two} as they differ."),
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="YAML of further arms: name: {mta, stage_one, stage_two} as they differ.",
+        ),
     ] = None,
     rates: Annotated[
         list[float] | None,

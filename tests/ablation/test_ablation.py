@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from alter_core.ablation import trials
 from alter_core.ablation.arm import Arm
-from alter_core.ablation.arms import make_arms
+from alter_core.ablation.arms import USUAL, make_arms
 from alter_core.ablation.duration import expected_seconds
 from alter_core.ablation.intervals import macro, macro_interval, paired_difference
 from alter_core.ablation.job import AblationJob
@@ -554,6 +554,10 @@ def test_arms_train_for_as_many_steps_as_both_stages_together(ready: dict[str, A
             assert sum(stage.steps or 0 for stage in stages) == 9
 
 
+def test_no_variant_can_have_the_name_of_an_arm_that_every_domain_has(ready: dict[str, Any]) -> None:
+    assert [arm.name for arm in make_arms(ready["spec"], ready["backbone"], 100)] == list(USUAL)
+
+
 def test_a_rate_scales_both_stages_alike(ready: dict[str, Any]) -> None:
     two = {arm.name: arm for arm in make_arms(ready["spec"], ready["backbone"], 100)}["mta_two_stages"]
     before, after = two.spec, two.at(8e-3, seed=5)
@@ -570,7 +574,13 @@ def test_a_rate_scales_both_stages_alike(ready: dict[str, Any]) -> None:
     [
         ({"arms": ["plain"]}, "no such arm: plain; arms are zero_shot"),
         ({"variants": {"v": {"task": {}}}}, "variant v: task cannot vary"),
-        ({"variants": {"v": {"mta": {"rank": 0}}}}, r"variant v is no domain spec(.|\n)*mta > rank"),
+        ({"variants": {"v": {"mta": {"rank": 0}}}}, "variant v: mta > rank"),
+        ({"variants": {"v": {"mta": 3}}}, "variant v: mta: 3 is no mapping"),
+        ({"variants": {"plain_multi_task": {"mta": {"rank": 2}}}}, "variant plain_multi_task: an arm of this name"),
+        (
+            {"variants": {"v": {"mta": {"rank": 0}, "stage_one": {"steps": -1}}, "w": {"task": {}, "split": {}}}},
+            r"v: mta > rank(.|\n)*v: stage_one > steps(.|\n)*w: task cannot vary(.|\n)*w: split cannot vary",
+        ),
     ],
 )
 def test_a_wrong_job_is_refused(ready: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -129,9 +129,10 @@ def test_wrong_input_ends_with_2_and_says_where(
     ("option", "given", "says"),
     [
         ("--arm", "nosuch", "no such arm: nosuch; arms are zero_shot, "),
+        ("--variants", None, "'variants.yaml' does not exist"),
         ("--variants", "wide: 3\n", "wide: 3 is no mapping"),
         ("--variants", "wide: {split: {}}\n", "variant wide: split cannot vary"),
-        ("--variants", "wide: {mta: {rank: 0}}\n", "variant wide is no domain spec"),
+        ("--variants", "wide: {mta: {rank: 0}}\n", "variant wide: mta > rank"),
     ],
 )
 def test_an_ablation_of_what_is_not_there_is_refused_before_anything_starts(
@@ -140,14 +141,13 @@ def test_an_ablation_of_what_is_not_there_is_refused_before_anything_starts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     option: str,
-    given: str,
+    given: str | None,
     says: str,
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    if option == "--variants":
+    if option == "--variants" and given:
         (tmp_path / "variants.yaml").write_text(given)
-        given = "variants.yaml"
-    code, out, err = alter("ablate", domain("fine"), option, given)
+    code, out, err = alter("ablate", domain("fine"), option, given if option == "--arm" else "variants.yaml")
     assert (code, out) == (2, "")
     assert says in err
     assert {part.name for part in (tmp_path / "home").glob("*")} <= {"backbones"}
