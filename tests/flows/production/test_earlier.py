@@ -101,6 +101,22 @@ def test_the_rows_of_the_champion_are_learnt_from_where_it_began_itself(
 
 
 @pytest.mark.parametrize(
+    ("warm_start", "refresh", "says"),
+    [
+        ("backbone", False, ""),
+        ("backbone", True, "tiny has no champion to refresh yet: all tasks are trained"),
+        ("refresh", False, "tiny has no champion to refresh yet: all tasks are trained"),
+        ("champion", False, "tiny has no champion to start from yet: all tasks are trained"),
+    ],
+)
+def test_where_there_is_no_champion_to_begin_with_it_is_said(
+    warm_start: str, refresh: bool, says: str, read: Read, production: Produce
+) -> None:
+    file = str(read(warm_start=warm_start).file)
+    assert first_start(production(Plan.read(file, refresh=refresh)), None) == (None, says)
+
+
+@pytest.mark.parametrize(
     ("changed", "mode", "refreshed", "says"),
     [
         (
