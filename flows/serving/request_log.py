@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,11 +20,13 @@ log = logging.getLogger(__name__)
 PARTS = 8  # files that the bounds are divided by: the oldest goes as a whole
 DAY = 86400.0
 _STAMP = "%Y%m%dT%H%M%S%f"
+_NAME = re.compile(r"requests-(\d{8}T\d{12})-\d+\.jsonl")
 
 
 class RequestLog:
     """A folder of files `requests-BEGIN-PROCESS.jsonl`, readable by their owner alone; the oldest go first.
 
+    Several processes may share it, with one bound on the size of all. Files of other names stay, and are not counted.
     A row holds time, domain, version, task, input, prediction, score, truncated and abstain.
     """
 
@@ -32,7 +35,7 @@ class RequestLog:
         self._folder, self._most_bytes, self._most_seconds = folder, most_bytes, most_days * DAY
         self._file: IO[bytes] | None = None
         self._begun = 0.0
-        self._failing = False
+        self._failing = self._untidy = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._roll(time.time())
@@ -64,24 +67,36 @@ class RequestLog:
         return True
 
     def tidy(self) -> None:
-        """Remove what is too old, or more than may be kept."""
-        now = time.time()
-        files = sorted(self._folder.glob("requests-*.jsonl"))
-        sizes = {file: file.stat().st_size for file in files}
-        kept, most = sum(sizes.values()), self._most_bytes - self._most_bytes // PARTS  # one is still to be filled
-        for file in files:
-            begun = datetime.strptime(file.name.split("-")[1], _STAMP).replace(tzinfo=UTC).timestamp()
-            if kept > most or begun < now - self._most_seconds:
-                if self._file is not None and Path(self._file.name) == file:
-                    self._roll(now)
-                file.unlink(missing_ok=True)
-                kept -= sizes[file]
+        """Remove what is too old, or more than may be kept; told once in the process's own log where that fails."""
+        try:
+            self._remove_oldest(time.time())
+        except OSError as error:
+            if not self._untidy:
+                log.error("the request log's oldest files cannot be removed: %s", error)
+            self._untidy = True
+        else:
+            self._untidy = False
 
     def close(self) -> None:
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
             self._file = None
+
+    def _remove_oldest(self, now: float) -> None:
+        begun, sizes = dict[Path, float](), dict[Path, int]()
+        for file in sorted(self._folder.iterdir()):
+            if found := _NAME.fullmatch(file.name):
+                with suppress(FileNotFoundError):  # another process has removed it
+                    sizes[file] = file.stat().st_size
+                    begun[file] = datetime.strptime(found[1], _STAMP).replace(tzinfo=UTC).timestamp()
+        kept, most = sum(sizes.values()), self._most_bytes - self._most_bytes // PARTS  # one is still to be filled
+        for file in sizes:
+            if kept > most or begun[file] < now - self._most_seconds:
+                if self._file is not None and Path(self._file.name) == file:
+                    self._roll(now)
+                file.unlink(missing_ok=True)
+                kept -= sizes[file]
 
     def _part(self, now: float) -> IO[bytes]:
         """The file that is written now."""

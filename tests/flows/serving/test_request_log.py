@@ -60,6 +60,56 @@ def test_rows_go_when_they_are_too_old_though_nothing_new_comes(
     assert [row["input"] for row in rows_of(tmp_path)] == ["again"]
 
 
+def test_files_of_other_names_stay_and_do_not_count(tmp_path: Path) -> None:
+    others = {
+        name: b"x" * 50_000 for name in ("requests-of-may.jsonl", "notes.txt", "requests-20260101T000000000000.jsonl")
+    }
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    log = RequestLog(tmp_path, 20_000, 30)
+    assert all(log.write(VERSION, ["colour"], [f"{number} {'x' * 50}"], [ANSWER]) for number in range(300))
+    assert {name: (tmp_path / name).read_bytes() for name in others} == others
+    assert sum(file.stat().st_size for file in tmp_path.iterdir() if file.name not in others) > 10_000
+
+
+def test_what_cannot_be_removed_is_told_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = RequestLog(tmp_path, 20_000, 30)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        assert all(log.write(VERSION, ["colour"], [f"{number} {'x' * 50}"], [ANSWER]) for number in range(400))
+        log.tidy()
+    assert [record.message for record in caplog.records] == [
+        "the request log's oldest files cannot be removed: not yours"
+    ]
+    log.tidy()
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 20_000
+
+
+def test_a_file_that_another_process_removes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = RequestLog(tmp_path, 20_000, 30)
+    gone = tmp_path / "requests-20260101T000000000000-1.jsonl"
+    gone.touch()
+    listed = Path.iterdir
+
+    def racing(folder: Path) -> Any:
+        found = list(listed(folder))
+        gone.unlink(missing_ok=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", racing)
+    log.tidy()
+    assert not gone.exists()
+    assert not caplog.records
+
+
 def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path: Path, alter: Alter) -> None:
     (tmp_path / "file").touch()
     code, _, err = alter("endpoint", "tiny", "--log", "file/log")
