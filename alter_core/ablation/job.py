@@ -116,8 +116,9 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     names = (job.only.arm,) if job.only else job.arms
     arms = make_arms(spec, job.backbone, sum(counts["train"].values()), variants, names)
     sayer = Sayer(log, job.at_once, fixed=job.screen or job.max_rates <= len(job.rates))
-    told = job.code, sayer.inner, stop_asked, job.screen
-    bench = Bench(spec, dataset, job.backbone, job.output, job.trunk_cache, *told)
+    bench = Bench(
+        spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked, job.screen
+    )
     if job.only:
         _do(job.only, bench, arms, log)
         return None
