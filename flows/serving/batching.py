@@ -79,10 +79,10 @@ class Part:
 class Batcher:
     """Answers whatever waits, up to `batch_rows` at a time; a batch is of one version.
 
-    Rows join the batch that is computed, and leave it when they are answered, as long as those who wait longest ask
-    for its version. Before a batch begins it waits a little, GATHER_SHARE of the last one's time and at most
-    `gather_seconds`: callers who were just answered ask again. One thread leads, for all domains: a batch uses every
-    core.
+    A batch begins with what waits for its version, shared by all threads. Rows join it while it is computed, and leave
+    it when they are answered, as long as those who wait longest ask for its version. Before a batch begins it waits a
+    little, GATHER_SHARE of the last one's time and at most `gather_seconds`: callers who were just answered ask again.
+    One thread leads, for all domains: a batch uses every core.
     """
 
     def __init__(self, metrics: Metrics, queue_rows: int, batch_rows: int, gather_seconds: float) -> None:
@@ -156,14 +156,15 @@ class Batcher:
     def _enough(self) -> bool:
         return self._rows() >= self.batch_rows or self._closing
 
-    def next(self, served: Served, shares: int, writes: Sequence[int]) -> list[Part]:
+    def next(self, served: Served, shares: int, writes: Sequence[int], begins: bool) -> list[Part]:
         """Rows for the first of `shares`, which write so many rows each: as many as bring all to the same number. None
-        where another version is longest asked for. For who holds `changed`.
+        where another version is longest asked for, but for a share that begins: or it would have none of its batch
+        where requests for two versions come in turn. For who holds `changed`.
 
         Of each request a share, then what there is room for. A request with rows left goes to the end.
         """
         self._drop_cancelled()
-        if not self._waiting or self._waiting[0].served is not served:
+        if not self._waiting or not (begins or self._waiting[0].served is served):
             return []
         alike = [request for request in self._waiting if request.served is served]
         own, every = writes[0], sum(writes) + sum(request.left for request in alike)
@@ -220,6 +221,7 @@ class Arrivals:
     def __init__(self, batcher: Batcher, served: Served) -> None:
         self._batcher, self._served = batcher, served
         self._writes: dict[int, int] = {}
+        self._begun: set[int] = set()  # shares that have had rows
         self._over = False  # once a share has ended, or the others would go on without it
         self.apart: list[Waiting] = []
         """Requests of which rows were not answered, for they were computed beside others when something failed."""
@@ -236,6 +238,7 @@ class Arrivals:
                     batcher.changed.notify_all()  # the other shares, which wait for this one
                     return None
                 batcher.changed.wait()
+            self._begun.add(share)
             self._writes[share] = writes + sum(len(part.rows) for part in parts)
         return [row for part in parts for row in self._planned(part)]
 
@@ -243,7 +246,7 @@ class Arrivals:
         if self._over or self.apart or self._batcher.turn.is_asked_for:
             return []
         others = [writes for other, writes in self._writes.items() if other != share]
-        return self._batcher.next(self._served, shares, [self._writes[share], *others])
+        return self._batcher.next(self._served, shares, [self._writes[share], *others], share not in self._begun)
 
     def _planned(self, part: Part) -> list[Asked[Key]]:
         request, rows = part.of, part.rows

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from alter_core.inference.decoding import Decoder
 from alter_core.inference.predict import Predictor
 from alter_core.mta.replicas import MOST
 from flows.serving import champions
-from flows.serving.batching import Arrivals, Part, Turn
+from flows.serving.batching import Arrivals, Batcher, Part, Turn
+from flows.serving.metrics import Metrics
 from tests.command_line import caller
 from tests.flows.serving.conftest import ROWS, SECONDS, Running, facts_of, running, until
 from tests.registry.conftest import Store
@@ -161,7 +163,7 @@ class Queue:
     def __init__(self) -> None:
         self.changed, self.turn, self._comes = threading.Condition(), Turn(), False
 
-    def next(self, _served: Any, _shares: int, writes: list[int]) -> list[Any]:
+    def next(self, _served: Any, _shares: int, writes: list[int], _begins: bool) -> list[Any]:
         comes, self._comes = self._comes, sum(writes) == 0
         return [Part(None, range(1))] if comes else []  # type: ignore[arg-type]
 
@@ -174,6 +176,41 @@ def test_no_share_of_the_threads_goes_on_where_another_has_ended(pool: ThreadPoo
     until(waits.running)
     assert rows.take(1, 2, 0) is None
     assert waits.result(SECONDS) is None
+
+
+def test_every_share_has_its_part_of_a_batch_where_two_versions_are_asked_for_in_turn() -> None:
+    """Clients of two domains: the first share would have left those of the other domain at the head."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def compute(_rows: Any) -> None:
+        begun.set()
+        ended.wait()
+
+    def served(domain: str) -> Any:
+        return SimpleNamespace(
+            domain=domain, predictor=SimpleNamespace(stream=compute, plan=lambda *_: SimpleNamespace(requests=[None]))
+        )
+
+    batcher = Batcher(Metrics(), queue_rows=100, batch_rows=100, gather_seconds=0.0)
+    asked = [batcher.submit(served("busy"), ["t"], ["x"])]
+    assert begun.wait(SECONDS)
+    asked[0].cancel()
+    one, two = served("one"), served("two")
+    asked += [batcher.submit(version, ["t"], ["x"]) for version in (one, two) * 8]
+    try:
+        rows, taken = Arrivals(batcher, one), list[Any]()
+        for share in range(2):
+            take = threading.Thread(target=lambda share=share: taken.append(rows.take(share, 2, 0)), daemon=True)
+            take.start()
+            take.join(SECONDS)
+        assert [len(found or ()) for found in taken] == [4, 4]
+        asked += [batcher.submit(one, ["t"], ["x"])]
+        assert rows.take(0, 2, 4) == []  # the other has waited longer
+    finally:
+        for each in asked:
+            each.cancel()
+        ended.set()
+        batcher.close()
 
 
 @pytest.fixture
