@@ -103,7 +103,7 @@ def _variants(spec: DomainSpec, variants: Mapping[str, Parts]) -> dict[str, Arm]
     for name, parts in variants.items():
         whole = spec.model_dump()
         wrong = ["an arm of this name is there already; choose another one"] if name in USUAL else []
-        wrong += [f"{key} cannot vary; give mta, stage_one, stage_two" for key in parts if key not in VARYING]
+        wrong += [f"{key} cannot vary; give {', '.join(VARYING)}" for key in parts if key not in VARYING]
         wrong += [f"{key}: {value!r} is no mapping" for key, value in parts.items() if _no_section(value)]
         if not wrong:
             for key, value in parts.items():

@@ -115,7 +115,8 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     variants = {name: _lengthened_parts(parts, job) for name, parts in job.variants.items()}
     names = (job.only.arm,) if job.only else job.arms
     arms = make_arms(spec, job.backbone, sum(counts["train"].values()), variants, names)
-    sayer = Sayer(log, job.at_once, fixed=job.screen or job.max_rates <= len(job.rates))
+    widest = len(job.rates) if job.screen else job.max_rates
+    sayer = Sayer(log, job.at_once, fixed=widest <= len(job.rates))
     bench = Bench(
         spec, dataset, job.backbone, job.output, job.trunk_cache, job.code, sayer.inner, stop_asked, job.screen
     )
@@ -130,7 +131,6 @@ def run(job: AblationJob, log: jobs.Log, stop_asked: jobs.StopAsked) -> Table | 
     if job.screen:
         arms = tuple(arm for arm in arms if arm.spec)
     for arm in arms:
-        widest = len(job.rates) if job.screen else job.max_rates
         steps |= all_steps(bench, arm, job.rates, widest, seeds, guesses[arm.name], begun)
     sayer.plan(len(arms), steps)
     for line in what_is_shared(bench, arms, job.rates[0], guesses, sum(counts["train"].values())):

@@ -59,14 +59,15 @@ def screen(
     reach: Reach,
     settings: Settings,
 ) -> Screening:
-    """Train the arms that train, and write screening.json and screening.md after each.
+    """Train the arms, and write screening.json and screening.md after each.
 
-    rates: of stage one, of which each arm takes the one with the least loss on validation rows at the first seed.
-    Raises SpecError where no arm trains, Diverged where a loss is no number.
+    arms: that train. rates: of stage one, of which each arm takes the one with the least loss on validation rows at the
+    first seed.
+    Raises SpecError where there is none, Diverged where a loss is no number.
     """
     found: dict[str, tuple[list[Trial], dict[float, float]]] = {}
     result = Screening(bench.spec.name, settings, ())
-    for arm in (arm for arm in arms if arm.spec):
+    for arm in arms:
         scores = {}
         for rate in rates:
             trial = Trial(bench, arm, rate, seeds[0])

@@ -92,10 +92,12 @@ def first_start(production: Production, champion: Version | None) -> tuple[Start
     refreshes = not plan.added and (plan.refresh or plan.spec.warm_start == "refresh")
     if not plan.added and not refreshes and plan.spec.warm_start != "champion":
         return None, ""
-    if champion is None and not plan.added:
-        return None, f"{name} has no champion to {'refresh' if refreshes else 'start from'} yet: all tasks are trained"
     if champion is None:
-        raise AlterError(f"{name} has no champion that a task could be added to: `alter run {name}` trains all of them")
+        if plan.added:
+            raise AlterError(
+                f"{name} has no champion that a task could be added to: `alter run {name}` trains all of them"
+            )
+        return None, f"{name} has no champion to {'refresh' if refreshes else 'start from'} yet: all tasks are trained"
     if not plan.added and not refreshes and champion["tags"].get("data_digest") == production.rows.digest:
         if not (before := champion["tags"].get(STARTED_FROM)):
             return None, ""
