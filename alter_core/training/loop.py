@@ -14,23 +14,21 @@ from alter_core.errors import Diverged, TrainingError
 from alter_core.memory import release_free_memory
 from alter_core.mta.replicas import MOST
 from alter_core.spec import StageSpec
-from alter_core.spec.stage import FREE
 from alter_core.training import checkpoint as checkpoints
 from alter_core.training.batches import Batch, SamplingPlan, collate, divide, divide_by_task
-from alter_core.training.by_task import Losses, adapters_off, take_better
+from alter_core.training.by_task import Losses
 from alter_core.training.checkpoint import Progressed
+from alter_core.training.ending import Ending
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
 from alter_core.training.replicas import Replicas
-from alter_core.training.result import StepScore
-from alter_core.training.row_losses import losses_of, token_losses
+from alter_core.training.row_losses import token_losses
 from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
     Named,
     dropped_at,
     make_optimizer,
     rate_at,
-    scores_due,
     set_rates,
 )
 
@@ -46,7 +44,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
     Raises Stopped after writing a checkpoint when the process was asked to end, Diverged when the loss is no number
     any more.
     """
-    stage, mta, accelerator = job.stage, job.mta, job.accelerator
+    stage, mta = job.stage, job.mta
     forward = TargetForward(mta)
     found = checkpoints.load_checkpoint(job.checkpoint_folder, job.job_key, job.log)
     done = found.progressed if found else Progressed()
@@ -70,30 +68,17 @@ def train(job: Training) -> tuple[Progressed, Named]:
     if found is None and changed:
         _look(job, forward, done, "opened")
     optimizer = make_optimizer(trained, stage)
-    due = set(scores_due(stage, steps))
+    ending = Ending(job, forward, done, trained, found.best if found else None)
     start = {name: p.detach().clone() for name, p in trained if stage.hold and ".gate.logits" in name}
-    best: dict[str, Tensor] | None = None
-
-    def look_by_task(state: str) -> None:
-        assert best is not None
-        assert done.by_task is not None
-        rows = job.validation.task_ids, np.array(done.row_losses), row_losses(job, forward)
-        take_better(done.by_task, best, state, mta, trained, rows)
-
     if found:
         checkpoints.restore(found, trained, optimizer)
-        best = found.best
         job.log(phase="resume", step=done.step, steps=steps, text=f"going on after step {done.step} of {steps}")
-    elif due and "opened" in done.opening:  # what an earlier stage taught is a score to beat
-        done.best, best = done.opening["opened"].macro, checkpoints.copy_weights(trained)
-    elif stage.best_by_task:
-        done.by_task, best = {}, checkpoints.copy_weights(trained)
-        if stage.gate in FREE and "gates" in stage.parts:
-            with adapters_off(trained):
-                look_by_task("adapters off")
+    else:
+        ending.begin()
 
     def save() -> None:
-        checkpoints.save_checkpoint(job.checkpoint_folder, job.job_key, job.precision, done, trained, optimizer, best)
+        folder, best = job.checkpoint_folder, ending.weights
+        checkpoints.save_checkpoint(folder, job.job_key, job.precision, done, trained, optimizer, best)
 
     def loss_of(replica: TargetForward, rows: Rows) -> Tensor:
         return (
@@ -130,22 +115,17 @@ def train(job: Training) -> tuple[Progressed, Named]:
         if isinstance(counter, FlopCounterMode):
             done.flops_per_token = counter.get_total_flops() / int(lengths[np.concatenate(parts)].sum())
         session.tell_step(value, optimizer.param_groups[0]["lr"], steps)
-        if done.step in due and (job.score or stage.best_by_task):
+        if ending.is_due:
             with session.aside():
-                if stage.best_by_task:
-                    look_by_task(f"step {done.step}")
-                elif _is_better(job, done):
-                    best = checkpoints.copy_weights(trained)
-        if done.step > (tail := steps - round(stage.average * steps)):
-            best = checkpoints.add_to_mean(best, trained, done.step - tail - 1)
+                ending.look()
+        ending.average()
         session.keep(stop, save)
 
-    if best is not None and done.best_step != done.step:
-        checkpoints.put_weights({name: t.to(accelerator.device) for name, t in best.items()}, trained)
+    ending.put()
     replicas.close()
     mta.model.eval()
     release_free_memory(now=True)
-    done.losses["after"] = _by_task(job, row_losses(job, forward))
+    done.losses["after"] = _by_task(job, job.validation_losses(forward))
     by_task = {task: f"{at.state}, {-at.gain:+.4f}" for task, at in (done.by_task or {}).items()}
     job.log(phase="validate", when="after", losses=done.losses["after"], **({"by_task": by_task} if by_task else {}))
     if not all(bool(p.isfinite().all()) for _, p in trained):  # the last step's doing, which no loss follows
@@ -159,7 +139,7 @@ def train(job: Training) -> tuple[Progressed, Named]:
 
 def _look(job: Training, forward: TargetForward, done: Progressed, when: str) -> None:
     """Take the validation loss, and the score where the gates of an earlier stage open: neither should change."""
-    losses = row_losses(job, forward)
+    losses = job.validation_losses(forward)
     done.losses[when] = _by_task(job, losses)
     if job.stage.best_by_task:
         done.row_losses = losses.tolist()
@@ -167,11 +147,6 @@ def _look(job: Training, forward: TargetForward, done: Progressed, when: str) ->
     if job.opens_gates and job.score:
         score = done.opening[when] = job.score()
     job.log(phase="validate", when=when, losses=done.losses[when], **(asdict(score) if score else {}))
-
-
-def row_losses(job: Training, forward: TargetForward) -> Losses:
-    """Mean loss over its target's tokens of each validation row, in nats."""
-    return losses_of(forward, job.validation, job.pad, job.validation_cache, job.autocast)
 
 
 def _by_task(job: Training, losses: Losses) -> dict[str, float]:
@@ -226,21 +201,6 @@ def set_training_mode(forward: TargetForward, stage: StageSpec) -> None:
                 block.train()
     if stage.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-
-
-def _is_better(job: Training, done: Progressed) -> bool:
-    """Take the validation score; True when it is the best so far. Sets `stopped_early` once patience is at its end."""
-    assert job.score is not None
-    score = StepScore(**asdict(job.score()), step=done.step)
-    done.scores.append(score)
-    job.log(phase="validate", when="score", **asdict(score))
-    if done.best is None or score.macro > done.best:
-        done.best, done.best_step = score.macro, done.step
-        return True
-    patience = job.stage.patience
-    looks_since = sum(1 for taken in done.scores if taken.step > done.best_step)
-    done.stopped_early = patience is not None and looks_since >= patience
-    return False
 
 
 def _parts(job: Training, lengths: Rows, chosen: Rows, packed: bool, replicas: int) -> list[Rows]:

@@ -17,8 +17,11 @@ from alter_core.memory import release_free_memory
 from alter_core.numerics import Precision
 from alter_core.spec import StageSpec
 from alter_core.training.batches import EncodedRows, SamplingPlan
+from alter_core.training.by_task import Losses
 from alter_core.training.checkpoint import Progressed
+from alter_core.training.forward import TargetForward
 from alter_core.training.result import Score
+from alter_core.training.row_losses import losses_of
 from alter_core.training.stages import Named
 from alter_core.training.trainable import Trainable
 from alter_core.training.trunk_cache import TrunkCache
@@ -62,6 +65,10 @@ class Training:
     began: float
     """time.monotonic() at the start of this process's work."""
     stop_asked: StopAsked
+
+    def validation_losses(self, forward: TargetForward) -> Losses:
+        """Mean loss over its target's tokens of each validation row (row,), in nats."""
+        return losses_of(forward, self.validation, self.pad, self.validation_cache, self.autocast)
 
 
 class Session:

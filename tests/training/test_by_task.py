@@ -15,10 +15,11 @@ from alter_core.backbone import load_backbone
 from alter_core.errors import Stopped
 from alter_core.mta import inject, load_bundle
 from alter_core.training.batches import encode_rows, is_left
-from alter_core.training.by_task import take_better
-from alter_core.training.loop import row_losses
+from alter_core.training.by_task import Losses, take_better
+from alter_core.training.forward import TargetForward
 from alter_core.training.result import StageResult, TaskBest
 from alter_core.training.run import run
+from alter_core.training.session import Training
 from alter_core.training.stages import dropped_at
 from tests.training.conftest import Domain
 from tests.training.test_stages import stage
@@ -197,12 +198,14 @@ def test_stages_that_do_not_fit_the_domain_are_refused(parts: dict[str, Any], sa
 def test_a_rows_loss_is_its_own_whatever_line_it_lies_on(domain: Domain, train: Train, tmp_path: Path) -> None:
     kept: dict[str, Any] = {}
 
-    def looked(job: Any, forward: Any) -> Any:
-        kept["rows"], kept["losses"], kept["mta"] = job.validation, row_losses(job, forward), job.mta
+    real = Training.validation_losses
+
+    def looked(job: Training, forward: TargetForward) -> Losses:
+        kept["rows"], kept["losses"], kept["mta"] = job.validation, real(job, forward), job.mta
         return kept["losses"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alter_core.training.loop.row_losses", looked)
+        patch.setattr(Training, "validation_losses", looked)
         train(domain.job(tmp_path, steps=1))
     rows, mta = kept["rows"], kept["mta"]
     for row in (0, 5, len(rows) - 1):
