@@ -10,7 +10,7 @@ import regex
 
 from alter_core.evaluation.metrics import row_scores
 from alter_core.evaluation.rows import rows_of
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.quality.bag_of_words import WORD, bag_of_words
 from alter_core.spec import DomainSpec
 from alter_core.spec.task import TaskSpec

@@ -22,7 +22,7 @@ from numpy import ndarray
 
 from alter_core.evaluation.scorecard import Bound, Calibration, Reliability
 from alter_core.inference.decoding import tempered
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.spec.task import CONFIDENCE
 
 FEWEST_ROWS = 30

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from alter_core.evaluation.rows import Row
 from alter_core.evaluation.scorecard import Doubted
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.quality.doubtful import DoubtfulRow, unlikely
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.whole import digest_of, write_text
 
 MOST = 64

@@ -17,7 +17,8 @@ from alter_core.evaluation.model import Model
 from alter_core.evaluation.order import EvaluationJob
 from alter_core.evaluation.rows import Row, rows_of
 from alter_core.evaluation.scorecard import SCORECARD_FILE, Sample, Scorecard, score
-from alter_core.inference.predict import Prediction, Predictor
+from alter_core.inference.predict import Predictor
+from alter_core.inference.prediction import Prediction
 from alter_core.inference.together import Together
 from alter_core.job import Log, StopAsked
 from alter_core.mta.modes import forget_formed

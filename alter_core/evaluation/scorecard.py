@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from alter_core.errors import DataError
 from alter_core.evaluation.metrics import Interval, interval, measure, resamples, row_scores
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.quality.doubtful import DoubtfulRow
 from alter_core.spec import DomainSpec
 from alter_core.whole import Result

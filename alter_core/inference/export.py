@@ -26,7 +26,8 @@ from alter_core.inference.export_facts import ExportFacts, TaskFacts
 from alter_core.inference.export_page import engine_files, readme
 from alter_core.inference.gguf_file import check_gguf, write_adapter, write_model
 from alter_core.inference.parity import PROGRAM, Parity, measure_parity
-from alter_core.inference.predict import Prediction, Predictor
+from alter_core.inference.predict import Predictor
+from alter_core.inference.prediction import Prediction
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
 from alter_core.mta import MTAModel, bundle_digest
 from alter_core.mta.bundle import load_bundle

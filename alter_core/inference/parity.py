@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alter_core.errors import BundleError
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 
 PROGRAM = "ask.py"
 SECONDS = 1800.0

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from alter_core.inference.predict import Prediction, Predictor
+from alter_core.inference.predict import Predictor
+from alter_core.inference.prediction import Prediction
 from alter_core.inference.prefill import Trunk, has_windows
 from alter_core.memory import release_free_memory
 from alter_core.mta.modes import evaluating

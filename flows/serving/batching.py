@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from alter_core.inference.predict import Asked, Prediction
+from alter_core.inference.prediction import Prediction
+from alter_core.inference.stream import Asked
 from flows.serving.metrics import Metrics
 from flows.serving.served import Served
 

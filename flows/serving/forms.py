@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.problems import first, kind_of, listed
 from alter_core.text import damage
 from flows.serving.served import Served

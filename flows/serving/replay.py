@@ -10,7 +10,7 @@ import orjson
 from rich.table import Table
 
 from alter_core.errors import DataError
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.whole import written_whole
 from flows.production.display import Display, plain_console
 from flows.production.stores import load_predictor, model_name

@@ -13,7 +13,7 @@ from typing import IO
 import orjson
 
 from alter_core.errors import WorkspaceError
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from flows.serving.served import Served
 
 log = logging.getLogger(__name__)

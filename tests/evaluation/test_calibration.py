@@ -26,7 +26,7 @@ from alter_core.evaluation.calibration import (
     reliability,
     scores_at,
 )
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.spec import TaskSpec
 
 Behind = tuple[tuple[float, ...], ...]

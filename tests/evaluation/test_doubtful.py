@@ -8,7 +8,7 @@ import pytest
 from alter_core.data.dataset import TaskDataset
 from alter_core.evaluation.doubtful import FEWEST_ROWS, MOST_NAMED, doubted
 from alter_core.evaluation.rows import Row, rows_of
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from tests.data.conftest import MadeDomain, made
 
 __all__ = ["made"]

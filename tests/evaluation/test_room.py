@@ -1,7 +1,7 @@
 """The room in short: answers are held against targets, and a scorecard says how good they are and how sure that is."""
 
 from alter_core.evaluation.scorecard import score
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.spec import DomainSpec
 
 

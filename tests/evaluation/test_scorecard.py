@@ -6,7 +6,7 @@ from alter_core.errors import DataError
 from alter_core.evaluation.baselines import majority_targets
 from alter_core.evaluation.metrics import Interval
 from alter_core.evaluation.scorecard import Confusion, Scorecard, score
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.spec import DomainSpec
 
 ROWS = [

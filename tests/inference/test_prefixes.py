@@ -155,7 +155,7 @@ def test_predictions_of_single_rows_and_of_the_next_batch_are_those_of_prompts_t
     found = predictor.predict(*mixed_rows)
     alone = [predictor.predict([task], [text])[0] for task, text in zip(*mixed_rows, strict=True)]
     assert any(request.prefix for request in predictor.plan(*mixed_rows).requests)
-    monkeypatch.setattr("alter_core.inference.predict.encode_prefix", lambda *_: [])
+    monkeypatch.setattr("alter_core.inference.plan.encode_prefix", lambda *_: [])
     whole = Predictor(model, tokenizer, spec, mta).predict(*mixed_rows)
     for those in (found, alone):
         assert [one.text for one in those] == [one.text for one in whole]

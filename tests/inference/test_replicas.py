@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from alter_core.inference.predict import Prediction, Predictor
+from alter_core.inference.predict import Predictor
+from alter_core.inference.prediction import Prediction
 from alter_core.inference.together import Together
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.replicas import Threads

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from alter_core.inference import predict
 from alter_core.inference.decoding import Decoder
-from alter_core.inference.predict import Asked, Prediction, Predictor
+from alter_core.inference.predict import Predictor
+from alter_core.inference.prediction import Prediction
+from alter_core.inference.stream import MOST_HELD_UP, Asked
 from alter_core.spec import DomainSpec
 from tests.inference.conftest import Subject
 
@@ -111,7 +112,7 @@ def test_a_long_answer_waits_no_more_than_a_few_times_for_those_that_come_later(
     arrivals = Arrivals(predictor, rows, [[row] for row in range(13)])
     predictor.stream(arrivals)
     assert len(arrivals.given) == 13
-    assert list(arrivals.given).index(0) <= predict.MOST_HELD_UP
+    assert list(arrivals.given).index(0) <= MOST_HELD_UP
 
 
 def test_what_fails_takes_those_with_it_that_were_computed_together_and_no_others(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alter_core.data.ingest import ingest
-from alter_core.inference.predict import Prediction
+from alter_core.inference.prediction import Prediction
 from alter_core.spec import DomainSpec
 from alter_core.workspace import Workspace
 from flows.serving.request_log import RequestLog
