@@ -35,11 +35,13 @@ from alter_core.mta import MTAConfig, inject
 from alter_core.numerics import choose_precision, dtype_of
 from alter_core.spec import BackboneSpec
 from alter_core.training.attention import choose_attention
-from alter_core.training.batches import EncodedRows, Ragged, SamplingPlan, collate, divide_by_task
+from alter_core.training.batches import collate
+from alter_core.training.encoded import EncodedRows, Ragged
 from alter_core.training.forward import TargetForward
 from alter_core.training.loop import PACKED_TOKENS_PER_PART
 from alter_core.training.replicas import Replicas
 from alter_core.training.row_losses import token_losses
+from alter_core.training.sampling import SamplingPlan, divide_by_task
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from alter_core.workspace import Workspace
 

@@ -80,6 +80,8 @@ EVERY = {*SCORED, "data set", "quality report"}
     [
         ("alter_core/training/loop.py", TRAINED),
         ("alter_core/training/batches.py", TRAINED),
+        ("alter_core/training/sampling.py", TRAINED),
+        ("alter_core/training/ending.py", TRAINED),
         ("alter_core/mta/gates.py", SCORED),
         ("alter_core/inference/decoding.py", SCORED),
         ("alter_core/evaluation/metrics.py", SCORED),

@@ -17,7 +17,7 @@ from alter_core.inference.predict import Predictor
 from alter_core.job import Log, StopAsked
 from alter_core.mta.modes import evaluating
 from alter_core.prompts import encode_prompts, encode_targets
-from alter_core.training.batches import EncodedRows, Ragged
+from alter_core.training.encoded import EncodedRows, Ragged
 from alter_core.training.forward import TargetForward
 from alter_core.training.row_losses import losses_of
 from alter_core.training.trainable import Trainable

@@ -18,7 +18,7 @@ from alter_core.job import Log
 from alter_core.prompts import check_answer, check_room, encode_targets, longest_answer
 from alter_core.spec import DomainSpec
 from alter_core.training.attention import choose_attention
-from alter_core.training.batches import EncodedRows, encode_rows, is_left
+from alter_core.training.encoded import EncodedRows, encode_rows, is_left
 from alter_core.training.forward import TargetForward
 from alter_core.training.order import TrainingJob
 from alter_core.training.result import Score

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from alter_core.mta.architectures import Side
 from alter_core.mta.modes import evaluating
 from alter_core.mta.trunk import skipped
-from alter_core.training.batches import Batch, EncodedRows, Ragged, collate
+from alter_core.training.batches import Batch, collate
+from alter_core.training.encoded import EncodedRows, Ragged
 from alter_core.training.trainable import Place, Trainable
 
 PACKED_TOLERANCE = 0.1

@@ -15,7 +15,7 @@ from alter_core.memory import release_free_memory
 from alter_core.mta.replicas import MOST
 from alter_core.spec import StageSpec
 from alter_core.training import checkpoint as checkpoints
-from alter_core.training.batches import Batch, SamplingPlan, collate, divide, divide_by_task
+from alter_core.training.batches import Batch, collate
 from alter_core.training.by_task import Losses
 from alter_core.training.checkpoint import Progressed
 from alter_core.training.ending import Ending
@@ -23,6 +23,7 @@ from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
 from alter_core.training.replicas import Replicas
 from alter_core.training.row_losses import token_losses
+from alter_core.training.sampling import SamplingPlan, divide, divide_by_task
 from alter_core.training.session import Session, Training
 from alter_core.training.stages import (
     Named,

@@ -13,11 +13,13 @@ from torch.nn import functional as F
 from alter_core.memory import release_free_memory
 from alter_core.mta.modes import evaluating, forget_formed
 from alter_core.mta.replicas import MOST
-from alter_core.training.batches import Batch, EncodedRows, collate, spread
+from alter_core.training.batches import Batch, collate
 from alter_core.training.by_task import Losses
+from alter_core.training.encoded import EncodedRows
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
 from alter_core.training.replicas import Replicas
+from alter_core.training.sampling import spread
 from alter_core.training.trunk_cache import TOKENS_PER_BATCH, TrunkCache
 
 

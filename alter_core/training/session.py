@@ -16,12 +16,13 @@ from alter_core.job import Log, StopAsked
 from alter_core.memory import release_free_memory
 from alter_core.numerics import Precision
 from alter_core.spec import StageSpec
-from alter_core.training.batches import EncodedRows, SamplingPlan
 from alter_core.training.by_task import Losses
 from alter_core.training.checkpoint import Progressed
+from alter_core.training.encoded import EncodedRows
 from alter_core.training.forward import TargetForward
 from alter_core.training.result import Score
 from alter_core.training.row_losses import losses_of
+from alter_core.training.sampling import SamplingPlan
 from alter_core.training.stages import Named
 from alter_core.training.trainable import Trainable
 from alter_core.training.trunk_cache import TrunkCache

@@ -26,10 +26,12 @@ from torch import Tensor
 
 from alter_core.errors import TrainingError
 from alter_core.mta.fingerprint import tensor_digest
-from alter_core.training.batches import Batch, EncodedRows, collate, spread
+from alter_core.training.batches import Batch, collate
+from alter_core.training.encoded import EncodedRows
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
 from alter_core.training.replicas import map_rows
+from alter_core.training.sampling import spread
 from alter_core.whole import digest_of, write_json
 from alter_core.workspace import Workspace
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from alter_core.backbone import load_backbone
 from alter_core.errors import Stopped
 from alter_core.mta import inject, load_bundle
-from alter_core.training.batches import encode_rows, is_left
 from alter_core.training.by_task import Losses, take_better
+from alter_core.training.encoded import encode_rows, is_left
 from alter_core.training.forward import TargetForward
 from alter_core.training.result import StageResult, TaskBest
 from alter_core.training.run import run

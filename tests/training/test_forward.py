@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from alter_core.mta import inject
-from alter_core.training.batches import Batch, EncodedRows, collate
+from alter_core.training.batches import Batch, collate
+from alter_core.training.encoded import EncodedRows
 from alter_core.training.forward import TargetForward, _only_at
 from tests.mta.conftest import MODELS, TASKS, plain_config, stir, tiny
 from tests.training.test_batches import encoded

@@ -16,8 +16,9 @@ from alter_core.data.ingest import ingest
 from alter_core.errors import Diverged
 from alter_core.mta import inject, load_bundle
 from alter_core.spec.load import load_domain
-from alter_core.training.batches import SamplingPlan, encode_rows
+from alter_core.training.encoded import encode_rows
 from alter_core.training.order import TrainingJob
+from alter_core.training.sampling import SamplingPlan
 from alter_core.training.stages import enter_stage, rate_at
 from tests.conftest import tiny_spec, write_domain
 from tests.training.conftest import Domain

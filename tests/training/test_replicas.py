@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from alter_core.errors import Stopped
 from alter_core.mta.layer import MTALayer
-from alter_core.training.batches import EncodedRows, collate
+from alter_core.training.batches import collate
+from alter_core.training.encoded import EncodedRows
 from alter_core.training.forward import TargetForward
 from alter_core.training.lines import Rows
 from alter_core.training.replicas import Replicas, map_rows, share_out

@@ -9,7 +9,8 @@ import torch
 
 from alter_core.errors import TrainingError, WorkspaceError
 from alter_core.training import trunk_cache
-from alter_core.training.batches import EncodedRows, collate
+from alter_core.training.batches import collate
+from alter_core.training.encoded import EncodedRows
 from alter_core.training.trunk_cache import TrunkCache, trunk_digest
 from tests.training.test_batches import encoded
 from tests.training.test_forward import forward_and_batch
