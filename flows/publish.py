@@ -25,12 +25,13 @@ from flows.production.plan import Plan, code_of
 from flows.production.production import Production, Quality
 from flows.production.stores import Stores, write_card
 from flows.steps import io_retries, log_line
+from registry.calibration import calibration_metrics
 from registry.card import render_card
 from registry.errors import AliasConflict, RegistryError
 from registry.facts import CardFacts
 from registry.models import REVIEW, STARTED_FROM
 from registry.promotion import Decision
-from registry.scorecard import DoubtfulRow, Sample, calibration_metrics, doubted_rows
+from registry.scorecard import DoubtfulRow, Sample, doubted_rows
 from registry.spending import energy_tag
 from registry.tracking import WORKSPACE, Tracker
 from registry.verification import Verify, fresh_process

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
+from registry.calibration import calibration_lines
 from registry.costs import MEASURES, share
 from registry.facts import CardFacts
 from registry.scorecard import (
     against_bag_of_words,
-    calibration_lines,
     doubted_rows,
     known_limits,
     macro_of,

@@ -8,11 +8,11 @@ from rich.table import Table
 
 from flows.production.display import plain_console
 from flows.production.outcome import Outcome, Status
+from registry.calibration import calibration_lines
 from registry.costs import MEASURES, Cost, share
 from registry.scorecard import (
     Scorecards,
     against_bag_of_words,
-    calibration_lines,
     known_limits,
     macro_of,
     number,

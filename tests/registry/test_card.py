@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from registry.calibration import calibration_lines
 from registry.card import plain, render_card
 from registry.facts import CardFacts, decided, decision_of
-from registry.scorecard import calibration_lines, champion_lines, known_limits, shown_subjects
+from registry.scorecard import champion_lines, known_limits, shown_subjects
 from tests.registry.facts import EVIL, card_facts, scorecard
 
 
