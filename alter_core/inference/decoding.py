@@ -14,9 +14,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from alter_core.inference.decoder_only import DecoderOnly
 from alter_core.inference.labels import FREE, LabelTries
-from alter_core.inference.prefill import DecoderOnly, Reading, Routing, Seq2Seq, Trunk
 from alter_core.inference.prefixes import Prefixes
+from alter_core.inference.reading import Reading, Routing
+from alter_core.inference.seq2seq import Seq2Seq
+from alter_core.inference.trunk import Trunk
 from alter_core.mta.layer import MTALayer
 from alter_core.mta.replicas import replica
 

@@ -15,9 +15,9 @@ from alter_core.inference.batches import Batches
 from alter_core.inference.decoding import Answer, Decoder, tempered
 from alter_core.inference.plan import Plan, Planner
 from alter_core.inference.prediction import Prediction
-from alter_core.inference.prefill import Trunk
 from alter_core.inference.recorded_spec import recorded_format, recorded_spec
 from alter_core.inference.stream import Stream, answer_stream
+from alter_core.inference.trunk import Trunk
 from alter_core.memory import release_free_memory
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.mta.bundle import load_bundle

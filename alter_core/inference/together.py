@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from alter_core.inference.decoder_only import has_windows
 from alter_core.inference.predict import Predictor
 from alter_core.inference.prediction import Prediction
-from alter_core.inference.prefill import Trunk, has_windows
+from alter_core.inference.trunk import Trunk
 from alter_core.memory import release_free_memory
 from alter_core.mta.modes import evaluating
 from alter_core.mta.replicas import Threads

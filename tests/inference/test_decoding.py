@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import MistralForCausalLM
 
-from alter_core.inference import prefill as reading
+from alter_core.inference import reading
 from alter_core.inference.decoding import Decoder, Request
 from alter_core.inference.labels import FREE, LabelTries
 from tests.inference import naive

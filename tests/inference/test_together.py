@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from alter_core.inference.decoding import Decoder
 from alter_core.inference.labels import FREE, LabelTries
 from alter_core.inference.predict import Predictor
-from alter_core.inference.prefill import Trunk
 from alter_core.inference.together import Together
+from alter_core.inference.trunk import Trunk
 from alter_core.mta import MTAConfig, inject
 from alter_core.mta.architectures import find_architecture, find_blocks
 from alter_core.spec import DomainSpec

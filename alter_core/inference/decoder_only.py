@@ -1,102 +1,21 @@
-"""What a batch has read so far, inside of the two kinds of model: prompts in parts of like length, then token by token.
-
-Reading prompts is most of the work where answers are short, and on a CPU three things make it cheap: rows of one part,
-whatever their tasks, are nearly of one length, so that little is padding; a part is small enough for the processor's
-cache; and what all prompts of a task begin with, its instruction, is read once (`Prefixes`). Parts are rows that follow
-each other, so it is for the caller to bring like rows together. Models that are alike below some block read prompts so
-far once for all of them (`Trunk`).
-"""
+"""DecoderOnly: a batch in a decoder-only model."""
 
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache
 
 from alter_core.errors import MTAError
 from alter_core.inference.attention import PLAIN, PLAIN_TOKENS, attention
 from alter_core.inference.prefixes import Prefixes, Prompt, batched, widened
+from alter_core.inference.reading import Reading, Routing, padded, parts_of
+from alter_core.inference.trunk import Trunk
 from alter_core.mta.architectures import find_architecture, find_blocks
-from alter_core.mta.trunk import skipped
-
-PART_TOKENS = {"cpu": 2048}
-"""Prompt tokens of one part, padding counted, by device; elsewhere as many as the batch has, where many is cheap."""
-FORWARD_TOKENS = 64
-"""As many tokens cost what a forward costs by itself, its weights being read: the most padding of a part."""
-
-Routing = Callable[[Sequence[str]], AbstractContextManager[Any]]
-
-
-class Reading(ABC):
-    """A batch inside of a model. Rows are in the caller's order, less those that `keep` has dropped.
-
-    pad: any token id; padding is masked. routing: carries rows' tasks.
-    """
-
-    def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
-        self.model = model
-        self.tasks = list(tasks)
-        self.prompts = prompts
-        self.pad = pad
-        self.routing = routing
-        self.device = next(model.parameters()).device
-
-    @abstractmethod
-    def start(self, room: int) -> Tensor:
-        """Logits (batch, vocab) after the prompts. room: most tokens that a row will write."""
-
-    @property
-    def may_join(self) -> bool:
-        """Whether rows that are read later may join these."""
-        return False
-
-    @abstractmethod
-    def keep(self, kept: Tensor) -> None:
-        """Go on with the rows `kept` (row,) alone. Must be called between `start` and the first `step`."""
-
-    @abstractmethod
-    def step(self, token: Tensor) -> Tensor:
-        """Logits (batch, vocab) after `token` (batch,)."""
-
-
-class Trunk:
-    """What the blocks below `first`, in which models are alike, made of one batch's prompts.
-
-    The first model that reads the batch leaves it here, forward by forward; the others start at block `first`.
-    """
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self._made: list[tuple[Tensor, list[tuple[Tensor, Tensor]]]] = []
-        """Of each forward: states at block `first` (row, seq, hidden); keys and values of each block below."""
-
-    @contextmanager
-    def forward(self, number: int, blocks: nn.ModuleList, cache: Any) -> Iterator[None]:
-        """Around forward `number` of the batch, which fills `cache`."""
-        if number < len(self._made):
-            states, held = self._made[number]
-            with skipped(blocks, self.first, states):
-                yield
-            for block, (keys, values) in enumerate(held):
-                layer = cache.layers[block]
-                if layer.is_initialized:  # with what all prompts begin with, which `keys` hold as well
-                    layer.keys, layer.values = keys, values
-                else:
-                    cache.update(keys, values, block)
-            return
-
-        seen: list[Tensor] = []
-        handle = blocks[self.first].register_forward_pre_hook(lambda _block, given: seen.append(given[0]))
-        try:
-            yield
-        finally:
-            handle.remove()
-        self._made.append((seen[0], [(layer.keys, layer.values) for layer in cache.layers[: self.first]]))
 
 
 @dataclass(frozen=True)
@@ -146,7 +65,7 @@ class DecoderOnly(Reading):
         held = self._prefixes.caches(self.model, begun, self._read_prefix)
         rests = [prompt[own:] for prompt, own in zip(self.prompts, known, strict=True)]
         logits = []
-        for rows in [range(len(rests))] if whole else _parts(rests, self.device):
+        for rows in [range(len(rests))] if whole else parts_of(rests, self.device):
             prefixes = [held[self.tasks[row]] if known[row] else None for row in rows]
             part, own = self._read_part(rows, [rests[row] for row in rows], prefixes)
             self.parts.append(part)
@@ -249,48 +168,6 @@ class DecoderOnly(Reading):
         return DynamicCache(config=self.model.config)
 
 
-class Seq2Seq(Reading):
-    """A batch in an encoder-decoder model: the encoder runs once, over parts."""
-
-    def __init__(self, model: Any, tasks: Sequence[str], prompts: Sequence[Prompt], pad: int, routing: Routing) -> None:
-        super().__init__(model, tasks, prompts, pad, routing)
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.encoded: Any = None
-
-    def start(self, room: int) -> Tensor:
-        self.mask = padded(self.prompts, self.pad, left=False, device=self.device)[1]
-        for rows in _parts(self.prompts, self.device):
-            ids, mask = padded([self.prompts[row] for row in rows], self.pad, left=False, device=self.device)
-            with self.routing([self.tasks[row] for row in rows]):
-                out = self.model.get_encoder()(input_ids=ids, attention_mask=mask)
-            own = out.last_hidden_state
-            if self.encoded is None:
-                self.encoded = out
-                hidden = own.new_zeros(*self.mask.shape, own.shape[2])
-            hidden[rows.start : rows.stop, : own.shape[1]] = own
-        self.encoded.last_hidden_state = hidden
-        first = torch.full((len(self.tasks),), self.model.config.decoder_start_token_id, device=self.device)
-        return self.step(first)
-
-    def keep(self, kept: Tensor) -> None:
-        self.tasks = [self.tasks[row] for row in kept.tolist()]
-        self.cache.batch_select_indices(kept)
-        self.encoded.last_hidden_state = self.encoded.last_hidden_state[kept]
-        self.mask = self.mask[kept]
-
-    def step(self, token: Tensor) -> Tensor:
-        with self.routing(self.tasks):
-            out = self.model(
-                encoder_outputs=self.encoded,
-                attention_mask=self.mask,
-                decoder_input_ids=token[:, None],
-                past_key_values=self.cache,
-                use_cache=True,
-            )
-        logits: Tensor = out.logits[:, -1]
-        return logits
-
-
 def has_windows(config: Any) -> bool:
     """Whether some block sees a window of the tokens before alone."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -324,30 +201,3 @@ def _only_last(ffn: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _parts(prompts: Sequence[Prompt], device: torch.device) -> Iterator[range]:
-    """Neighbours of like length, part by part."""
-    most = PART_TOKENS.get(device.type)
-    begin, longest, tokens = 0, len(prompts[0]), len(prompts[0])
-    for row in range(1, len(prompts)):
-        length = len(prompts[row])
-        longest, tokens = max(longest, length), tokens + length
-        size = longest * (row + 1 - begin)
-        if most is not None and (size > most or size - tokens > FORWARD_TOKENS):
-            yield range(begin, row)
-            begin, longest, tokens = row, length, length
-    yield range(begin, len(prompts))
-
-
-def padded(prompts: Sequence[Prompt], pad: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask (batch, seq) of prompts of different length."""
-    width = max(map(len, prompts))
-    ids, mask = [], []
-    for prompt in prompts:
-        blank = [pad] * (width - len(prompt))
-        seen = [1] * len(prompt)
-        hidden = [0] * len(blank)
-        ids.append([*blank, *prompt] if left else [*prompt, *blank])
-        mask.append([*hidden, *seen] if left else [*seen, *hidden])
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
