@@ -45,6 +45,7 @@ class RealDataRan:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: "flows" not in item.path.parts)
+    gc.freeze()  # else every full collection looks through a million objects of libraries
 
 
 def pytest_configure(config: pytest.Config) -> None:
