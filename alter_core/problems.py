@@ -57,7 +57,7 @@ class Problems:
     def raise_if_any(self, headline: str) -> None:
         """Raises DataError with every line when there is one."""
         if self.lines:
-            count = "1 problem" if len(self.lines) == 1 else f"{len(self.lines)} problems"
+            count = counted(len(self.lines), "problem")
             if len(self.lines) >= SHOWN:
                 count = f"at least {count}, the first are"
             raise DataError(f"{headline}: {count}", self.lines)
@@ -66,6 +66,11 @@ class Problems:
 def place(name: str, by_line: bool, number: int) -> str:
     """How messages name a row: `FILE:LINE`, or `SOURCE, row N`."""
     return f"{name}:{number}" if by_line else f"{name}, row {number}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 row" or "1,060 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def kind_of(value: Any) -> str:

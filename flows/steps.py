@@ -20,6 +20,7 @@ from alter_core.data.ingest import ingest as ingest_rows
 from alter_core.errors import TrainingError
 from alter_core.evaluation.order import EvaluationJob, Subject
 from alter_core.mta import bundle_digest
+from alter_core.problems import counted
 from alter_core.process import Row, module_command, run_job, step_rows, training_command
 from alter_core.quality.page import write_report
 from alter_core.quality.report import validate as check_quality
@@ -82,7 +83,7 @@ def ingest(plan: Plan) -> Rows:
     """Bring the tasks' rows into the workspace. Raises DataError."""
     rows = Rows.of(ingest_rows(plan.spec, plan.folder, plan.workspace, plan.data_root, Follower(plan, "ingest")))
     count = sum(sum(task["rows"].values()) for task in rows.tasks.values())
-    log_line(f"data {rows.digest}: {count:,} rows of {len(rows.tasks)} tasks")
+    log_line(f"data {rows.digest}: {counted(count, 'row')} of {counted(len(rows.tasks), 'task')}")
     return rows
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from registry.calibration import calibration_lines
 from registry.costs import MEASURES, share
 from registry.facts import CardFacts
+from registry.promotion import counted
 from registry.scorecard import (
     against_bag_of_words,
     doubted_rows,
@@ -43,7 +44,7 @@ def _summary(facts: CardFacts) -> str:
     """One line, first because lists of versions show no more than that."""
     cards = facts["scorecards"]
     macro = own_scorecard(cards)["macro"]
-    text = f"Macro score {macro['value']:.3f} ({span(macro)}) over {len(facts['tasks'])} tasks"
+    text = f"Macro score {macro['value']:.3f} ({span(macro)}) over {counted(len(facts['tasks']), 'task')}"
     if "zero_shot" in cards:
         text += f"; the backbone alone {cards['zero_shot']['macro']['value']:.3f}"
     return text + "."

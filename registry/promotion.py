@@ -120,12 +120,12 @@ def decide(
         "removed": removed,
     }
     measured = (
-        f"{macro:+.3f} (interval {low:+.3f} to {high:+.3f} at {confidence:.0%}) over {_count(len(tasks), 'task')}"
+        f"{macro:+.3f} (interval {low:+.3f} to {high:+.3f} at {confidence:.0%}) over {counted(len(tasks), 'task')}"
     )
     against = [f"the macro score falls: {measured}"] if macro_falls else []
     for task, drop in sorted(fallen.items(), key=lambda item: -item[1]):
         part = tasks[task]
-        spread = f"interval {part['low']:+.3f} to {part['high']:+.3f} over {_count(part['rows'], 'row')}"
+        spread = f"interval {part['low']:+.3f} to {part['high']:+.3f} over {counted(part['rows'], 'row')}"
         how = f"by its {whole[task]['metric']}" if task in whole else spread
         against.append(f"{task} falls by {drop:.3f} ({how}), more than the {max_task_drop:g} that the spec allows")
     said = "; ".join(against) or f"macro score {measured}, and no task falls by more than {max_task_drop:g}"
@@ -187,5 +187,6 @@ def _mean(values: Mapping[str, float]) -> float:
     return float(np.mean(list(values.values())))
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Such as "1 row" or "20 rows"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

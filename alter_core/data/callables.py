@@ -19,7 +19,7 @@ from typing import Any
 from alter_core.data.places import Roots
 from alter_core.data.rows import Rows
 from alter_core.errors import DataError
-from alter_core.problems import kind_of
+from alter_core.problems import counted, kind_of
 from alter_core.whole import digest_of_files
 
 GROUP = "alter.sources"
@@ -51,7 +51,7 @@ class Callables:
         except (DataError, GeneratorExit):
             raise
         except Exception as error:
-            raise DataError(f"{name}: failed after {number} rows: {self._reason(error)}") from error
+            raise DataError(f"{name}: failed after {counted(number, 'row')}: {self._reason(error)}") from error
 
     def fingerprint(self, name: str, arguments: Mapping[str, object]) -> Any | None:
         """What the rows depend on, JSON-able; None when only reading can tell. Raises DataError."""

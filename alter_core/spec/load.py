@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from alter_core.errors import SpecError
+from alter_core.problems import counted
 from alter_core.spec.domain import DomainSpec
 from alter_core.spec.free import settle
 from alter_core.spec.problems import explained
@@ -22,6 +23,5 @@ def load_domain(path: Path) -> DomainSpec:
         problems += explained(error, DomainSpec, values, node)
     if problems:
         problems.sort(key=lambda problem: int(problem.removeprefix("line ").partition(":")[0]))
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise SpecError(f"{file}: {count}", problems)
+        raise SpecError(f"{file}: {counted(len(problems), 'problem')}", problems)
     return spec

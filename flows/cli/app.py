@@ -58,6 +58,7 @@ def _always(
 @app.command()
 def check(domains: Domains = None, as_json: Json = False) -> None:
     """Read domain specs and report every problem; nothing is trained or fetched."""
+    from alter_core.problems import counted
     from alter_core.spec.load import load_domain
     from flows.production.plan import all_domains, find_domain, named_once
 
@@ -77,7 +78,7 @@ def check(domains: Domains = None, as_json: Json = False) -> None:
             facts = {"domain": spec.name, "tasks": {task.name: task.type for task in spec.tasks}, "problems": ()}
             if not as_json:
                 tasks = ", ".join(f"{task.name} ({task.type})" for task in spec.tasks)
-                typer.echo(f"{spec.name}: fine. {len(spec.tasks)} tasks: {tasks}")
+                typer.echo(f"{spec.name}: fine. {counted(len(spec.tasks), 'task')}: {tasks}")
         found.append({"file": str(file) if file else None, **facts})
     if as_json:
         typer.echo(json.dumps(found, indent=2))

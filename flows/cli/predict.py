@@ -97,6 +97,7 @@ def _text(domain: str, version: str, task: str, text: str, as_json: bool) -> Non
 
 def _file(domain: str, version: str, task: str | None, source: Path, target: Path, quiet: bool, as_json: bool) -> None:
     from alter_core.inference.answer_file import AnswerFile
+    from alter_core.problems import counted
     from flows.production.display import console_display
     from flows.production.stores import load_predictor
 
@@ -111,4 +112,4 @@ def _file(domain: str, version: str, task: str | None, source: Path, target: Pat
         typer.echo(json.dumps({**asdict(ended), "file": str(target)}))
         return
     cut = f"; {ended.truncated:,} inputs were cut at their task's max_input_tokens" if ended.truncated else ""
-    typer.echo(f"wrote {target}: {ended.rows:,} rows in {ended.seconds:.0f} s{cut}")
+    typer.echo(f"wrote {target}: {counted(ended.rows, 'row')} in {ended.seconds:.0f} s{cut}")

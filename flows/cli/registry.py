@@ -99,6 +99,7 @@ def compare(
 
 
 def _replay(domain: str, first: str, second: str, log: Path, to_label: Path | None, as_json: bool) -> None:
+    from alter_core.problems import counted
     from flows.production.display import console_display
     from flows.serving import replay
 
@@ -107,9 +108,8 @@ def _replay(domain: str, first: str, second: str, log: Path, to_label: Path | No
     typer.echo(json.dumps(found.json(), indent=2)) if as_json else replay.print_replay(found, first, second)
     if to_label is not None:
         found.write(to_label)
-        typer.echo(
-            f"wrote {to_label}: {len(found.to_label)} rows; fill in `target`, then name it as a source", err=True
-        )
+        rows = counted(len(found.to_label), "row")
+        typer.echo(f"wrote {to_label}: {rows}; fill in `target`, then name it as a source", err=True)
 
 
 @app.command()

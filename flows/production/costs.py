@@ -7,6 +7,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from alter_core.problems import counted
 from alter_core.workspace import Workspace
 from flows.production.stores import model_name, tracking_uri
 from registry.spending import ENERGY, RATE_SETTING, Spending, spending
@@ -41,5 +42,5 @@ def print_costs(rows: Sequence[Spending]) -> None:
     }
     for note, missing in notes.items():
         if count := sum(getattr(row, missing) for row in rows):
-            runs = "1 run has" if count == 1 else f"{count:,} runs have"
-            out.print(f"{runs} {note}", markup=False, highlight=False, soft_wrap=True)
+            has = "has" if count == 1 else "have"
+            out.print(f"{counted(count, 'run')} {has} {note}", markup=False, highlight=False, soft_wrap=True)

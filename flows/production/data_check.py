@@ -13,6 +13,7 @@ from rich.table import Table
 
 from alter_core.data.dataset import SPLITS
 from alter_core.errors import AlterError, QualityBlocked
+from alter_core.problems import counted
 from alter_core.quality.page import WORDS, write_report
 from alter_core.whole import write_json
 from flows.production.display import Display, plain_console
@@ -115,7 +116,8 @@ def print_checked(one: Checked) -> None:
     out = plain_console(None if sys.stdout.isatty() else WIDTH)
     report = one.report
     total = sum(sum(task["rows"].values()) for task in report.tasks.values())
-    out.print(f"\n{one.domain}: {total:,} rows of {len(report.tasks)} tasks; the data {WORDS[report.outcome]}")
+    held = f"{counted(total, 'row')} of {counted(len(report.tasks), 'task')}"
+    out.print(f"\n{one.domain}: {held}; the data {WORDS[report.outcome]}")
     out.print(_rows_table(report))
     out.print(_licences(report))
     for line in _tidied(report):
@@ -151,7 +153,8 @@ def _licences(report: "QualityReport") -> str:
 def _tidied(report: "QualityReport") -> list[str]:
     """What tidying changed that may carry meaning; where the spec says nothing of it, it warns as well."""
     return [
-        f"tidied: {name}: " + ", ".join(f"{what} in {rows:,} rows" for what, rows in sorted(task["tidied"].items()))
+        f"tidied: {name}: "
+        + ", ".join(f"{what} in {counted(rows, 'row')}" for what, rows in sorted(task["tidied"].items()))
         for name, task in report.tasks.items()
         if task["tidied"]
     ]

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from alter_core.errors import DataError
 from alter_core.inference.prediction import Prediction
+from alter_core.problems import counted
 from alter_core.whole import written_whole
 from flows.production.display import Display, plain_console
 from flows.production.stores import load_predictor, model_name
@@ -90,7 +91,7 @@ def replay(domain: str, first: str, second: str, log: Path, display: Display) ->
         answers.append(found)
         del predictor
     if not asked:
-        told = [f"{count} rows: {why}" for why, count in left_out.items()]
+        told = [f"{counted(count, 'row')}: {why}" for why, count in left_out.items()]
         raise DataError(f"{log} holds no request that both versions of {domain} can be asked", told)
     tasks = {task: _task(task, asked, *answers) for task in dict.fromkeys(task for task, _ in asked)}
     to_label = [
@@ -169,4 +170,4 @@ def print_replay(found: Replay, first: str, second: str) -> None:
         table.add_row(name, *cells, number(task.first_score), number(task.second_score), commonest)
     out.print(table)
     for why, count in found.left_out.items():
-        out.print(f"left out: {count} rows, {why}")
+        out.print(f"left out: {counted(count, 'row')}, {why}")

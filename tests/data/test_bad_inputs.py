@@ -206,7 +206,7 @@ CASES = [
          {"source": {"sql": "postgresql+psycopg://u:${ALTER_TEST_UNSET}@127.0.0.1/db", "query": "select 1"}}),
     Case("a database without rows", ("it has no rows",), {},
          {"source": {"sql": "sqlite:///rows.db", "query": "select input, target from rows"}}, _database),
-    Case("a callable that fails", ("source.py:rows: failed after 1 rows: ValueError: no more (source.py:3)",),
+    Case("a callable that fails", ("source.py:rows: failed after 1 row: ValueError: no more (source.py:3)",),
          **_call("def rows():\n    yield {'input': 'a', 'target': 'b'}\n    raise ValueError('no more')\n")),
     Case("a callable that yields text", ("source.py:rows, row 1: it must yield mappings such as",),
          **_call("def rows():\n    yield 'a'\n")),

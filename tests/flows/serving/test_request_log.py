@@ -159,7 +159,7 @@ def test_two_versions_are_held_against_each_other_on_what_came_and_what_differs_
     assert len(read.rows("train")) == len(to_label)
 
     code, out, _ = alter("compare", "tiny", "1", "2", "--replay", "log")
-    assert (code, "left out: 1 rows, of another domain" in out) == (0, True)
+    assert (code, "left out: 1 row, of another domain" in out) == (0, True)
 
 
 @pytest.mark.parametrize(
