@@ -17,7 +17,7 @@ from alter_core.data.sorted_rows import Row, SortedRows
 from alter_core.data.sources import open_source
 from alter_core.data.split_column import SplitColumns, parts_of
 from alter_core.errors import DataError
-from alter_core.problems import Problems, TooManyProblems, counted, listed
+from alter_core.problems import Problems, TooManyProblems, listed
 from alter_core.spec import DomainSpec, SourceSpec, TaskSpec
 from alter_core.spec.yaml_text import quoted
 from alter_core.text import key_of, share_of
@@ -180,7 +180,7 @@ class Reader:
                 rows.add(Row(key_of(folded), row.input, row.target, chosen, row.id, index, line))
                 read.wanted += 1
                 if read.wanted % REPORT_ROWS == 0:
-                    self._progress(number, len(self._spec.tasks), text=f"{task.name}: {counted(read.wanted, 'row')}")
+                    self._progress(number, len(self._spec.tasks), text=f"{task.name}: {read.wanted:,} rows")
         read.note(self._problems, task)
         if not read.wanted and not self._problems.lines:
             left = f"none of its {read.total} rows passes source > where" if read.total else "it has no rows"

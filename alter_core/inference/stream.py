@@ -76,7 +76,7 @@ def answer_stream(
                 return
             waiting += taken
         joins: list[Asked[Key]] = []
-        if not len(writing) or writing.may_join:
+        if waiting and (not len(writing) or writing.may_join):
             count = batches.fitting([row.request for row in waiting], [row.request for row in writing.keys], shares)
             joins, waiting[:count] = sorted(waiting[:count], key=lambda row: batches.likeness(row.request)), []
         if joins:
